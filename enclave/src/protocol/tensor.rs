@@ -1,0 +1,51 @@
+//! Tensors as the protocol and the receipts see them.
+
+use bytes::Bytes;
+use touchstone_formats::commitment::{Datatype, TensorRef};
+
+/// A named tensor with its data in the binary tensor data extension's encoding: row-major
+/// little-endian; BYTES elements each led by a u32 length; BOOL 0 or 1 (formats.md §4).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tensor {
+    /// The tensor's name, UTF-8.
+    pub name: String,
+    /// Its element type.
+    pub datatype: Datatype,
+    /// Its dimensions, outermost first; empty for a scalar.
+    pub shape: Vec<u64>,
+    /// Its elements. The length agrees with `datatype` and `shape`.
+    pub data: Bytes,
+}
+
+impl Tensor {
+    /// What the tensors digest is taken over.
+    pub fn as_tensor_ref(&self) -> TensorRef<'_> {
+        TensorRef { name: &self.name, datatype: self.datatype, shape: &self.shape, data: &self.data }
+    }
+}
+
+/// An input or output that a model declares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorSpec {
+    /// The name.
+    pub name: String,
+    /// The element type.
+    pub datatype: Datatype,
+    /// The dimensions, −1 where the model leaves one open. `None`: the model states no shape at all.
+    pub shape: Vec<i64>,
+}
+
+/// What one inference gave: the outputs asked for, in the order asked for (the model's own order if
+/// the request named none).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct InferOutput {
+    /// The outputs.
+    pub outputs: Vec<Tensor>,
+}
+
+impl InferOutput {
+    /// What the outputs digest is taken over.
+    pub fn tensor_refs(&self) -> Vec<TensorRef<'_>> {
+        self.outputs.iter().map(Tensor::as_tensor_ref).collect()
+    }
+}
