@@ -1,0 +1,85 @@
+//! Policies: every check named, each with an expectation or a waiver that says why.
+//!
+//! A policy has no default. [`Policy::parse`] refuses a key that is missing, a key it does not
+//! know, an expectation of the wrong form and a waiver without a reason, so that nothing is ever
+//! unchecked because somebody forgot it.
+
+mod parse;
+mod rules;
+pub mod spec;
+mod template;
+
+use touchstone_formats::digest::Digest;
+use touchstone_formats::evidence::Tee;
+use touchstone_formats::guarantee::GuaranteeSet;
+
+pub use parse::PolicyError;
+pub use rules::{Expect, Floor, Floors, Rule, Waiver};
+pub use spec::{CheckSpec, Form, check_ids};
+pub use template::template;
+
+/// A policy, as its file says it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    /// What it was made from, for people (`serve/1`).
+    pub profile: String,
+    /// What an answer's receipt has to satisfy.
+    pub answer: AnswerPolicy,
+    /// Platforms; evidence must satisfy one of them whole. Never empty.
+    pub platforms: Vec<Platform>,
+}
+
+impl Policy {
+    /// Reads a policy file.
+    ///
+    /// # Errors
+    /// [`PolicyError`] names the key, what was found and what was expected; all of them are
+    /// exit 1 (check `policy.file`).
+    pub fn parse(toml: &str) -> Result<Policy, PolicyError> {
+        parse::policy(toml)
+    }
+}
+
+/// `[answer]`: what a receipt has to satisfy, whatever platform made it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AnswerPolicy {
+    /// Guarantees the caller demands (closed under implication).
+    pub require: GuaranteeSet,
+    /// `expect = "present"`: the caller's own nonce must be in the receipt.
+    pub nonce: Rule<Present>,
+    /// How old `iat` may be at the time of judgement, seconds.
+    pub fresh_seconds: Rule<u64>,
+    /// Model digests that are accepted.
+    pub models: Rule<Vec<Digest>>,
+    /// Configuration digests that are accepted.
+    pub configs: Rule<Vec<Digest>>,
+    /// Longest lifetime (`not_after − not_before`) of a keyset, seconds.
+    pub keyset_span_seconds: Rule<u64>,
+    /// How old collateral (a CRL's `thisUpdate`) may be at the time of judgement, seconds.
+    pub collateral_age_seconds: Rule<u64>,
+}
+
+/// The one word that `answer.nonce` may expect: `"present"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Present;
+
+/// `[[platform]]`: one kind of platform that is accepted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Platform {
+    /// The kind of TEE.
+    pub tee: Tee,
+    /// One rule for every check of that TEE, in the order of [`check_ids`].
+    rules: Vec<(&'static CheckSpec, Rule<Expect>)>,
+}
+
+impl Platform {
+    /// All rules, in the order of [`check_ids`].
+    pub fn rules(&self) -> &[(&'static CheckSpec, Rule<Expect>)] {
+        &self.rules
+    }
+
+    /// The rule of one check id; `None` only for ids that this TEE has no check for.
+    pub fn rule(&self, id: &str) -> Option<&Rule<Expect>> {
+        self.rules.iter().find(|(spec, _)| spec.id == id).map(|(_, rule)| rule)
+    }
+}
