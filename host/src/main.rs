@@ -1,2 +1,2 @@
-//! To be written.
+//! `host --config host.toml`: to be written.
 fn main() {}

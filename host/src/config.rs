@@ -1,0 +1,278 @@
+//! The host's settings: one TOML file, every key checked, nothing read from the environment.
+
+mod reader;
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use crate::address::Address;
+
+pub use reader::ConfigError;
+use reader::Section;
+
+/// Everything that can be set. `host.example.toml` documents each key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Where callers come in; port 0 lets the system choose one.
+    pub listen: SocketAddr,
+    /// Threads that relay requests.
+    pub threads: usize,
+    /// The enclave's two listeners.
+    pub enclave: Enclave,
+    /// What is kept.
+    pub store: Store,
+    /// What makes quotes verifiable.
+    pub collateral: Collateral,
+    /// Bundles served.
+    pub receipts: Receipts,
+    /// Bounds on what callers can make the host hold.
+    pub limits: Limits,
+    /// Log output.
+    pub log: Log,
+}
+
+/// The enclave's two listeners.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enclave {
+    /// What callers' requests are relayed to.
+    pub public: Address,
+    /// What the host pulls from.
+    pub control: Address,
+    /// Longest time for a connection to be made.
+    pub connect_timeout: Duration,
+    /// Longest time from the end of a request to the head of its answer.
+    pub answer_timeout: Duration,
+    /// How long an unused connection is kept.
+    pub idle_timeout: Duration,
+}
+
+/// What is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Store {
+    /// The SQLite file.
+    pub path: PathBuf,
+    /// Most receipts promised to callers and not yet stored that are remembered.
+    pub pending: usize,
+}
+
+/// What makes quotes verifiable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Collateral {
+    /// Folder with certificates and revocation lists; `None`: bundles go without.
+    pub folder: Option<PathBuf>,
+    /// Time between two looks at the folder.
+    pub poll: Duration,
+}
+
+/// Bundles served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipts {
+    /// Longest `Prefer: wait=` that is honoured.
+    pub max_wait: Duration,
+}
+
+/// Bounds on what callers can make the host hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Most connections of callers.
+    pub connections: usize,
+    /// Most requests being relayed.
+    pub in_flight: usize,
+    /// Longest request head, in bytes.
+    pub header_bytes: usize,
+    /// Most header fields in a request.
+    pub headers: usize,
+    /// Longest request body, in bytes.
+    pub body_bytes: u64,
+    /// Longest time from the first byte of a head to its last.
+    pub header_timeout: Duration,
+    /// Longest time from the end of a head to the last byte of its body.
+    pub body_timeout: Duration,
+    /// Longest time between requests, and without progress of an answer.
+    pub idle_timeout: Duration,
+    /// Longest time that a shutdown waits for requests under way.
+    pub drain: Duration,
+}
+
+/// Log output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// A `tracing` filter, such as `info` or `host=debug`.
+    pub filter: String,
+    /// Whether lines are JSON.
+    pub json: bool,
+}
+
+impl Config {
+    /// Reads and checks a settings file.
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming the key, what was found and what is expected.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let table: toml::Table =
+            text.parse().map_err(|error: toml::de::Error| ConfigError::Syntax(error.to_string()))?;
+        let mut root = Section::root(table);
+        let cores = std::thread::available_parallelism().map_or(4, std::num::NonZero::get);
+
+        let listen = root.listener("listen")?;
+        let threads = root.size("threads", cores.min(1_024), 1..=1_024)?;
+
+        let mut section = root.section("enclave")?;
+        let enclave = Enclave {
+            public: section.address("public")?,
+            control: section.address("control")?,
+            connect_timeout: section.milliseconds("connect_timeout_ms", 2_000, 1..=60_000)?,
+            answer_timeout: section.milliseconds("answer_timeout_ms", 120_000, 1..=3_600_000)?,
+            idle_timeout: section.milliseconds("idle_timeout_ms", 5_000, 1..=3_600_000)?,
+        };
+        section.finish()?;
+        // The control side must never be reachable through the relay: one address for both would
+        // make it so.
+        if enclave.public == enclave.control {
+            return Err(ConfigError::Value {
+                key: "enclave.control".into(),
+                found: format!("\"{}\", the same as enclave.public", enclave.control),
+                expected: "the enclave's other listener".into(),
+            });
+        }
+
+        let mut section = root.section("store")?;
+        let store = Store {
+            path: section.required_path("path")?,
+            pending: section.size("pending", 1_000_000, 1..=100_000_000)?,
+        };
+        section.finish()?;
+
+        let mut section = root.section("collateral")?;
+        let collateral = Collateral {
+            folder: section.path("folder")?,
+            poll: section.milliseconds("poll_ms", 1_000, 10..=3_600_000)?,
+        };
+        section.finish()?;
+
+        let mut section = root.section("receipts")?;
+        let receipts = Receipts { max_wait: Duration::from_secs(section.integer("max_wait_seconds", 30, 0..=300)?) };
+        section.finish()?;
+
+        let mut section = root.section("limits")?;
+        let limits = Limits {
+            connections: section.size("connections", 4_096, 1..=1_000_000)?,
+            in_flight: section.size("in_flight", 4_096, 1..=1_000_000)?,
+            header_bytes: section.size("header_bytes", 32 << 10, 8_192..=1 << 20)?,
+            headers: section.size("headers", 128, 16..=1_024)?,
+            body_bytes: section.integer("body_bytes", 64 << 20, 1_024..=1 << 40)?,
+            header_timeout: section.milliseconds("header_timeout_ms", 10_000, 10..=3_600_000)?,
+            body_timeout: section.milliseconds("body_timeout_ms", 60_000, 10..=3_600_000)?,
+            idle_timeout: section.milliseconds("idle_timeout_ms", 60_000, 10..=3_600_000)?,
+            drain: section.milliseconds("drain_ms", 10_000, 0..=3_600_000)?,
+        };
+        section.finish()?;
+
+        let mut section = root.section("log")?;
+        let filter = section.text("filter", "info")?;
+        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&filter) {
+            return Err(ConfigError::Value {
+                key: "log.filter".into(),
+                found: format!("{filter:?} ({error})"),
+                expected: "a tracing filter such as \"info\" or \"host=debug\"".into(),
+            });
+        }
+        let log = Log { filter, json: section.choice("format", &["text", "json"])?.as_deref() == Some("json") };
+        section.finish()?;
+        root.finish()?;
+
+        Ok(Self { listen, threads, enclave, store, collateral, receipts, limits, log })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = include_str!("../host.example.toml");
+
+    /// The example with every commented key switched on: what it shows as defaults are the defaults.
+    fn example_with_defaults_written_out() -> String {
+        let mut text = String::new();
+        for line in EXAMPLE.lines() {
+            let key = line.strip_prefix('#').filter(|rest| {
+                rest.split_once(" = ").is_some_and(|(key, _)| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+            });
+            text.push_str(key.unwrap_or(line));
+            text.push('\n');
+        }
+        text
+    }
+
+    #[test]
+    fn example_stands_and_shows_the_defaults() {
+        let bare = Config::parse(EXAMPLE).unwrap();
+        let mut full = Config::parse(&example_with_defaults_written_out()).unwrap();
+        assert_eq!(full.threads, 4);
+        assert_eq!(full.collateral.folder, Some("collateral".into()));
+        // These two have no fixed default.
+        full.threads = bare.threads;
+        full.collateral.folder = None;
+        assert_eq!(full, bare);
+    }
+
+    #[test]
+    fn example_names_every_key() {
+        // Every key that the reader asks for stands in the example: the list that an unknown key is
+        // answered with is the reader's own.
+        let written = example_with_defaults_written_out();
+        for table in ["", "[enclave]", "[store]", "[collateral]", "[receipts]", "[limits]", "[log]"] {
+            let text = match table {
+                "" => format!("nonsense = 1\n{written}"),
+                _ => written.replace(&format!("{table}\n"), &format!("{table}\nnonsense = 1\n")),
+            };
+            match Config::parse(&text) {
+                Err(ConfigError::Unknown { expected, .. }) => {
+                    for key in expected.split(", ") {
+                        assert!(
+                            written.contains(&format!("\n{key} = ")) || written.contains(&format!("\n[{key}]")),
+                            "{table} {key}"
+                        );
+                    }
+                }
+                other => panic!("{table}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn bad_values_are_named() {
+        let minimal = "listen = \"tcp://127.0.0.1:0\"\n[enclave]\npublic = \"tcp://127.0.0.1:1\"\n\
+                       control = \"tcp://127.0.0.1:2\"\n[store]\npath = \"s\"\n";
+        Config::parse(minimal).unwrap();
+        for (from, to, key, found) in [
+            ("listen = \"tcp://127.0.0.1:0\"", "listen = \"127.0.0.1:0\"", "listen", "\"127.0.0.1:0\""),
+            ("listen = \"tcp://127.0.0.1:0\"", "", "listen", ""),
+            ("path = \"s\"", "path = \"\"", "store.path", "\"\""),
+            ("path = \"s\"", "", "store.path", ""),
+            ("path = \"s\"", "path = \"s\"\npath2 = \"s\"", "store.path2", ""),
+            ("path = \"s\"", "path = \"s\"\n[limits]\nconnections = 0", "limits.connections", "0"),
+            ("path = \"s\"", "path = \"s\"\n[limits]\nconnections = -1", "limits.connections", "-1"),
+            ("path = \"s\"", "path = \"s\"\n[limits]\nconnections = \"9\"", "limits.connections", "\"9\""),
+            ("path = \"s\"", "path = \"s\"\n[limits]\nheader_bytes = 8191", "limits.header_bytes", "8191"),
+            ("path = \"s\"", "path = \"s\"\n[log]\nformat = \"xml\"", "log.format", "\"xml\""),
+            ("path = \"s\"", "path = \"s\"\n[log]\nfilter = \"host=loud\"", "log.filter", "host=loud"),
+            ("path = \"s\"", "path = \"s\"\n[receipts]\nmax_wait_seconds = 301", "receipts.max_wait_seconds", "301"),
+            ("public = \"tcp://127.0.0.1:1\"", "public = \"vsock://:1\"", "enclave.public", "\"vsock://:1\""),
+            ("control = \"tcp://127.0.0.1:2\"", "", "enclave.control", ""),
+            ("control = \"tcp://127.0.0.1:2\"", "control = \"tcp://127.0.0.1:1\"", "enclave.control", "same as"),
+            ("[store]", "[store]\n[store2]\n", "store.path", ""),
+        ] {
+            let text = minimal.replacen(from, to, 1);
+            assert_ne!(text, minimal);
+            let error = Config::parse(&text).unwrap_err();
+            let (named, what) = match &error {
+                ConfigError::Missing { key, .. } | ConfigError::Unknown { key, .. } => (key, ""),
+                ConfigError::Value { key, found, .. } => (key, found.as_str()),
+                ConfigError::Syntax(_) => panic!("{error}"),
+            };
+            assert_eq!(named, key, "{error}");
+            assert!(what.contains(found), "{error}");
+        }
+        assert!(matches!(Config::parse("listen = "), Err(ConfigError::Syntax(_))));
+    }
+}

@@ -1,0 +1,5 @@
+//! The untrusted relay of Touchstone.
+#![forbid(unsafe_code)]
+
+pub mod address;
+pub mod config;
