@@ -1,1 +1,43 @@
-//! To be written.
+//! Touchstone's test kit: everything a test needs in order to lie convincingly.
+//!
+//! **Nothing in this crate may ever be linked into `enclave`, `host` or a released verifier.**
+//! It holds private keys of certificate authorities that it makes up, signs reports of machines that
+//! do not exist, and panics where a program that people rely on must return an error. It is a
+//! dev-dependency of tests, and the home of one program, `simulated-platform`. A test over
+//! `cargo metadata` holds the line: see `tests/`.
+//!
+//! | module | what it makes |
+//! | --- | --- |
+//! | [`amd`] | a synthetic AMD PKI: ARK, ASK, ASVK, VCEK, VLEK, CRL, shaped like the real ones |
+//! | [`snp`] | SEV-SNP attestation reports, versions 2, 3 and 5, signed by such a VCEK or VLEK |
+//! | [`platform`] | a simulated SEV-SNP machine behind the quote agent protocol, with faults |
+//! | [`fixtures`] | where real evidence and models lie, and how a test says that it was skipped |
+//!
+//! # Lies must be re-signed
+//!
+//! A test that flips a bit in a signed object shows only that the signature is checked. Every object here
+//! is therefore a plain description whose fields are public: change what you like, *then* sign it.
+//!
+//! ```
+//! use touchstone_testkit::amd::{Pki, Product, VekKey};
+//! use touchstone_testkit::snp::Report;
+//!
+//! let now = 1_790_000_000;
+//! let pki = Pki::new(Product::Genoa, now);
+//! let key = VekKey::p384();
+//! let mut report = Report::new(Product::Genoa, 5);
+//! let vcek = pki.vcek(&key, &report).sign(&pki.keys.ask);
+//!
+//! report.policy |= 1 << 19; // DEBUG: a lie which carries a good signature
+//! assert_eq!(report.sign(&key).len(), 1184);
+//! # assert!(!vcek.is_empty());
+//! ```
+//!
+//! # Panics
+//!
+//! Functions that build test data panic when the impossible happens (no randomness, a key that cannot
+//! sign). Functions that touch files or sockets return errors.
+
+pub mod amd;
+pub mod fixtures;
+pub mod snp;
