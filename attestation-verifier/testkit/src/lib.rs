@@ -10,7 +10,8 @@
 //! | --- | --- |
 //! | [`amd`] | a synthetic AMD PKI: ARK, ASK, ASVK, VCEK, VLEK, CRL, shaped like the real ones |
 //! | [`snp`] | SEV-SNP attestation reports, versions 2, 3 and 5, signed by such a VCEK or VLEK |
-//! | [`platform`] | a simulated SEV-SNP machine behind the quote agent protocol, with faults |
+//! | [`machine`] | a simulated machine: chip, firmware, one launched guest; its quotes and their collateral |
+//! | [`platform`] | such a machine behind the quote agent protocol, with latency and faults |
 //! | [`fixtures`] | where real evidence and models lie, and how a test says that it was skipped |
 //!
 //! # Lies must be re-signed
@@ -40,4 +41,6 @@
 
 pub mod amd;
 pub mod fixtures;
+pub mod machine;
+pub mod platform;
 pub mod snp;

@@ -55,6 +55,8 @@ pub mod flags {
     pub const AUTHOR_KEY_EN: u32 = 1;
     /// MASK_CHIP_KEY.
     pub const MASK_CHIP_KEY: u32 = 1 << 1;
+    /// The three bits of SIGNING_KEY.
+    pub const SIGNING_KEY_MASK: u32 = 7 << 2;
     /// SIGNING_KEY = VCEK.
     pub const SIGNED_BY_VCEK: u32 = 0;
     /// SIGNING_KEY = VLEK.

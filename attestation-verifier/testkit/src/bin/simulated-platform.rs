@@ -1,0 +1,175 @@
+//! A simulated SEV-SNP machine behind the quote agent protocol. For demonstrations and tests only.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+use touchstone_testkit::amd::{Pki, PkiKeys, Product};
+use touchstone_testkit::machine::{Endorsement, Machine};
+use touchstone_testkit::platform::{FaultPlan, PlatformConfig, SimulatedPlatform};
+use touchstone_testkit::snp::Report;
+
+/// A SIMULATED SEV-SNP machine behind the quote agent protocol.
+///
+/// Makes up a certificate chain in the shape of AMD's, writes it into --dir, and answers requests for quotes on a Unix
+/// socket with reports valid to the byte. Nothing it signs is worth anything: a verifier accepts it only when
+/// somebody names its root.pem, and says SIMULATED.
+#[derive(Parser)]
+#[command(name = "simulated-platform", after_help = EXAMPLE, max_term_width = 100)]
+struct Arguments {
+    /// Unix socket to listen on (the enclave's quote agent)
+    #[arg(long, value_name = "PATH")]
+    socket: PathBuf,
+
+    /// Folder for root.pem (verifier) and collateral/ (host); made if it is not there
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+
+    /// Processor: Milan, Genoa or Turin
+    #[arg(long, default_value = "Genoa")]
+    product: Product,
+
+    /// Launch measurement of the guest, 96 hex digits [default: 48 times 5a]
+    #[arg(long, value_name = "HEX", value_parser = hex_bytes::<48>)]
+    measurement: Option<[u8; 48]>,
+
+    /// HOST_DATA, 64 hex digits [default: zeros]
+    #[arg(long, value_name = "HEX", value_parser = hex_bytes::<32>)]
+    host_data: Option<[u8; 32]>,
+
+    /// Version of the reports: 2, 3 or 5
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = report_version)]
+    report_version: u32,
+
+    /// Guest policy, hexadecimal [default: 30000, SMT allowed, nothing else]
+    #[arg(long, value_name = "HEX", value_parser = hex_u64)]
+    policy: Option<u64>,
+
+    /// PLATFORM_INFO, hexadecimal [default: 25, SMT, ECC, alias check complete]
+    #[arg(long, value_name = "HEX", value_parser = hex_u64)]
+    platform_info: Option<u64>,
+
+    /// Sign with a VLEK of this cloud provider in place of a VCEK
+    #[arg(long, value_name = "CSP-ID")]
+    vlek: Option<String>,
+
+    /// How long one quote takes; quotes are made one at a time
+    #[arg(long, value_name = "MS", default_value_t = 5)]
+    latency_ms: u64,
+
+    /// Fault to begin with: none, or busy, fail, hang, lie, garbage, close, wrong-tee, truncate, flood, wrong-version,
+    /// each with ":N" for the next N requests only
+    #[arg(long, value_name = "FAULT", default_value = "none", value_parser = fault)]
+    fault: StartFault,
+
+    /// File that holds a fault as above; obeyed whenever its text changes
+    #[arg(long, value_name = "FILE")]
+    control: Option<PathBuf>,
+
+    /// Keep the authorities' private keys in this folder, so that the next start is quick and has the same root
+    #[arg(long, value_name = "DIR")]
+    keys: Option<PathBuf>,
+}
+
+const EXAMPLE: &str = "\
+Example:
+  simulated-platform --socket /tmp/agent.sock --dir /tmp/platform --product Genoa \\
+      --measurement $(printf 'ab%.0s' $(seq 48)) --latency-ms 5 --control /tmp/fault
+  echo busy:3 > /tmp/fault      # the next three requests are told to come back later
+  echo none > /tmp/fault        # behave";
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .context("the clock is before 1970")?
+        .as_secs();
+    let machine = machine(&arguments, now)?;
+    machine
+        .write_to(&arguments.dir)
+        .with_context(|| format!("writing to {}", arguments.dir.display()))?;
+
+    let mut config = PlatformConfig::new(arguments.socket.clone(), machine);
+    config.latency = Duration::from_millis(arguments.latency_ms);
+    config.fault = arguments.fault.0;
+    config.control_file = arguments.control.clone();
+
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let platform = SimulatedPlatform::start(config)?;
+        println!(
+            "SIMULATED {} on {}",
+            arguments.product,
+            platform.socket().display()
+        );
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        let counters = platform.counters();
+        platform.stop();
+        println!(
+            "{} requests, {} quotes, {} faults",
+            counters.requests, counters.quotes, counters.faults
+        );
+        Ok(())
+    })
+}
+
+fn machine(arguments: &Arguments, now: u64) -> Result<Machine> {
+    let product = arguments.product;
+    let keys = match &arguments.keys {
+        Some(folder) => PkiKeys::kept_in(folder, product.name())
+            .with_context(|| format!("keys in {}", folder.display()))?,
+        None => PkiKeys::generate(),
+    };
+    let mut report = Report::new(product, arguments.report_version);
+    report.measurement = arguments.measurement.unwrap_or(report.measurement);
+    report.host_data = arguments.host_data.unwrap_or(report.host_data);
+    report.policy = arguments.policy.unwrap_or(report.policy);
+    report.platform_info = arguments.platform_info.unwrap_or(report.platform_info);
+    let endorsement = match &arguments.vlek {
+        Some(csp_id) if csp_id.is_ascii() => Endorsement::Vlek {
+            csp_id: csp_id.clone(),
+        },
+        Some(csp_id) => bail!("--vlek {csp_id:?}: expected ASCII"),
+        None => Endorsement::Vcek,
+    };
+    Ok(Machine::under(
+        Pki::with_keys(product, now, keys),
+        report,
+        endorsement,
+    ))
+}
+
+fn report_version(text: &str) -> Result<u32, String> {
+    match text {
+        "2" | "3" | "5" => text.parse().map_err(|_| "not a number".into()),
+        _ => Err("expected 2, 3 or 5".into()),
+    }
+}
+
+fn hex_bytes<const N: usize>(text: &str) -> Result<[u8; N], String> {
+    let bytes = hex::decode(text).map_err(|e| e.to_string())?;
+    bytes
+        .try_into()
+        .map_err(|b: Vec<u8>| format!("expected {} hex digits, found {}", 2 * N, 2 * b.len()))
+}
+
+fn hex_u64(text: &str) -> Result<u64, String> {
+    u64::from_str_radix(text.trim_start_matches("0x"), 16).map_err(|e| e.to_string())
+}
+
+/// Not a bare `Option`, which to clap would mean an option that may be absent.
+#[derive(Clone, Copy)]
+struct StartFault(Option<FaultPlan>);
+
+fn fault(text: &str) -> Result<StartFault, String> {
+    FaultPlan::parse(text).map(StartFault)
+}

@@ -1,0 +1,150 @@
+//! A simulated SEV-SNP machine: a chip with its endorsement key, firmware levels and one launched guest.
+
+use std::io;
+use std::path::Path;
+
+use crate::amd::{Certificate, Crl, Pki, Product, VekKey};
+use crate::snp::{Report, flags};
+
+/// Which key endorses the reports of a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endorsement {
+    /// The chip's own, under the ASK.
+    Vcek,
+    /// One that AMD gave to a cloud provider, under the ASVK.
+    Vlek {
+        /// `cspID`, such as `CN=cc-nowhere-1.simulated.invalid`.
+        csp_id: String,
+    },
+}
+
+/// A simulated machine. All fields may be changed; after changing the chip, its TCB or the endorsement
+/// call [`Machine::reissue`], unless a certificate that does not fit is what you want.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// The vendor.
+    pub pki: Pki,
+    /// The endorsement key.
+    pub key: VekKey,
+    /// Which kind of key that is.
+    pub endorsement: Endorsement,
+    /// What every report says, report data aside.
+    pub report: Report,
+    /// The endorsement key's certificate, to be signed by the ASK or ASVK.
+    pub vek: Certificate,
+    /// The revocation list, to be signed by the ARK.
+    pub crl: Crl,
+}
+
+/// Everything a verifier needs beside the quote, as DER. The root is not in it: that is the verifier's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CollateralFiles {
+    /// VCEK or VLEK.
+    pub vek: Vec<u8>,
+    /// The intermediate.
+    pub chain: Vec<Vec<u8>>,
+    /// The ARK's revocation list.
+    pub crls: Vec<Vec<u8>>,
+}
+
+impl Machine {
+    /// A machine with a VCEK, certificates valid around `at` (Unix seconds), and reports that a strict policy has no quarrel
+    /// with but their measurement.
+    pub fn new(product: Product, report_version: u32, at: u64) -> Self {
+        Self::under(
+            Pki::new(product, at),
+            Report::new(product, report_version),
+            Endorsement::Vcek,
+        )
+    }
+
+    /// A machine of this vendor that makes these reports.
+    pub fn under(pki: Pki, report: Report, endorsement: Endorsement) -> Self {
+        let key = VekKey::p384();
+        let (vek, crl) = (pki.vcek(&key, &report), pki.crl());
+        let mut machine = Self {
+            pki,
+            key,
+            endorsement,
+            report,
+            vek,
+            crl,
+        };
+        machine.reissue();
+        machine
+    }
+
+    /// Makes the endorsement certificate and the report's SIGNING_KEY field fit chip, TCB and endorsement again.
+    pub fn reissue(&mut self) {
+        self.report.flags &= !flags::SIGNING_KEY_MASK;
+        match &self.endorsement {
+            Endorsement::Vcek => self.vek = self.pki.vcek(&self.key, &self.report),
+            Endorsement::Vlek { csp_id } => {
+                self.report.flags |= flags::SIGNED_BY_VLEK;
+                self.vek = self.pki.vlek(&self.key, &self.report, csp_id);
+            }
+        }
+    }
+
+    /// A signed report over `report_data`.
+    pub fn quote(&self, report_data: [u8; 64]) -> Vec<u8> {
+        let mut report = self.report.clone();
+        report.report_data = report_data;
+        report.sign(&self.key)
+    }
+
+    /// The simulated root as PEM: what `--trust-simulated-root` takes.
+    pub fn root_pem(&self) -> String {
+        self.pki.ark_pem()
+    }
+
+    /// What goes beside the quotes of this machine.
+    pub fn collateral(&self) -> CollateralFiles {
+        let keys = &self.pki.keys;
+        let (issuer, intermediate) = match self.endorsement {
+            Endorsement::Vcek => (&keys.ask, self.pki.ask_der()),
+            Endorsement::Vlek { .. } => (&keys.asvk, self.pki.asvk_der()),
+        };
+        CollateralFiles {
+            vek: self.vek.sign(issuer),
+            chain: vec![intermediate],
+            crls: vec![self.crl.sign(&keys.ark)],
+        }
+    }
+
+    /// Writes `root.pem` for verifiers and `collateral/` for the host (`vek.der`, `chain/*.der`, `crls/*.der`) into `folder`.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn write_to(&self, folder: &Path) -> io::Result<()> {
+        let collateral = folder.join("collateral");
+        let files = self.collateral();
+        for sub in ["chain", "crls"] {
+            std::fs::create_dir_all(collateral.join(sub))?;
+        }
+        std::fs::write(folder.join("root.pem"), self.root_pem())?;
+        std::fs::write(folder.join("README"), README)?;
+        std::fs::write(collateral.join("README"), README)?;
+        std::fs::write(collateral.join("vek.der"), files.vek)?;
+        let intermediate = match self.endorsement {
+            Endorsement::Vcek => "ask.der",
+            Endorsement::Vlek { .. } => "asvk.der",
+        };
+        for der in files.chain {
+            std::fs::write(collateral.join("chain").join(intermediate), der)?;
+        }
+        for der in files.crls {
+            std::fs::write(collateral.join("crls").join("ark.der"), der)?;
+        }
+        Ok(())
+    }
+}
+
+const README: &str = "SIMULATED. No processor made the keys in this folder and no vendor signed them.\n\n\
+`simulated-platform` of Touchstone's test kit wrote these files: a certificate chain in the shape of AMD's, made up\n\
+for one run. A verifier accepts it only when somebody names root.pem to it with --trust-simulated-root, and its\n\
+verdict then says so. Never name this root where an answer matters.\n\n\
+root.pem                 the simulated root, for the verifier\n\
+collateral/vek.der       the certificate of the key that signs the reports, for the host\n\
+collateral/chain/*.der   the intermediate above it\n\
+collateral/crls/*.der    the root's revocation list\n";
