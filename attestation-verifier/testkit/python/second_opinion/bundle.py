@@ -40,7 +40,7 @@ def model(name: str) -> Model:
 
 
 class Enclave:
-    def __init__(self, platform: Platform, now: int, span=7 * 86400, name="enclave.example", **changes):
+    def __init__(self, platform: Platform, now: int, span=7 * 86400, name="enclave.example"):
         self.platform, self.now = platform, now
         self.receipt_key, self.log_key = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
         public = self.log_key.public_key().public_bytes_raw()
@@ -54,9 +54,14 @@ class Enclave:
             software=digests.sha256(b"build statement"),
             config=digests.sha256(b"settings"),
         )
-        self.keyset |= changes
         self.keyset_digest = digests.object_digest(self.keyset)
         self.models = [model("digits"), model("wine")]
+        self.catalog = self.make_catalog()
+
+    def change_keyset(self, change) -> None:
+        """Changes the keyset before anything is made from it; all that follows is honest work."""
+        change(self, self.keyset)
+        self.keyset_digest = digests.object_digest(self.keyset)
         self.catalog = self.make_catalog()
 
     def make_catalog(self, epoch=0, previous=bytes(32)) -> dict:
@@ -123,6 +128,7 @@ class Draft:
     nonce: bytes | None = field(default_factory=lambda: secrets.token_bytes(32))
     sequence: int = 1
     hooks: dict = field(default_factory=dict)
+    world: object = None
 
     def hook(self, step: str, value):
         if step in self.hooks:
@@ -194,7 +200,7 @@ class Draft:
     def report_data(self, purpose: str) -> bytes:
         binds = {
             "boot": lambda: (None, keyset.bind_boot()),
-            "checkpoint": lambda: (None, keyset.bind_checkpoint(log.parse_note(self.note)[0])),
+            "checkpoint": lambda: (None, keyset.bind_checkpoint(self.note_text)),
             "receipt": lambda: (self.nonce, keyset.bind_receipt(self.cose)),
             "session": lambda: (self.nonce, keyset.bind_session(bytes(32), bytes(32))),
         }

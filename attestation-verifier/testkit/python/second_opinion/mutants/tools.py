@@ -1,12 +1,16 @@
 """Small steps from which lies are made. Each returns the hooks of a `Draft`."""
 
-from .. import cbor, jcs, receipt
+from .. import cbor
 from ..encoding import b64, unb64
 
 
 def bundle(change) -> dict:
-    """Changes the bundle object before it is written canonically."""
-    return {"bundle": lambda draft, value: change(value)}
+    """Changes the bundle object in place before it is written canonically."""
+
+    def edit(_, value):
+        change(value)
+
+    return {"bundle": edit}
 
 
 def text(old: str, new: str) -> dict:
@@ -110,13 +114,3 @@ def flip(data: bytes, index: int, mask: int = 1) -> bytes:
     changed = bytearray(data)
     changed[index] ^= mask
     return bytes(changed)
-
-
-def rewritten(value: bytes, change) -> bytes:
-    """Parses a canonical file, changes it and writes it again."""
-    parsed = jcs.from_file(value)
-    change(parsed)
-    return jcs.to_file(parsed)
-
-
-__all__ = [name for name in globals() if not name.startswith("_")] + ["receipt"]
