@@ -1,0 +1,311 @@
+//! The validator: one pass, no recursion, no allocation unless it finds something wrong.
+
+use super::number::ecmascript;
+use crate::error::shown;
+use crate::limits::{MAX_DEPTH, MAX_INTEGER};
+use crate::{FormatError, Result};
+use std::iter::Peekable;
+use std::str::Chars;
+
+/// What stands open around the value being read.
+#[derive(Clone, Copy)]
+enum Open<'a> {
+    Array,
+    /// With the last key read, as written, without quotes.
+    Object(Option<&'a str>),
+}
+
+/// As [`super::check`]; the values of the named members of the outermost object are free: they may
+/// hold booleans and any number that RFC 8785 can write. Gives the bytes back as text.
+pub(crate) fn check_with_free_members<'a>(
+    bytes: &'a [u8],
+    free_members: &[&str],
+) -> Result<&'a str> {
+    let text = std::str::from_utf8(bytes).map_err(|error| FormatError::Syntax {
+        field: "json",
+        offset: error.valid_up_to(),
+        found: "bytes that are not UTF-8".into(),
+        expected: "UTF-8",
+    })?;
+    let mut scanner = Scanner { text, at: 0 };
+    let mut stack = [Open::Array; MAX_DEPTH];
+    let mut depth = 0;
+    let mut free = false;
+
+    // Each turn reads one value, or opens one; then closes all that end here.
+    'value: loop {
+        match scanner.peek() {
+            Some(b'{') | Some(b'[') => {
+                let Some(slot) = stack.get_mut(depth) else {
+                    return Err(scanner.error("one more level", "at most 16 levels of nesting"));
+                };
+                let object = scanner.peek() == Some(b'{');
+                scanner.at += 1;
+                depth += 1;
+                let end = if object { b'}' } else { b']' };
+                *slot = if object {
+                    Open::Object(None)
+                } else {
+                    Open::Array
+                };
+                if scanner.peek() != Some(end) {
+                    if object {
+                        free = next_key(&mut scanner, slot, depth, free, free_members)?;
+                    }
+                    continue 'value;
+                }
+                // Empty: closed below.
+            }
+            Some(b'"') => {
+                scanner.string()?;
+            }
+            Some(b'-' | b'0'..=b'9') => scanner.number(free)?,
+            Some(b'n') => scanner.literal("null")?,
+            Some(b't') if free => scanner.literal("true")?,
+            Some(b'f') if free => scanner.literal("false")?,
+            _ => {
+                return Err(scanner.unexpected(
+                    "a string, an integer, an array, an object or null, without white space",
+                ));
+            }
+        }
+        loop {
+            let Some(slot) = depth.checked_sub(1).and_then(|top| stack.get_mut(top)) else {
+                if scanner.peek().is_some() {
+                    return Err(scanner.unexpected("nothing after the end"));
+                }
+                return Ok(text);
+            };
+            let (end, expected) = match slot {
+                Open::Array => (b']', "',' or ']'"),
+                Open::Object(_) => (b'}', "',' or '}'"),
+            };
+            match scanner.peek() {
+                // (An opening brace is never followed by a comma: the first value or key was
+                // read, or the end seen, before we came here.)
+                Some(b',') if !scanner.just_opened() => {
+                    scanner.at += 1;
+                    if matches!(slot, Open::Object(_)) {
+                        free = next_key(&mut scanner, slot, depth, free, free_members)?;
+                    }
+                    continue 'value;
+                }
+                Some(byte) if byte == end => {
+                    scanner.at += 1;
+                    depth -= 1;
+                }
+                _ => return Err(scanner.unexpected(expected)),
+            }
+        }
+    }
+}
+
+/// Reads a key and its colon; gives whether the value that follows is free.
+fn next_key<'a>(
+    scanner: &mut Scanner<'a>,
+    slot: &mut Open<'a>,
+    depth: usize,
+    free: bool,
+    free_members: &[&str],
+) -> Result<bool> {
+    let start = scanner.at;
+    if scanner.peek() != Some(b'"') {
+        return Err(scanner.unexpected("a member name"));
+    }
+    let key = scanner.string()?;
+    if let Open::Object(Some(last)) = slot {
+        let order = Unescaped::new(last)
+            .utf16()
+            .cmp(Unescaped::new(key).utf16());
+        if order != std::cmp::Ordering::Less {
+            return Err(FormatError::Syntax {
+                field: "json",
+                offset: start,
+                found: format!("{} after {}", shown(key), shown(last)),
+                expected: "members sorted by UTF-16 code units, each once",
+            });
+        }
+    }
+    *slot = Open::Object(Some(key));
+    if scanner.peek() != Some(b':') {
+        return Err(scanner.unexpected("':'"));
+    }
+    scanner.at += 1;
+    Ok(if depth == 1 {
+        free_members.contains(&key)
+    } else {
+        free
+    })
+}
+
+struct Scanner<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Scanner<'a> {
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    /// Whether the byte before is an opening bracket.
+    fn just_opened(&self) -> bool {
+        let before = self.at.checked_sub(1);
+        matches!(
+            before.and_then(|at| self.text.as_bytes().get(at)),
+            Some(b'{' | b'[')
+        )
+    }
+
+    fn rest(&self) -> &'a str {
+        self.text.get(self.at..).unwrap_or("")
+    }
+
+    fn error(&self, found: &str, expected: &'static str) -> FormatError {
+        FormatError::Syntax {
+            field: "json",
+            offset: self.at,
+            found: found.into(),
+            expected,
+        }
+    }
+
+    fn unexpected(&self, expected: &'static str) -> FormatError {
+        let found = match self.rest().chars().next() {
+            Some(c) => format!("{c:?}"),
+            None => "the end".into(),
+        };
+        self.error(&found, expected)
+    }
+
+    fn literal(&mut self, literal: &'static str) -> Result<()> {
+        if !self.rest().starts_with(literal) {
+            return Err(self.unexpected(literal));
+        }
+        self.at += literal.len();
+        Ok(())
+    }
+
+    /// Reads a string that starts here; gives what is between its quotes.
+    fn string(&mut self) -> Result<&'a str> {
+        self.at += 1;
+        let start = self.at;
+        loop {
+            match self.peek() {
+                Some(b'"') => {
+                    let inside = self.text.get(start..self.at).unwrap_or("");
+                    self.at += 1;
+                    return Ok(inside);
+                }
+                Some(b'\\') => self.escape()?,
+                Some(0..=0x1f) => {
+                    return Err(self.unexpected("control characters escaped in strings"));
+                }
+                Some(_) => self.at += 1,
+                None => return Err(self.unexpected("'\"' at the end of the string")),
+            }
+        }
+    }
+
+    /// RFC 8785 §3.2.2.2: only what must be escaped is, in the shortest way, in lower case.
+    fn escape(&mut self) -> Result<()> {
+        const EXPECTED: &str = "an escape that must be one: \\b \\t \\n \\f \\r \\\" \\\\, \
+                                or \\u00xx in lower case for other control characters";
+        let length = match self.rest().as_bytes() {
+            [b'\\', b'b' | b't' | b'n' | b'f' | b'r' | b'"' | b'\\', ..] => 2,
+            [b'\\', b'u', b'0', b'0', high, low, ..] => match (high, low) {
+                // \b \t \n \f \r have escapes of their own.
+                (b'0', b'0'..=b'7' | b'b' | b'e' | b'f') => 6,
+                (b'1', b'0'..=b'9' | b'a'..=b'f') => 6,
+                _ => return Err(self.error(&self.shown_escape(), EXPECTED)),
+            },
+            _ => return Err(self.error(&self.shown_escape(), EXPECTED)),
+        };
+        self.at += length;
+        Ok(())
+    }
+
+    fn shown_escape(&self) -> String {
+        shown(&self.rest().chars().take(6).collect::<String>())
+    }
+
+    fn number(&mut self, free: bool) -> Result<()> {
+        let rest = self.rest();
+        let length = rest
+            .bytes()
+            .take_while(|byte| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E'))
+            .count();
+        let number = rest.get(..length).unwrap_or("");
+        if !(is_integer(number) || free && is_canonical(number)) {
+            let expected = if free {
+                "a number as RFC 8785 writes it"
+            } else {
+                "an integer within ±(2^53−1), without leading zero, fraction or exponent"
+            };
+            return Err(self.error(&shown(number), expected));
+        }
+        self.at += length;
+        Ok(())
+    }
+}
+
+fn is_integer(number: &str) -> bool {
+    let digits = number.strip_prefix('-').unwrap_or(number);
+    if number == "0" {
+        return true;
+    }
+    !digits.starts_with('0')
+        && digits.bytes().all(|byte| byte.is_ascii_digit())
+        && digits.parse::<u64>().is_ok_and(|n| n <= MAX_INTEGER)
+}
+
+fn is_canonical(number: &str) -> bool {
+    // No double needs more; and what is longer is not worth the work of reading it.
+    number.len() <= 32
+        && number
+            .parse::<f64>()
+            .is_ok_and(|value| value.is_finite() && ecmascript(value) == number)
+}
+
+/// The characters of a string that was checked, its escapes undone.
+pub(super) struct Unescaped<'a>(Peekable<Chars<'a>>);
+
+impl<'a> Unescaped<'a> {
+    pub(super) fn new(inside: &'a str) -> Self {
+        Self(inside.chars().peekable())
+    }
+
+    fn utf16(self) -> impl Iterator<Item = u16> + use<'a> {
+        self.flat_map(|c| {
+            let mut units = [0; 2];
+            let length = c.encode_utf16(&mut units).len();
+            units.into_iter().take(length)
+        })
+    }
+}
+
+impl Iterator for Unescaped<'_> {
+    type Item = char;
+
+    fn next(&mut self) -> Option<char> {
+        let c = self.0.next()?;
+        if c != '\\' {
+            return Some(c);
+        }
+        Some(match self.0.next()? {
+            'b' => '\u{8}',
+            't' => '\t',
+            'n' => '\n',
+            'f' => '\u{c}',
+            'r' => '\r',
+            'u' => {
+                let mut code = 0;
+                for _ in 0..4 {
+                    code = code * 16 + self.0.next()?.to_digit(16)?;
+                }
+                char::from_u32(code)?
+            }
+            other => other,
+        })
+    }
+}
