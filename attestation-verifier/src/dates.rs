@@ -34,7 +34,9 @@ pub fn end_of_day(text: &str) -> Option<u64> {
     let month = u8::try_from(digits(5..7)?).ok()?.try_into().ok()?;
     let day = u8::try_from(digits(8..10)?).ok()?;
     let date = Date::from_calendar_date(i32::from(digits(0..4)?), month, day).ok()?;
-    let end = date.with_time(Time::from_hms(23, 59, 59).ok()?).assume_utc();
+    let end = date
+        .with_time(Time::from_hms(23, 59, 59).ok()?)
+        .assume_utc();
     u64::try_from(end.unix_timestamp()).ok()
 }
 
@@ -46,7 +48,10 @@ mod tests {
     fn times_read_back() {
         assert_eq!(rfc3339(1_763_596_800), "2025-11-20T00:00:00Z");
         assert_eq!(parse_rfc3339("2025-11-20T00:00:00Z"), Some(1_763_596_800));
-        assert_eq!(parse_rfc3339("2025-11-20T01:00:00+01:00"), Some(1_763_596_800));
+        assert_eq!(
+            parse_rfc3339("2025-11-20T01:00:00+01:00"),
+            Some(1_763_596_800)
+        );
         assert_eq!(parse_rfc3339("2025-11-20"), None);
         assert_eq!(parse_rfc3339("1969-12-31T23:59:59Z"), None);
         assert_eq!(parse_rfc3339("2025-11-20T00:00:00.5Z"), None);
@@ -56,7 +61,14 @@ mod tests {
     #[test]
     fn days_end_at_their_last_second() {
         assert_eq!(end_of_day("2025-11-19"), Some(1_763_596_799));
-        for bad in ["2025-11-31", "2025-13-01", "25-11-19", "2025-11-19T", "+025-11-19", ""] {
+        for bad in [
+            "2025-11-31",
+            "2025-13-01",
+            "25-11-19",
+            "2025-11-19T",
+            "+025-11-19",
+            "",
+        ] {
             assert_eq!(end_of_day(bad), None, "{bad}");
         }
     }

@@ -5,16 +5,28 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
-    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
 )]
 
 pub mod appraise;
+pub mod bundle;
+mod crypto;
 pub mod dates;
+pub mod exchange;
+pub mod parse;
 pub mod policy;
+pub mod product;
 pub mod roots;
 pub mod verdict;
 
 pub use appraise::{Judged, appraise, judge};
+pub use bundle::check;
+pub use exchange::Comparison;
 pub use policy::Policy;
 pub use roots::{RootError, Roots};
 pub use verdict::{Checks, Fault, Verdict};
@@ -33,7 +45,11 @@ pub struct At {
 impl At {
     /// Who vouches for this time.
     pub fn voucher(self) -> Voucher {
-        if self.asserted { Voucher::Caller } else { Voucher::Clock }
+        if self.asserted {
+            Voucher::Caller
+        } else {
+            Voucher::Clock
+        }
     }
 
     fn words(self) -> &'static str {

@@ -3,7 +3,14 @@
 //! The only difference a named root makes is [`Anchor::simulated`]: parsing, authentication and
 //! appraisal are the same code for both, and the verdict says which kind the chain reached.
 
+use std::fmt;
+
 use thiserror::Error;
+use touchstone_formats::text::base64_decode;
+
+use crate::crypto::{Budget, sha256};
+use crate::parse::cert::{Certificate, PublicKey};
+use crate::product::Product;
 
 /// Why a file of roots was refused; all of these are exit 1 (check `root.simulated`).
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -42,29 +49,233 @@ pub struct Roots {
 }
 
 /// One trusted root.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Anchor {
+    /// The root's certificate.
+    pub certificate: Certificate,
+    /// The product it is for; a root that a caller names may leave it open.
+    pub product: Option<Product>,
     /// Named by the caller, not pinned.
     pub simulated: bool,
 }
 
+impl fmt::Debug for Anchor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.simulated { "named" } else { "pinned" };
+        write!(f, "Anchor({kind} {})", self.certificate.subject_cn)
+    }
+}
+
+/// AMD's ARKs with their digests; where they are from is in `roots/README.md`.
+const PINNED: [(Product, &[u8], [u8; 32]); 3] = [
+    (
+        Product::Milan,
+        include_bytes!("roots/ark-milan.der"),
+        hex_literal(b"69d063b45344d26a2e94e1f4210de49ef555308287d4c174445c95639a540bcd"),
+    ),
+    (
+        Product::Genoa,
+        include_bytes!("roots/ark-genoa.der"),
+        hex_literal(b"4c6598d19c18719c5dfd4a7d335f674e5bfe1d8f800cea2cf270c10d103db2f1"),
+    ),
+    (
+        Product::Turin,
+        include_bytes!("roots/ark-turin.der"),
+        hex_literal(b"1f084161a44bb6d93778a904877d4819cafa5d05ef4193b2ded9dd9c73dd3f6a"),
+    ),
+];
+
+/// Largest file of named roots.
+const MOST_BYTES: usize = 1 << 18;
+/// Most roots a caller may name.
+const MOST_NAMED: usize = 8;
+
 impl Roots {
     /// AMD's roots for Milan, Genoa and Turin, as compiled in.
     pub fn pinned() -> Roots {
-        Roots { anchors: Vec::new() }
+        let anchors = PINNED
+            .iter()
+            // A root that is not the pinned one is no root; a test holds that none is lost.
+            .filter(|(_, der, digest)| sha256(der) == *digest)
+            .filter_map(|(product, der, _)| {
+                let certificate = Certificate::parse(der).ok()?;
+                Some(Anchor {
+                    certificate,
+                    product: Some(*product),
+                    simulated: false,
+                })
+            })
+            .collect();
+        Roots { anchors }
     }
 
     /// Adds the roots of a simulated platform, from a PEM file (several certificates allowed).
     ///
     /// # Errors
     /// [`RootError`] if one of them is a pinned root, or no well-formed self-signed ARK.
-    pub fn with_simulated_pem(self, pem: &[u8]) -> Result<Roots, RootError> {
-        let _ = pem;
+    pub fn with_simulated_pem(mut self, pem: &[u8]) -> Result<Roots, RootError> {
+        for (index, der) in (1..).zip(read_pem(pem)?) {
+            let unfit = |reason: &str| RootError::Unfit {
+                index,
+                reason: reason.to_owned(),
+            };
+            let certificate = Certificate::parse(&der).map_err(|e| unfit(&e.to_string()))?;
+            for anchor in &self.anchors {
+                // The key is what is trusted, whatever certificate is around it.
+                if anchor.certificate.key != certificate.key {
+                    continue;
+                }
+                return Err(if anchor.simulated {
+                    RootError::Twice { index }
+                } else {
+                    RootError::Pinned {
+                        index,
+                        name: anchor.certificate.subject_cn.clone(),
+                    }
+                });
+            }
+            fit(&certificate).map_err(unfit)?;
+            let product = product_of(&certificate.subject_cn);
+            self.anchors.push(Anchor {
+                certificate,
+                product,
+                simulated: true,
+            });
+        }
         Ok(self)
     }
 
     /// The roots, pinned ones first.
     pub fn anchors(&self) -> &[Anchor] {
         &self.anchors
+    }
+
+    /// Whether these bytes are one of the roots.
+    pub(crate) fn hold(&self, der: &[u8]) -> bool {
+        self.anchors
+            .iter()
+            .any(|anchor| anchor.certificate.der() == der)
+    }
+}
+
+/// What a root must be: a self-signed CA with an RSA key, in the shape of AMD's.
+fn fit(certificate: &Certificate) -> Result<(), &'static str> {
+    if certificate.issuer != certificate.subject {
+        return Err("not self-issued");
+    }
+    if !certificate.may_sign_certificates() {
+        return Err("not a CA with keyCertSign");
+    }
+    if certificate.basic_constraints == Some((true, Some(0))) {
+        return Err("its path length leaves no room for an intermediate");
+    }
+    if certificate.unknown_critical().is_some() {
+        return Err("it has a critical extension that is not understood");
+    }
+    let PublicKey::Rsa(key) = &certificate.key else {
+        return Err("its key is not RSA");
+    };
+    let signed = certificate.signed_with_pss_sha384
+        && Budget::new().rsa_pss_sha384(key, certificate.tbs(), &certificate.signature);
+    if signed {
+        Ok(())
+    } else {
+        Err("not self-signed with RSASSA-PSS and SHA-384")
+    }
+}
+
+/// `ARK-Genoa`, `SIM-ARK-Genoa`: the one product that is a word of the name.
+pub(crate) fn product_of(common_name: &str) -> Option<Product> {
+    let mut words = common_name
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .filter_map(Product::from_name);
+    let product = words.next()?;
+    words.next().is_none().then_some(product)
+}
+
+/// The certificates of a PEM file (RFC 7468). Text between them is allowed, other blocks are not.
+fn read_pem(pem: &[u8]) -> Result<Vec<Vec<u8>>, RootError> {
+    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+    const END: &str = "-----END CERTIFICATE-----";
+    let error = |what: &str| RootError::Pem(what.to_owned());
+    if pem.len() > MOST_BYTES {
+        return Err(error("over 256 KiB"));
+    }
+    let text = std::str::from_utf8(pem).map_err(|_| error("not UTF-8"))?;
+    let mut found = Vec::new();
+    let mut open: Option<String> = None;
+    for line in text.lines().map(str::trim_end) {
+        match &mut open {
+            None if line == BEGIN => open = Some(String::new()),
+            None if line.starts_with("-----") => return Err(error("a block of another kind")),
+            None => {}
+            Some(body) if line == END => {
+                found.push(base64_decode(body).map_err(|e| error(&e.to_string()))?);
+                open = None;
+            }
+            Some(body) => body.push_str(line),
+        }
+    }
+    if open.is_some() {
+        return Err(error("a certificate that does not end"));
+    }
+    if found.is_empty() {
+        return Err(error("no certificate"));
+    }
+    if found.len() > MOST_NAMED {
+        return Err(error("more than 8 certificates"));
+    }
+    Ok(found)
+}
+
+/// Hex to bytes at compile time.
+const fn hex_literal(hex: &[u8; 64]) -> [u8; 32] {
+    let mut out = [0; 32];
+    let mut rest: &[u8] = hex;
+    let mut i = 0;
+    while let [high, low, tail @ ..] = rest {
+        #[allow(clippy::indexing_slicing, reason = "evaluated by the compiler alone")]
+        {
+            out[i] = nibble(*high) << 4 | nibble(*low);
+        }
+        i += 1;
+        rest = tail;
+    }
+    out
+}
+
+const fn nibble(digit: u8) -> u8 {
+    match digit {
+        b'0'..=b'9' => digit - b'0',
+        _ => digit - b'a' + 10,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pinned_roots_are_amds_and_fit() {
+        let roots = Roots::pinned();
+        let names: Vec<&str> = roots
+            .anchors()
+            .iter()
+            .map(|a| a.certificate.subject_cn.as_str())
+            .collect();
+        assert_eq!(names, ["ARK-Milan", "ARK-Genoa", "ARK-Turin"]);
+        for anchor in roots.anchors() {
+            fit(&anchor.certificate).unwrap();
+            assert_eq!(product_of(&anchor.certificate.subject_cn), anchor.product);
+            assert!(!anchor.simulated);
+        }
+    }
+
+    #[test]
+    fn a_name_says_one_product_or_none() {
+        assert_eq!(product_of("SIM-ARK-Genoa"), Some(Product::Genoa));
+        assert_eq!(product_of("ARK-Genoa-Turin"), None);
+        assert_eq!(product_of("ARK-Genoax"), None);
+        assert_eq!(product_of(""), None);
     }
 }

@@ -147,7 +147,10 @@ impl Checks {
 
     /// An empty list whose checks are about the evidence object of this purpose.
     pub fn about(purpose: &'static str) -> Self {
-        Checks { list: Vec::new(), about: Some(purpose) }
+        Checks {
+            list: Vec::new(),
+            about: Some(purpose),
+        }
     }
 
     /// Adds a finished check.
@@ -165,7 +168,16 @@ impl Checks {
         reason: String,
     ) {
         let (id, evidence) = (id.into(), self.about);
-        self.list.push(Check { id, result, expected, found, reason, evidence, fault, until: None });
+        self.list.push(Check {
+            id,
+            result,
+            expected,
+            found,
+            reason,
+            evidence,
+            fault,
+            until: None,
+        });
     }
 
     /// The check was evaluated and is as expected.
@@ -175,7 +187,14 @@ impl Checks {
         expected: impl Into<Value>,
         found: impl Into<Value>,
     ) {
-        self.add(id, Outcome::Pass, None, expected.into(), found.into(), String::new());
+        self.add(
+            id,
+            Outcome::Pass,
+            None,
+            expected.into(),
+            found.into(),
+            String::new(),
+        );
     }
 
     /// The check was evaluated and is as expected; `reason` says what that rests on.
@@ -186,7 +205,14 @@ impl Checks {
         found: impl Into<Value>,
         reason: impl Into<String>,
     ) {
-        self.add(id, Outcome::Pass, None, expected.into(), found.into(), reason.into());
+        self.add(
+            id,
+            Outcome::Pass,
+            None,
+            expected.into(),
+            found.into(),
+            reason.into(),
+        );
     }
 
     /// The check failed; `fault` says what follows from that.
@@ -198,7 +224,14 @@ impl Checks {
         found: impl Into<Value>,
         reason: impl Into<String>,
     ) {
-        self.add(id, Outcome::Fail, Some(fault), expected.into(), found.into(), reason.into());
+        self.add(
+            id,
+            Outcome::Fail,
+            Some(fault),
+            expected.into(),
+            found.into(),
+            reason.into(),
+        );
     }
 
     /// A required check that could not be evaluated; it refuses with `fault`.
@@ -221,7 +254,14 @@ impl Checks {
 
     /// Something listed that was not evaluated and that nothing depends on.
     pub fn unconsidered(&mut self, id: impl Into<Cow<'static, str>>, reason: impl Into<String>) {
-        self.add(id, Outcome::NotEvaluated, None, Value::Null, Value::Null, reason.into());
+        self.add(
+            id,
+            Outcome::NotEvaluated,
+            None,
+            Value::Null,
+            Value::Null,
+            reason.into(),
+        );
     }
 
     /// The policy waives the check, with its reason; what was found is reported all the same.
@@ -232,7 +272,14 @@ impl Checks {
         reason: impl Into<String>,
         until: Option<String>,
     ) {
-        self.add(id, Outcome::Waived, None, Value::Null, found.into(), reason.into());
+        self.add(
+            id,
+            Outcome::Waived,
+            None,
+            Value::Null,
+            found.into(),
+            reason.into(),
+        );
         if let Some(check) = self.list.last_mut() {
             check.until = until;
         }
@@ -290,7 +337,12 @@ impl Checks {
             };
         }
         let exit = if simulated && !expect_simulated { 6 } else { 0 };
-        Conclusion { exit, word: Word::Holds, class: None, deciding: None }
+        Conclusion {
+            exit,
+            word: Word::Holds,
+            class: None,
+            deciding: None,
+        }
     }
 
     fn waivers(&self) -> Vec<WaiverLine> {
@@ -415,7 +467,12 @@ impl Verdict {
     /// Concludes from the checks.
     pub fn new(checks: Checks, context: Context, at: At) -> Verdict {
         let conclusion = checks.conclude(context.simulated, context.expect_simulated);
-        Verdict { conclusion, at: Some(at), checks, context }
+        Verdict {
+            conclusion,
+            at: Some(at),
+            checks,
+            context,
+        }
     }
 
     /// The exit code.
@@ -438,8 +495,17 @@ impl Verdict {
     pub fn words(&self) -> String {
         let mut out = String::new();
         let c = &self.conclusion;
-        let simulated = if self.context.simulated { " (SIMULATED platform)" } else { "" };
-        let _ = writeln!(out, "{}{simulated}, exit {}", c.word.text().to_uppercase(), c.exit);
+        let simulated = if self.context.simulated {
+            " (SIMULATED platform)"
+        } else {
+            ""
+        };
+        let _ = writeln!(
+            out,
+            "{}{simulated}, exit {}",
+            c.word.text().to_uppercase(),
+            c.exit
+        );
         if let Some(check) = self.checks.deciding() {
             let _ = writeln!(out, "because {}: {}", check.id, check.reason);
             if !check.expected.is_null() {
@@ -463,12 +529,18 @@ impl Verdict {
         if others.len() > 1 {
             let _ = writeln!(out, "all that refuses:");
             for check in others {
-                let about = check.evidence.map(|p| format!(" [{p}]")).unwrap_or_default();
+                let about = check
+                    .evidence
+                    .map(|p| format!(" [{p}]"))
+                    .unwrap_or_default();
                 let _ = writeln!(out, "  {}{about}: {}", check.id, check.reason);
             }
         }
         for waiver in self.checks.waivers() {
-            let until = waiver.until.map(|u| format!(" (until {u})")).unwrap_or_default();
+            let until = waiver
+                .until
+                .map(|u| format!(" (until {u})"))
+                .unwrap_or_default();
             let _ = writeln!(out, "waived {}: {}{until}", waiver.id, waiver.reason);
         }
         for risk in &self.context.residual_risks {
@@ -531,5 +603,10 @@ pub fn usage(id: &'static str, message: impl Into<String>) -> Verdict {
     let mut checks = Checks::new();
     checks.fail(id, Fault::Usage, Value::Null, Value::Null, message);
     let conclusion = checks.conclude(false, false);
-    Verdict { conclusion, at: None, checks, context: Context::default() }
+    Verdict {
+        conclusion,
+        at: None,
+        checks,
+        context: Context::default(),
+    }
 }

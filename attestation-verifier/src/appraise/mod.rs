@@ -37,7 +37,10 @@ pub fn judge(
     let _ = (evidence, policy, roots, report_data, at);
     let mut checks = about.map_or_else(Checks::new, Checks::about);
     checks.not_evaluated("snp.format", Fault::Malformed, Value::Null, "not built yet");
-    Judged { checks, ..Judged::default() }
+    Judged {
+        checks,
+        ..Judged::default()
+    }
 }
 
 /// Judges an evidence file (`touchstone appraise`).
@@ -50,6 +53,11 @@ pub fn appraise(
 ) -> Verdict {
     let _ = (evidence_file, policy, roots, report_data);
     let mut checks = Checks::new();
-    checks.not_evaluated("evidence.format", Fault::Malformed, Value::Null, "not built yet");
+    checks.not_evaluated(
+        "evidence.format",
+        Fault::Malformed,
+        Value::Null,
+        "not built yet",
+    );
     Verdict::new(checks, Context::default(), at)
 }

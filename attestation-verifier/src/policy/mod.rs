@@ -80,6 +80,9 @@ impl Platform {
 
     /// The rule of one check id; `None` only for ids that this TEE has no check for.
     pub fn rule(&self, id: &str) -> Option<&Rule<Expect>> {
-        self.rules.iter().find(|(spec, _)| spec.id == id).map(|(_, rule)| rule)
+        self.rules
+            .iter()
+            .find(|(spec, _)| spec.id == id)
+            .map(|(_, rule)| rule)
     }
 }

@@ -51,10 +51,12 @@ impl Waiver {
 pub enum Expect {
     /// A bit.
     Flag(bool),
-    /// A number compared with `=` or as a floor, as the check says.
+    /// A floor.
     Number(u64),
     /// One word.
     Word(String),
+    /// Bits that must be set; written `"0x1f"`.
+    Mask(u64),
     /// Numbers that are accepted.
     Numbers(Vec<u64>),
     /// Words or hex strings that are accepted.
@@ -70,6 +72,7 @@ impl Expect {
             Expect::Flag(flag) => json!(flag),
             Expect::Number(number) => json!(number),
             Expect::Word(word) => json!(word),
+            Expect::Mask(mask) => json!(format!("0x{mask:x}")),
             Expect::Numbers(numbers) => json!(numbers),
             Expect::Words(words) => json!(words),
             Expect::Floors(floors) => floors.to_value(),
@@ -84,7 +87,12 @@ pub struct Floors(pub BTreeMap<String, Floor>);
 impl Floors {
     /// As a policy and a verdict write it.
     pub fn to_value(&self) -> Value {
-        Value::Object(self.0.iter().map(|(name, f)| (name.clone(), f.to_value())).collect())
+        Value::Object(
+            self.0
+                .iter()
+                .map(|(name, f)| (name.clone(), f.to_value()))
+                .collect(),
+        )
     }
 }
 

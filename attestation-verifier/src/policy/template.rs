@@ -1,10 +1,116 @@
 //! The strict policy that `touchstone policy init` writes.
 
+use std::fmt::Write as _;
+
 use touchstone_formats::evidence::Tee;
 
+use super::check_ids;
+
+const HEAD: &str = r#"# A strict policy for Touchstone, every check named. `touchstone check` and `appraise` refuse
+# whatever does not satisfy one of its platforms whole.
+#
+# Each value is { expect = … }, or { waive = "reason" } if it is not to be checked; a waiver may have
+# `until = "YYYY-MM-DD"`, the last day on which it waives. Where a list is expected one bare value will
+# do. Keys may not be left out and unknown ones are errors: nothing is unchecked by omission.
+# Verdicts show what they found in the form that `expect` takes. Copy it from there only after you have
+# found out for yourself that it is right: never take a reference value from the server it is about.
+
+v = "touchstone/policy/1"
+profile = "strict/1"                   # what it was made from, for people
+
+[answer]
+
+# Guarantees that must hold, besides those that the receipt itself states: signed, logged, quoted,
+# recomputed. What each one means: formats, section 1.
+require = ["logged", "signed"]
+
+# Your own nonce must be in the receipt. Without one an answer may be older than your question.
+nonce = { expect = "present" }
+
+# How old the guest says the answer is, at most, in seconds. The guest's clock vouches for nothing;
+# with a nonce this adds little.
+fresh_seconds = { waive = "the nonce shows that the answer is not older than the question" }
+
+# Digests of the models that may answer. The template accepts none: put in what you hashed yourself.
+models = { expect = [] }
+
+# Digests of the configurations (runtime, options, processing) that may answer.
+configs = { waive = "any configuration of these models that the measured software can make" }
+
+# How long one keyset's keys may live, in seconds.
+keyset_span_seconds = { expect = 604800 }
+
+# How old revocation lists may be at the time of judgement, in seconds.
+collateral_age_seconds = { expect = 2592000 }
+"#;
+
+const SNP_HEAD: &str = r#"
+# One kind of platform. Add another [[platform]] with all its checks to accept another kind.
+[[platform]]
+tee = "sev-snp"
+
+# What no policy decides, because nothing could stand on it: the report's form, its signature, the chain
+# to AMD's root, revocation, HWID and TCB of the endorsement certificate, and REPORT_DATA.
+[platform.checks]
+"#;
+
+/// Lines before a check's own.
+fn introduction(id: &str) -> &'static str {
+    match id {
+        "snp.tcb.reported" => {
+            r#"
+# Floors at the levels of AMD-SB-3019 (CVE-2024-56161, forged microcode): the microcode level is the low
+# byte of the fixed revision (Milan 0x0A0011DB, Milan-X 0x0A001244, Genoa 0x0A101154, Genoa-X 0x0A10124F,
+# Bergamo and Siena 0x0AA00219), SNP firmware 24 (Milan) and 23 (Zen 4). Turin is at AMD-SB-3020's level
+# (SNP firmware 4, microcode 0x0B002150, which is above 0x0B002147, the first that is not open to forged
+# microcode), Turin-Dense has microcode 0x0B101047. Boot loader and TEE have no floor there. Newer bulletins ask for
+# more: AMD-SB-3020 (CVE-2025-0033) SNP 27 on Zen 4, AMD-SB-3034 SNP 28. Raise these numbers as soon
+# as the machines you use allow it."#
+        }
+        _ => "",
+    }
+}
+
 /// A strict policy with every check named and explained. It parses, and accepts nothing until
-/// the launch measurement is filled in.
+/// the launch measurement is filled in (and, for answers, the model digests).
 pub fn template(tee: Tee) -> String {
-    let _ = tee;
-    String::new()
+    let mut out = HEAD.to_owned();
+    match tee {
+        Tee::SevSnp => out.push_str(SNP_HEAD),
+        Tee::Tdx => {
+            // A policy with this platform does not parse, and says why.
+            out.push_str(
+                "\n# This version cannot judge TDX evidence.\n[[platform]]\ntee = \"tdx\"\n",
+            );
+        }
+    }
+    for spec in check_ids(tee) {
+        let before = introduction(spec.id);
+        if !before.is_empty() {
+            let _ = writeln!(out, "{before}");
+        }
+        out.push('\n');
+        comment(&mut out, spec.summary);
+        comment(&mut out, spec.why);
+        comment(
+            &mut out,
+            &format!("Expects {}. Source: {}.", spec.form.words(), spec.source),
+        );
+        let _ = writeln!(out, "\"{}\" = {}", spec.id, spec.template);
+    }
+    out
+}
+
+/// A paragraph as comment lines of at most 100 columns.
+fn comment(out: &mut String, text: &str) {
+    let mut line = String::from("#");
+    for word in text.split_whitespace() {
+        if line.chars().count() + 1 + word.chars().count() > 100 {
+            let _ = writeln!(out, "{line}");
+            line = String::from("#");
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    let _ = writeln!(out, "{line}");
 }

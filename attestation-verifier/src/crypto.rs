@@ -1,0 +1,78 @@
+//! The few primitives this crate verifies with, in one place, so that another implementation
+//! can stand behind them without a change elsewhere.
+//!
+//! Each verification is one call; [`Budget`] counts them, because hostile evidence decides how
+//! many there would be.
+
+use ring::digest::{SHA256, digest};
+use ring::signature::{
+    ECDSA_P384_SHA384_FIXED, RSA_PSS_2048_8192_SHA384, UnparsedPublicKey, VerificationAlgorithm,
+};
+
+/// SHA-256, for pins.
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut out = [0; 32];
+    out.copy_from_slice(digest(&SHA256, bytes).as_ref());
+    out
+}
+
+/// Most signature checks one evidence object may cost (formats.md, conventions).
+pub(crate) const MOST_SIGNATURE_CHECKS: u32 = 20;
+
+/// How many signature checks are left.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    left: u32,
+}
+
+impl Budget {
+    pub(crate) fn new() -> Budget {
+        Budget {
+            left: MOST_SIGNATURE_CHECKS,
+        }
+    }
+
+    /// ECDSA P-384 with SHA-384. `point` is the uncompressed point (97 bytes), `r_s` both
+    /// numbers big-endian, 48 bytes each. False too when the budget is spent.
+    pub(crate) fn p384_sha384(&mut self, point: &[u8], message: &[u8], r_s: &[u8; 96]) -> bool {
+        self.verify(&ECDSA_P384_SHA384_FIXED, point, message, r_s)
+    }
+
+    /// RSASSA-PSS with SHA-384, MGF1 of SHA-384 and 48 bytes of salt. `key` is the DER of an
+    /// RSAPublicKey of 2048 to 8192 bits. False too when the budget is spent.
+    pub(crate) fn rsa_pss_sha384(&mut self, key: &[u8], message: &[u8], signature: &[u8]) -> bool {
+        self.verify(&RSA_PSS_2048_8192_SHA384, key, message, signature)
+    }
+
+    fn verify(
+        &mut self,
+        algorithm: &'static dyn VerificationAlgorithm,
+        key: &[u8],
+        message: &[u8],
+        signature: &[u8],
+    ) -> bool {
+        let Some(left) = self.left.checked_sub(1) else {
+            return false;
+        };
+        self.left = left;
+        UnparsedPublicKey::new(algorithm, key)
+            .verify(message, signature)
+            .is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_budget_ends() {
+        let mut budget = Budget::new();
+        for _ in 0..MOST_SIGNATURE_CHECKS {
+            assert!(!budget.p384_sha384(&[0; 97], b"", &[0; 96]));
+        }
+        assert_eq!(budget.left, 0);
+        assert!(!budget.rsa_pss_sha384(&[], b"", &[]));
+        assert_eq!(budget.left, 0);
+    }
+}

@@ -1,0 +1,90 @@
+//! Certificate revocation lists, as far as their form goes (RFC 5280 §5).
+
+use std::ops::Range;
+
+use x509_parser::prelude::{FromDer, X509Version};
+use x509_parser::revocation_list::CertificateRevocationList;
+
+use super::cert::{CertError, Extension, Outer, extensions, form, is_pss_sha384, unix};
+use super::der::{INTEGER, SEQUENCE};
+
+/// A well-formed CRL. Nothing says yet that it is genuine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Crl {
+    der: Vec<u8>,
+    tbs: Range<usize>,
+    /// Contents of the signature BIT STRING.
+    pub signature: Vec<u8>,
+    /// Both algorithm identifiers say RSASSA-PSS with SHA-384, MGF1 of SHA-384, 48 bytes of salt.
+    pub signed_with_pss_sha384: bool,
+    /// DER of the issuer's name.
+    pub issuer: Vec<u8>,
+    /// The issuer's name, for people.
+    pub issuer_words: String,
+    /// When it was made, Unix seconds.
+    pub this_update: u64,
+    /// When the next one is due at the latest, Unix seconds.
+    pub next_update: u64,
+    /// Serial numbers that are revoked, contents of the INTEGERs.
+    pub revoked: Vec<Vec<u8>>,
+    /// A critical extension, of the list or of an entry: none is understood here, and one that is
+    /// not understood may turn the meaning of the list around (RFC 5280 §5.2).
+    pub critical: Option<Extension>,
+}
+
+impl Crl {
+    /// Reads one CRL, exactly.
+    ///
+    /// # Errors
+    /// [`CertError`] says which rule of form is broken.
+    pub fn parse(bytes: &[u8]) -> Result<Crl, CertError> {
+        let outer = Outer::split(bytes)?;
+        let mut inner = outer.tbs_reader;
+        inner.optional(INTEGER)?;
+        outer.same_algorithm(inner.expect(SEQUENCE)?.whole)?;
+
+        let (rest, parsed) = CertificateRevocationList::from_der(bytes).map_err(|e| form(&e))?;
+        if !rest.is_empty() {
+            return Err(CertError::Form("bytes after the CRL".into()));
+        }
+        let tbs = &parsed.tbs_cert_list;
+        if !matches!(tbs.version, None | Some(X509Version::V2)) {
+            return Err(CertError::Form("a CRL of neither version 1 nor 2".into()));
+        }
+        let Some(next_update) = tbs.next_update else {
+            return Err(CertError::Form("a CRL without nextUpdate".into()));
+        };
+        let mut critical = None;
+        let mut revoked = Vec::with_capacity(tbs.revoked_certificates.len());
+        for entry in &tbs.revoked_certificates {
+            revoked.push(entry.raw_serial().to_vec());
+            critical = critical.or(extensions(entry.extensions())?
+                .into_iter()
+                .find(|e| e.critical));
+        }
+        let own = extensions(tbs.extensions())?;
+        critical = critical.or(own.into_iter().find(|e| e.critical));
+        Ok(Crl {
+            der: bytes.to_vec(),
+            tbs: outer.tbs.clone(),
+            signature: outer.signature.to_vec(),
+            signed_with_pss_sha384: is_pss_sha384(outer.algorithm),
+            issuer: tbs.issuer.as_raw().to_vec(),
+            issuer_words: tbs.issuer.to_string(),
+            this_update: unix(tbs.this_update),
+            next_update: unix(next_update),
+            revoked,
+            critical,
+        })
+    }
+
+    /// The whole CRL, as it was read.
+    pub fn der(&self) -> &[u8] {
+        &self.der
+    }
+
+    /// The bytes its signature is over, as they were read.
+    pub fn tbs(&self) -> &[u8] {
+        self.der.get(self.tbs.clone()).unwrap_or_default()
+    }
+}
