@@ -12,6 +12,8 @@
 //! | [`snp`] | SEV-SNP attestation reports, versions 2, 3 and 5, signed by such a VCEK or VLEK |
 //! | [`machine`] | a simulated machine: chip, firmware, one launched guest; its quotes and their collateral |
 //! | [`platform`] | such a machine behind the quote agent protocol, with latency and faults |
+//! | [`mint`] | complete bundles without an enclave, every ingredient changeable before it is signed |
+//! | [`mutate`] | bit flips, truncations, edits of JSON: lies that are *not* signed again |
 //! | [`fixtures`] | where real evidence and models lie, and how a test says that it was skipped |
 //!
 //! # Lies must be re-signed
@@ -42,5 +44,7 @@
 pub mod amd;
 pub mod fixtures;
 pub mod machine;
+pub mod mint;
+pub mod mutate;
 pub mod platform;
 pub mod snp;
