@@ -1,0 +1,217 @@
+//! `touchstone check`: judges a bundle.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use attestation_verifier::exchange::{
+    Comparison, Expect, MAX_RECORD, RequestBytes, ResponseBytes, ResponseInfo,
+};
+use touchstone_formats::GuaranteeSet;
+use touchstone_formats::limits::MAX_BUNDLE;
+
+use crate::files;
+use crate::inputs::{self, Hex, NamedFile};
+use crate::output::{Failure, Outcome};
+
+/// Judge offline whether a kept answer is what its receipt claims
+///
+/// Give the folder that `ask` wrote, or a bundle file and what you hold against it. A receipt
+/// that is not compared with the request and the answer it is about is refused (exit 4), unless
+/// you say --receipt-only.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  touchstone check answer --policy policy.toml\n  \
+    touchstone check bundle.json --policy policy.toml --request request.bin --method POST \
+    --path /v2/models/digits_cnn/infer --response response.bin --status 200 --nonce 5f0c… --json"
+)]
+pub struct Args {
+    /// Folder written by `ask`, or a bundle file
+    #[arg(value_name = "DIR|BUNDLE")]
+    target: PathBuf,
+    /// Policy file
+    #[arg(long, value_name = "P.toml")]
+    policy: PathBuf,
+    /// What was asked (expect.json): method, target, nonce, guarantees, digest of the request
+    #[arg(long, value_name = "FILE")]
+    expect: Option<PathBuf>,
+    /// Body of the request, as it was sent
+    #[arg(long, value_name = "FILE")]
+    request: Option<PathBuf>,
+    /// HTTP method of the request
+    #[arg(long, value_name = "M")]
+    method: Option<String>,
+    /// Request target, such as /v2/models/digits_cnn/infer
+    #[arg(long, value_name = "T")]
+    path: Option<String>,
+    /// Inference-Header-Content-Length of the request
+    #[arg(long, value_name = "N")]
+    header_length: Option<u64>,
+    /// Body of the answer, as it came
+    #[arg(long, value_name = "FILE")]
+    response: Option<PathBuf>,
+    /// HTTP status of the answer; one outside 200–299 says that you expect this refusal
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(100..=599))]
+    status: Option<u16>,
+    /// Inference-Header-Content-Length of the answer
+    #[arg(long, value_name = "N")]
+    response_header_length: Option<u64>,
+    /// Tensor that was sent (repeat for each; all of them)
+    #[arg(long, value_name = "NAME=FILE.npy", value_parser = inputs::named_file)]
+    input: Vec<NamedFile>,
+    /// Tensor that came back (repeat for each; all of them)
+    #[arg(long, value_name = "NAME=FILE.npy", value_parser = inputs::named_file)]
+    output: Vec<NamedFile>,
+    /// Your nonce
+    #[arg(long, value_name = "HEX", value_parser = inputs::hex_bytes)]
+    nonce: Option<Hex>,
+    /// Guarantees you demand, beside the policy's: "logged signed"
+    #[arg(long, value_name = "SET", value_parser = inputs::guarantees)]
+    require: Option<GuaranteeSet>,
+    /// Judge the receipt alone, without the request and the answer it is about
+    #[arg(long)]
+    receipt_only: bool,
+    /// Judge at this time instead of now
+    #[arg(long, value_name = "RFC3339", value_parser = inputs::time)]
+    at: Option<u64>,
+    /// Root certificates of a simulated platform (PEM), trusted beside the pinned ones
+    #[arg(long, value_name = "FILE")]
+    trust_simulated_root: Option<PathBuf>,
+    /// A simulated platform is what you want: exit 0 instead of 6
+    #[arg(long, requires = "trust_simulated_root")]
+    expect_simulated: bool,
+    /// Print the verdict as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> Result<Outcome, Failure> {
+    let policy = inputs::policy(&args.policy)?;
+    let roots = inputs::roots(args.trust_simulated_root.as_deref())?;
+    let folder = args.target.is_dir().then_some(args.target.as_path());
+    let comparison = comparison(&args, folder)?;
+    let bundle_path = folder.map_or(args.target.clone(), |folder| folder.join("bundle.json"));
+    let bundle = files::read_prefix(&bundle_path, "bundle", MAX_BUNDLE as u64)?;
+    let at = inputs::at(args.at)?;
+    let verdict = attestation_verifier::check(&bundle, &policy, &roots, &comparison, at);
+    Ok(Outcome::Verdict(Box::new(verdict)))
+}
+
+/// What the caller holds: the files of a folder, and the options, which come first.
+fn comparison(args: &Args, folder: Option<&Path>) -> Result<Comparison, Failure> {
+    // Who judges the receipt alone has the folder's files neither compared nor missed.
+    let folder = folder.filter(|_| !args.receipt_only);
+    let in_folder = |given: &Option<PathBuf>, name: &str| {
+        given
+            .clone()
+            .or_else(|| folder.map(|folder| folder.join(name)))
+    };
+    let expect = in_folder(&args.expect, "expect.json");
+    let expect = expect
+        .map(|path| record(&path, "expect.format", Expect::parse))
+        .transpose()?;
+    let request = in_folder(&args.request, "request.bin");
+    let response = in_folder(&args.response, "response.bin");
+    // The folder's own record is not needed where the options say all of it.
+    let info = match (folder, args.status) {
+        (Some(folder), None) => Some(folder.join("response.json")),
+        (Some(folder), Some(_)) if args.response.is_none() => Some(folder.join("response.json")),
+        _ => None,
+    };
+    let info = info
+        .map(|path| record(&path, "response.format", ResponseInfo::parse))
+        .transpose()?;
+
+    let tensors = |named: &[NamedFile]| {
+        if named.is_empty() {
+            Ok(None)
+        } else {
+            inputs::tensors(named).map(Some)
+        }
+    };
+    let demanded = expect.as_ref().and_then(|e| e.require);
+    Ok(Comparison {
+        request: request_bytes(args, request.as_deref(), expect.as_ref())?,
+        request_sha256: expect.as_ref().map(|e| e.request_sha256),
+        response: response_bytes(args, response.as_deref(), info.as_ref())?,
+        inputs: tensors(&args.input)?,
+        outputs: tensors(&args.output)?,
+        nonce: match &args.nonce {
+            Some(nonce) => Some(nonce.0.clone()),
+            None => expect.and_then(|e| e.nonce).map(|nonce| nonce.0),
+        },
+        require: match (demanded, args.require) {
+            (Some(a), Some(b)) => Some(a.union(&b)),
+            (a, b) => a.or(b),
+        },
+        receipt_only: args.receipt_only,
+        expect_simulated: args.expect_simulated,
+        expected_status: args
+            .status
+            .filter(|status| !(200..300).contains(status))
+            .unwrap_or(0),
+    })
+}
+
+/// Reads one of the JSON files that `ask` writes.
+fn record<T>(
+    path: &Path,
+    id: &'static str,
+    parse: impl Fn(&[u8]) -> touchstone_formats::Result<T>,
+) -> Result<T, Failure> {
+    let file = files::read_prefix(path, "record", MAX_RECORD as u64)?;
+    parse(&file).map_err(|error| Failure::malformed(id, anyhow!("{}: {error}", path.display())))
+}
+
+fn request_bytes(
+    args: &Args,
+    body: Option<&Path>,
+    expect: Option<&Expect>,
+) -> Result<Option<RequestBytes>> {
+    let Some(body) = body else {
+        if args.method.is_some() || args.path.is_some() || args.header_length.is_some() {
+            bail!("--method, --path and --header-length describe a request: give --request FILE");
+        }
+        return Ok(None);
+    };
+    let missing = |flag| format!("--request needs {flag} (or --expect FILE, which says it)");
+    Ok(Some(RequestBytes {
+        method: args
+            .method
+            .clone()
+            .or_else(|| expect.map(|e| e.method.clone()))
+            .with_context(|| missing("--method M"))?,
+        target: args
+            .path
+            .clone()
+            .or_else(|| expect.map(|e| e.target.clone()))
+            .with_context(|| missing("--path T"))?,
+        header_length: args
+            .header_length
+            .or_else(|| expect.and_then(|e| e.header_length)),
+        body: files::read(body, "request", files::MAX_BODY)?,
+    }))
+}
+
+fn response_bytes(
+    args: &Args,
+    body: Option<&Path>,
+    info: Option<&ResponseInfo>,
+) -> Result<Option<ResponseBytes>> {
+    let Some(body) = body else {
+        if args.response_header_length.is_some() {
+            bail!("--response-header-length describes an answer: give --response FILE");
+        }
+        return Ok(None);
+    };
+    Ok(Some(ResponseBytes {
+        status: args
+            .status
+            .or(info.map(|i| i.status))
+            .context("--response needs --status N, the answer's HTTP status")?,
+        header_length: args
+            .response_header_length
+            .or(info.and_then(|i| i.header_length)),
+        body: files::read(body, "response", files::MAX_BODY)?,
+    }))
+}

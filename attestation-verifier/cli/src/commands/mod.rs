@@ -1,0 +1,37 @@
+//! The commands, one file each.
+
+mod appraise;
+mod ask;
+mod check;
+mod evidence;
+mod policy;
+mod show;
+
+use clap::Subcommand;
+
+use crate::output::{Failure, Outcome};
+
+/// A command and its arguments.
+#[derive(Subcommand)]
+pub enum Command {
+    Ask(ask::Args),
+    Check(check::Args),
+    Appraise(appraise::Args),
+    Evidence(evidence::Args),
+    Show(show::Args),
+    Policy(policy::Args),
+}
+
+impl Command {
+    /// Runs it.
+    pub fn run(self) -> Result<Outcome, Failure> {
+        match self {
+            Command::Ask(args) => ask::run(args),
+            Command::Check(args) => check::run(args),
+            Command::Appraise(args) => appraise::run(args),
+            Command::Evidence(args) => evidence::run(args),
+            Command::Show(args) => show::run(args),
+            Command::Policy(args) => policy::run(args),
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! `touchstone show`: says in words what a file is and what it claims. Judges nothing.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use touchstone_formats::limits::MAX_BUNDLE;
+
+use crate::output::{Failure, Outcome, print};
+use crate::{files, words};
+
+/// Say in words what a file is and what it claims, without judging it
+#[derive(clap::Args)]
+#[command(
+    after_help = "Knows bundles, keysets, evidence, catalogs, receipts, checkpoints, proofs, \
+    policies, verdicts, the records that `ask` keeps, raw SEV-SNP reports, certificates and \
+    revocation lists (DER or PEM).\n\nExample:\n  touchstone show answer/bundle.json"
+)]
+pub struct Args {
+    /// Any file of ours, or a raw report, certificate or revocation list
+    file: PathBuf,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> Result<Outcome, Failure> {
+    let bytes = files::read(&args.file, "file", MAX_BUNDLE as u64)?;
+    let text = words::describe(&bytes)
+        .with_context(|| args.file.display().to_string())
+        .map_err(|error| Failure::malformed("show.format", error))?;
+    print(&text);
+    print("Nothing of this has been judged.\n");
+    Ok(Outcome::Exit(0))
+}

@@ -1,0 +1,150 @@
+//! Arguments that several commands share, and what they mean.
+
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, anyhow};
+use attestation_verifier::dates::parse_rfc3339;
+use attestation_verifier::exchange::OwnedTensor;
+use attestation_verifier::{At, Policy, Roots};
+use touchstone_formats::GuaranteeSet;
+
+use crate::output::Failure;
+use crate::{files, npy};
+
+/// `NAME=FILE.npy`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NamedFile {
+    /// The tensor's name.
+    pub name: String,
+    /// The file its data is in.
+    pub path: PathBuf,
+}
+
+/// Reads `NAME=FILE.npy`.
+pub fn named_file(text: &str) -> Result<NamedFile, String> {
+    match text.split_once('=') {
+        Some((name, path)) if !name.is_empty() && !path.is_empty() => Ok(NamedFile {
+            name: name.to_owned(),
+            path: path.into(),
+        }),
+        _ => Err("expected NAME=FILE.npy".into()),
+    }
+}
+
+/// Reads the tensors that `NAME=FILE.npy` arguments name; each name once.
+pub fn tensors(named: &[NamedFile]) -> Result<Vec<OwnedTensor>> {
+    let mut tensors: Vec<OwnedTensor> = Vec::with_capacity(named.len());
+    for NamedFile { name, path } in named {
+        if tensors.iter().any(|t| t.name == *name) {
+            return Err(anyhow!("tensor {name:?} is given twice"));
+        }
+        let file = files::read(path, "tensor", files::MAX_BODY)?;
+        let tensor = npy::parse(name, &file);
+        tensors.push(tensor.with_context(|| format!("tensor {name:?}, {}", path.display()))?);
+    }
+    Ok(tensors)
+}
+
+/// Bytes in hex, in either case.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hex(pub Vec<u8>);
+
+/// Reads hex of any length.
+pub fn hex_bytes(text: &str) -> Result<Hex, String> {
+    hex::decode(text)
+        .map(Hex)
+        .map_err(|e| format!("expected hex digits: {e}"))
+}
+
+/// Reads the 64 bytes of REPORT_DATA.
+pub fn report_data(text: &str) -> Result<[u8; 64], String> {
+    let bytes = hex_bytes(text)?.0;
+    let found = bytes.len();
+    bytes
+        .try_into()
+        .map_err(|_| format!("expected 64 bytes (128 hex digits), found {found}"))
+}
+
+/// Reads a set of guarantees: names with spaces or commas between, in any order.
+pub fn guarantees(text: &str) -> Result<GuaranteeSet, String> {
+    let words: Vec<&str> = text
+        .split(|c: char| c == ',' || c.is_whitespace())
+        .filter(|w| !w.is_empty())
+        .collect();
+    GuaranteeSet::parse_words(&words.join(" ")).map_err(|e| {
+        format!("{e}; expected names out of logged, quoted, signed (recomputed, proven)")
+    })
+}
+
+/// Reads an RFC 3339 time as unix seconds.
+pub fn time(text: &str) -> Result<u64, String> {
+    parse_rfc3339(text).ok_or_else(|| {
+        "expected an RFC 3339 time in whole seconds, such as 2026-11-20T00:00:00Z".into()
+    })
+}
+
+/// The time to judge at: the caller's word, or this machine's clock.
+pub fn at(asserted: Option<u64>) -> Result<At> {
+    Ok(match asserted {
+        Some(time) => At {
+            time,
+            asserted: true,
+        },
+        None => At {
+            time: now()?,
+            asserted: false,
+        },
+    })
+}
+
+/// Unix seconds on this machine's clock.
+pub fn now() -> Result<u64> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    Ok(since
+        .context("this machine's clock is before 1970")?
+        .as_secs())
+}
+
+/// Reads a policy.
+pub fn policy(path: &Path) -> Result<Policy, Failure> {
+    let text = files::read_text(path, "policy", files::MAX_TEXT)
+        .map_err(|error| Failure::unfit("policy.file", error))?;
+    Policy::parse(&text).map_err(|error| {
+        Failure::unfit("policy.file", anyhow!("policy {}: {error}", path.display()))
+    })
+}
+
+/// The pinned roots, and the caller's.
+pub fn roots(simulated: Option<&Path>) -> Result<Roots, Failure> {
+    let Some(path) = simulated else {
+        return Ok(Roots::pinned());
+    };
+    let unfit = |error| Failure::unfit("root.simulated", error);
+    let pem = files::read(path, "simulated root", files::MAX_TEXT).map_err(unfit)?;
+    Roots::pinned()
+        .with_simulated_pem(&pem)
+        .map_err(|error| unfit(anyhow!("simulated root {}: {error}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_say_what_they_expect() {
+        assert_eq!(named_file("x=a=b.npy").unwrap().path, Path::new("a=b.npy"));
+        for bad in ["x", "=a.npy", "x="] {
+            assert!(named_file(bad).unwrap_err().contains("NAME=FILE.npy"));
+        }
+        assert_eq!(
+            guarantees("signed, logged").unwrap(),
+            GuaranteeSet::default_set()
+        );
+        assert!(guarantees("legged").unwrap_err().contains("expected names"));
+        assert!(guarantees("").is_err());
+        assert!(report_data("00").unwrap_err().contains("found 1"));
+        assert_eq!(report_data(&"AB".repeat(64)).unwrap(), [0xab; 64]);
+        assert!(time("yesterday").unwrap_err().contains("RFC 3339"));
+    }
+}

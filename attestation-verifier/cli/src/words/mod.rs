@@ -1,0 +1,486 @@
+//! Files in words, for `show`.
+//!
+//! Everything here comes from whoever made the file: control characters are taken out before a
+//! terminal sees them.
+
+mod report;
+
+use anyhow::{Context, Result, anyhow, bail};
+use attestation_verifier::Policy;
+use attestation_verifier::dates::rfc3339;
+use attestation_verifier::exchange::{Expect, ResponseInfo};
+use attestation_verifier::policy::Rule;
+use serde_json::Value;
+use touchstone_formats::evidence::{Collateral, quote_report_data};
+use touchstone_formats::text::hex_encode;
+use touchstone_formats::{
+    Bundle, Catalog, Digest, Evidence, Keyset, Receipt, SignedNote, Tee, TlogProof, jcs,
+};
+use x509_parser::pem::Pem;
+use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::revocation_list::CertificateRevocationList;
+
+/// A description that grows line by line.
+#[derive(Default)]
+struct Page {
+    text: String,
+    indent: usize,
+}
+
+impl Page {
+    /// A line of its own.
+    fn line(&mut self, text: impl AsRef<str>) {
+        let text = text.as_ref();
+        self.text.push_str(&" ".repeat(self.indent * 2));
+        self.text.extend(text.chars().filter(|c| !c.is_control()));
+        self.text.push('\n');
+    }
+
+    /// `label: value`.
+    fn field(&mut self, label: &str, value: impl std::fmt::Display) {
+        self.line(format!("{label}: {value}"));
+    }
+
+    /// `label: value`, where there is one.
+    fn maybe(&mut self, label: &str, value: Option<impl std::fmt::Display>) {
+        match value {
+            Some(value) => self.field(label, value),
+            None => self.field(label, "none"),
+        }
+    }
+
+    /// A heading with lines under it.
+    fn under(&mut self, heading: &str, fill: impl FnOnce(&mut Page) -> Result<()>) -> Result<()> {
+        self.line(heading);
+        self.indent += 1;
+        let filled = fill(self);
+        self.indent -= 1;
+        filled
+    }
+
+    /// Text of several lines, as it is but for control characters.
+    fn block(&mut self, text: &str) {
+        for line in text.lines() {
+            self.line(line);
+        }
+    }
+}
+
+/// Says what a file is, and what it claims.
+pub fn describe(bytes: &[u8]) -> Result<String> {
+    let mut page = Page::default();
+    if bytes.first() == Some(&b'{') {
+        json(&mut page, bytes)?;
+    } else if bytes.first() == Some(&0xd2) {
+        receipt(&mut page, bytes)?;
+    } else if let Ok(text) = std::str::from_utf8(bytes) {
+        plain_text(&mut page, text)?;
+    } else if bytes.starts_with(&[0x30]) && certificate_or_crl(&mut page, bytes).is_ok() {
+    } else {
+        quote(&mut page, bytes)?;
+    }
+    Ok(page.text)
+}
+
+fn json(page: &mut Page, file: &[u8]) -> Result<()> {
+    let value: Value = serde_json::from_slice(file).context("not JSON")?;
+    let content = file.strip_suffix(b"\n").unwrap_or(file);
+    match value.get("v").and_then(Value::as_str) {
+        Some("touchstone/bundle/1") => bundle(page, &Bundle::parse(file)?),
+        Some("touchstone/keyset/1") => {
+            let keyset = Keyset::parse(content)?;
+            page.under("A keyset", |page| {
+                keyset_fields(page, &keyset);
+                Ok(())
+            })
+        }
+        Some("touchstone/catalog/1") => {
+            catalog(page, &Catalog::parse(content)?);
+            Ok(())
+        }
+        Some("touchstone/expect/1") => {
+            let e = Expect::parse(file)?;
+            page.under(
+                "What was asked, as the caller recorded it before it was sent",
+                |page| {
+                    page.field("request", format!("{} {}", e.method, e.target));
+                    page.field("model", &e.model);
+                    page.maybe("header length", e.header_length);
+                    page.maybe("nonce", e.nonce);
+                    page.maybe("guarantees asked for", e.require);
+                    page.field("sha256 of the request's body", e.request_sha256);
+                    page.field("asked at", rfc3339(e.asked_at));
+                    Ok(())
+                },
+            )
+        }
+        Some("touchstone/response/1") => {
+            let info = ResponseInfo::parse(file)?;
+            page.field("An answer's status", info.status);
+            page.maybe("its header length", info.header_length);
+            Ok(())
+        }
+        Some("touchstone/verdict/1") => verdict(page, &value),
+        Some(other) if other.starts_with("touchstone/") => {
+            jcs::check(content).context("not canonical")?;
+            page.field(
+                &format!("An object of type {other}, digest"),
+                Digest::of(content),
+            );
+            page.block(&serde_json::to_string_pretty(&value)?);
+            Ok(())
+        }
+        None if value.get("tee").is_some() => {
+            let evidence_object = Evidence::parse(file)?;
+            page.line("Attestation evidence");
+            page.indent += 1;
+            evidence(page, &evidence_object)
+        }
+        _ => bail!("JSON, but none of our files (no \"v\" that is known)"),
+    }
+}
+
+fn plain_text(page: &mut Page, text: &str) -> Result<()> {
+    if text.starts_with("c2sp.org/tlog-proof@v1\n") {
+        return proof(page, &TlogProof::parse(text)?);
+    }
+    if text.contains("-----BEGIN ") {
+        for pem in Pem::iter_from_buffer(text.as_bytes()) {
+            certificate_or_crl(page, &pem.context("not PEM")?.contents)?;
+        }
+        return Ok(());
+    }
+    if text.contains("\n\n\u{2014} ") {
+        return note(page, &SignedNote::parse(text)?);
+    }
+    if text.contains("touchstone/policy/1") {
+        let policy =
+            Policy::parse(text).map_err(|e| anyhow!("a policy that does not stand: {e}"))?;
+        return policy_words(page, &policy);
+    }
+    bail!("text, but none of our files")
+}
+
+fn bundle(page: &mut Page, bundle: &Bundle) -> Result<()> {
+    page.line("A bundle");
+    page.indent += 1;
+    receipt(page, &bundle.receipt)?;
+    page.under("Keyset", |page| {
+        keyset_fields(page, &bundle.keyset);
+        Ok(())
+    })?;
+    page.field("Evidence objects", bundle.evidence.len());
+    for object in &bundle.evidence {
+        let purpose = object.purpose.map_or("none", |p| p.name());
+        page.under(&format!("Evidence of purpose {purpose}"), |page| {
+            evidence(page, object)
+        })?;
+    }
+    match &bundle.proof {
+        None => page.line("No proof: not sealed yet"),
+        Some(text) => proof(page, &TlogProof::parse(text)?)?,
+    }
+    match &bundle.catalog {
+        None => page.line("No catalog"),
+        Some(object) => catalog(page, object),
+    }
+    let openings = &bundle.openings;
+    let all = [
+        ("request", &openings.request),
+        ("response", &openings.response),
+        ("inputs", &openings.inputs),
+        ("outputs", &openings.outputs),
+    ];
+    let present: Vec<&str> = all
+        .iter()
+        .filter(|(_, o)| o.is_some())
+        .map(|(n, _)| *n)
+        .collect();
+    let present = if present.is_empty() {
+        "none".to_owned()
+    } else {
+        present.join(" ")
+    };
+    page.field("Openings", present);
+    for attachment in &bundle.attachments {
+        page.field("Attachment, not evaluated, of type", attachment.kind());
+    }
+    Ok(())
+}
+
+fn keyset_fields(page: &mut Page, keyset: &Keyset) {
+    page.field("digest", keyset.digest());
+    page.field("name, the operator's word", &keyset.name);
+    page.maybe("previous keyset", keyset.previous);
+    page.field(
+        "lifetime",
+        format!(
+            "{} to {}",
+            rfc3339(keyset.not_before),
+            rfc3339(keyset.not_after)
+        ),
+    );
+    page.field("receipt key", keyset.receipt_key);
+    page.field("log", &keyset.log.name);
+    page.maybe("TLS key (SPKI sha256)", keyset.tls_spki_sha256);
+    page.field(
+        "OHTTP keys",
+        if keyset.ohttp_keys.is_some() {
+            "present"
+        } else {
+            "none"
+        },
+    );
+    page.field("build statement", keyset.software);
+    page.field("settings", keyset.config);
+}
+
+fn receipt(page: &mut Page, cose: &[u8]) -> Result<()> {
+    let receipt = Receipt::parse(cose)?;
+    let c = &receipt.claims;
+    page.under("A receipt", |page| {
+        page.field("id", receipt.id());
+        page.field("issuer", &c.iss);
+        page.field("issued at, by the guest's clock", rfc3339(c.iat));
+        page.maybe("caller's nonce", c.nonce.as_deref().map(hex_encode));
+        page.field("sequence number", c.sequence);
+        page.field(
+            "status",
+            if c.status == 0 {
+                "answered".into()
+            } else {
+                format!("refused with {}", c.status)
+            },
+        );
+        page.field("guarantees it was made under", c.guarantees);
+        page.maybe("model", c.model_digest);
+        page.maybe("configuration", c.config_digest);
+        page.field("keyset", c.keyset_digest);
+        page.field("catalog", format!("epoch {}, {}", c.catalog.0, c.catalog.1));
+        page.field("request commitment", c.request);
+        page.field("response commitment", c.response);
+        page.maybe("inputs commitment", c.inputs);
+        page.maybe("outputs commitment", c.outputs);
+        page.field(
+            "payment",
+            if c.payment.is_some() {
+                "present, not evaluated"
+            } else {
+                "none"
+            },
+        );
+        Ok(())
+    })
+}
+
+fn evidence(page: &mut Page, evidence: &Evidence) -> Result<()> {
+    page.field("TEE", evidence.tee);
+    page.maybe("purpose", evidence.purpose);
+    page.maybe("nonce", evidence.nonce.as_deref().map(hex_encode));
+    match &evidence.collateral {
+        None => page.line("collateral: none"),
+        Some(Collateral::SevSnp(snp)) => {
+            page.line("collateral:");
+            page.indent += 1;
+            if snp.vek.is_none() {
+                page.line("no VEK certificate");
+            }
+            let all = snp.vek.iter().chain(&snp.chain).chain(&snp.crls);
+            for der in all {
+                certificate_or_crl(page, der)?;
+            }
+            if snp.crls.is_empty() {
+                page.line("no CRL");
+            }
+            page.indent -= 1;
+        }
+        Some(Collateral::Tdx(_)) => page.line("collateral: Intel's, present"),
+    }
+    if let Some(log) = &evidence.event_log {
+        page.field(
+            "event log",
+            format!("{}, {} bytes", log.format, log.trimmed().len()),
+        );
+    }
+    match evidence.tee {
+        Tee::SevSnp => report::snp(page, &evidence.quote),
+        Tee::Tdx => {
+            tdx_quote(page, &evidence.quote);
+            Ok(())
+        }
+    }
+}
+
+/// A raw report or quote.
+fn quote(page: &mut Page, bytes: &[u8]) -> Result<()> {
+    if quote_report_data(Tee::Tdx, bytes).is_some() {
+        tdx_quote(page, bytes);
+        return Ok(());
+    }
+    report::snp(page, bytes).context("none of our files, no certificate, and no SEV-SNP report")
+}
+
+fn tdx_quote(page: &mut Page, bytes: &[u8]) {
+    page.field("TDX quote, bytes", bytes.len());
+    page.maybe(
+        "REPORT_DATA",
+        quote_report_data(Tee::Tdx, bytes).map(|data| hex_encode(&data)),
+    );
+}
+
+fn proof(page: &mut Page, proof: &TlogProof) -> Result<()> {
+    page.under("A proof of inclusion", |page| {
+        page.field("index", proof.index);
+        page.field("hashes", proof.hashes.len());
+        note(page, &proof.note)
+    })
+}
+
+fn note(page: &mut Page, note: &SignedNote) -> Result<()> {
+    let checkpoint = note.checkpoint()?;
+    page.under("A checkpoint", |page| {
+        page.field("origin", &checkpoint.origin);
+        page.field("size", checkpoint.size);
+        page.field("root", checkpoint.root);
+        for signature in &note.signatures {
+            page.field("signature in the name of", &signature.name);
+        }
+        Ok(())
+    })
+}
+
+fn catalog(page: &mut Page, catalog: &Catalog) {
+    page.line(format!(
+        "A catalog, epoch {}, digest {}",
+        catalog.epoch,
+        catalog.digest()
+    ));
+    page.indent += 1;
+    page.field("keyset", catalog.keyset_digest);
+    page.field("previous", catalog.previous);
+    for model in &catalog.models {
+        page.line(format!("{} version {}", model.name, model.version));
+        page.field("  model", model.model_digest);
+        page.field("  configuration", model.config_digest);
+    }
+    page.indent -= 1;
+}
+
+fn policy_words(page: &mut Page, policy: &Policy) -> Result<()> {
+    let answer = &policy.answer;
+    page.field("A policy that stands, made from", &policy.profile);
+    page.field("guarantees it demands", answer.require);
+    page.field("platforms", policy.platforms.len());
+    for platform in &policy.platforms {
+        page.under(&format!("Platform {}", platform.tee), |page| {
+            for (spec, rule) in platform.rules() {
+                let rule = match rule {
+                    Rule::Expect(e) => e.to_value().to_string(),
+                    Rule::Waive(w) => format!("waived: {}", w.reason),
+                };
+                page.field(spec.id, rule);
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn verdict(page: &mut Page, value: &Value) -> Result<()> {
+    let text = |key: &str| match value.get(key) {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(items)) => items
+            .iter()
+            .filter_map(Value::as_str)
+            .collect::<Vec<_>>()
+            .join(" "),
+        Some(other) => other.to_string(),
+        None => "none".into(),
+    };
+    page.under("A verdict", |page| {
+        for key in [
+            "verdict",
+            "exit",
+            "simulated",
+            "class",
+            "deciding",
+            "at",
+            "achieved",
+            "required",
+            "covers",
+            "measurement",
+        ] {
+            page.field(key, text(key));
+        }
+        let checks = value
+            .get("checks")
+            .and_then(Value::as_array)
+            .context("no list of checks")?;
+        for check in checks {
+            let part = |key: &str| check.get(key).and_then(Value::as_str).unwrap_or_default();
+            page.line(format!(
+                "{}: {} {}",
+                part("id"),
+                part("result"),
+                part("reason")
+            ));
+        }
+        Ok(())
+    })
+}
+
+fn certificate_or_crl(page: &mut Page, der: &[u8]) -> Result<()> {
+    if let Ok((rest, certificate)) = X509Certificate::from_der(der) {
+        anyhow::ensure!(
+            rest.is_empty(),
+            "a certificate, and {} bytes after it",
+            rest.len()
+        );
+        let root = certificate.subject().as_raw() == certificate.issuer().as_raw();
+        return page.under(
+            if root {
+                "Certificate, self-signed"
+            } else {
+                "Certificate"
+            },
+            |page| {
+                page.field("subject", certificate.subject());
+                page.field("issuer", certificate.issuer());
+                page.field("serial", certificate.raw_serial_as_string());
+                let validity = certificate.validity();
+                page.field(
+                    "valid",
+                    format!(
+                        "{} to {}",
+                        time(validity.not_before),
+                        time(validity.not_after)
+                    ),
+                );
+                page.field("sha256", Digest::of(der));
+                Ok(())
+            },
+        );
+    }
+    let (rest, crl) = CertificateRevocationList::from_der(der)
+        .map_err(|_| anyhow!("neither certificate nor revocation list"))?;
+    anyhow::ensure!(
+        rest.is_empty(),
+        "a revocation list, and {} bytes after it",
+        rest.len()
+    );
+    page.under("Revocation list", |page| {
+        page.field("issuer", crl.issuer());
+        page.field("this update", time(crl.last_update()));
+        page.maybe("next update", crl.next_update().map(time));
+        page.field(
+            "revoked certificates",
+            crl.iter_revoked_certificates().count(),
+        );
+        page.field("sha256", Digest::of(der));
+        Ok(())
+    })
+}
+
+fn time(time: x509_parser::time::ASN1Time) -> String {
+    u64::try_from(time.timestamp()).map_or_else(|_| "before 1970".into(), rfc3339)
+}
