@@ -270,7 +270,7 @@ impl Members {
 
     fn value(&mut self, name: &str, value: &impl Serialize) {
         // Text alone in what is written through here.
-        self.raw(name, &jcs::to_vec(value).unwrap_or_default());
+        self.raw(name, &jcs::must_write(jcs::to_vec(value)));
     }
 
     fn finish(mut self) -> Vec<u8> {

@@ -46,7 +46,7 @@ impl Catalog {
     /// The canonical bytes.
     pub fn to_jcs(&self) -> Vec<u8> {
         // Strings and one integer; an epoch does not reach 2^53.
-        jcs::to_vec(self).unwrap_or_default()
+        jcs::must_write(jcs::to_vec(self))
     }
 
     /// SHA-256 of [`Self::to_jcs`]: claim -65603, and the object of its log entry.

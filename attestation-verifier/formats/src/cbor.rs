@@ -155,8 +155,9 @@ impl<'a> Reader<'a> {
         self.head(Major::Unsigned, "an unsigned integer")
     }
 
-    /// A map key: any integer that fits in 64 bits, and the bytes it is written with.
-    pub(crate) fn label(&mut self) -> Result<(i64, &'a [u8])> {
+    /// A map key: an integer, and the bytes it is written with, which must be above those of the
+    /// key before (RFC 8949 §4.2.1).
+    pub(crate) fn label(&mut self, last: &[u8]) -> Result<(i64, &'a [u8])> {
         let start = self.at;
         let negative = self
             .bytes
@@ -168,9 +169,17 @@ impl<'a> Reader<'a> {
             self.head(Major::Unsigned, "an integer label")?
         };
         let value = i64::try_from(argument)
+            .map(|value| if negative { !value } else { value })
             .map_err(|_| self.error(argument.to_string(), "a label of version 1"))?;
         let written = self.bytes.get(start..self.at).unwrap_or(&[]);
-        Ok((if negative { !value } else { value }, written))
+        if written <= last {
+            self.at = start;
+            return Err(self.error(
+                format!("label {value} after a higher or equal one"),
+                "labels in bytewise order, each once (RFC 8949 §4.2.1)",
+            ));
+        }
+        Ok((value, written))
     }
 
     fn length(&mut self, major: Major, expected: &'static str) -> Result<usize> {

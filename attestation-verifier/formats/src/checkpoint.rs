@@ -11,9 +11,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::str::FromStr;
 
-/// The longest signed note that is read: 17 signature lines by post-quantum keys do not fit, those
-/// of classical keys do several times.
-pub(crate) const MAX_NOTE: usize = 16 << 10;
+/// The longest signed note that is read: room for 17 signatures, post-quantum ones included.
+pub(crate) const MAX_NOTE: usize = 128 << 10;
 /// C2SP signed-note: the signature type of Ed25519.
 const ED25519: u8 = 0x01;
 
@@ -53,13 +52,13 @@ fn origin_suffix(key: &[u8; 32]) -> String {
     hex_encode(&[a, b, c, d, e, f, g, h])
 }
 
-/// C2SP: not empty, no Unicode spaces, no plus. (Control characters cannot stand in a note.)
+/// C2SP: not empty, no Unicode spaces, no plus; and none of the characters that a note cannot hold.
 fn check_key_name(name: &str) -> Result<()> {
     strict::text("key name", name)?;
     if name.is_empty()
         || name
             .chars()
-            .any(|c| c.is_whitespace() || c.is_control() || c == '+')
+            .any(|c| c.is_whitespace() || c < ' ' || c == '+')
     {
         return Err(FormatError::value(
             "key name",
@@ -219,7 +218,7 @@ impl SignedNote {
     /// Reads a signed note.
     ///
     /// # Errors
-    /// Not the form of C2SP signed-note; too many signatures; more than 16 KiB.
+    /// Not the form of C2SP signed-note; too many signatures; more than 128 KiB.
     pub fn parse(note: &str) -> Result<Self> {
         bounded("note", note.len(), MAX_NOTE)?;
         let refused = |expected| FormatError::value("note", note, expected);

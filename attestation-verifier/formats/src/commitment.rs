@@ -168,6 +168,18 @@ impl fmt::Display for Datatype {
     }
 }
 
+impl Serialize for Datatype {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+        to.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for Datatype {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+        crate::text::deserialize_str(from, "a datatype", str::parse)
+    }
+}
+
 impl FromStr for Datatype {
     type Err = FormatError;
 

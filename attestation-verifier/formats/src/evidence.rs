@@ -82,35 +82,34 @@ pub struct SnpCollateral {
 }
 
 /// Intel's collateral as its provisioning service gives it.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct TdxCollateral {
     /// The `tcbInfo` object, the very text that is signed.
-    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tcb_info: Option<String>,
     /// Its signature, r ‖ s.
-    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tcb_info_signature: Option<HexBytes>,
     /// PEM.
-    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tcb_info_issuer_chain: Option<String>,
     /// The `enclaveIdentity` object of the quoting enclave, the very text that is signed.
-    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub qe_identity: Option<String>,
     /// Its signature, r ‖ s.
-    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub qe_identity_signature: Option<HexBytes>,
     /// PEM.
-    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub qe_identity_issuer_chain: Option<String>,
     /// DER.
-    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub pck_crl: Option<HexBytes>,
     /// PEM.
-    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub pck_crl_issuer_chain: Option<String>,
     /// DER.
-    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub root_ca_crl: Option<HexBytes>,
 }
 
@@ -156,7 +155,7 @@ impl Evidence {
     /// Writes an evidence file.
     pub fn to_file(&self) -> Vec<u8> {
         // Text alone: there is nothing in it that could not be written.
-        jcs::to_file(self).unwrap_or_default()
+        jcs::must_write(jcs::to_file(self))
     }
 }
 

@@ -113,6 +113,9 @@ impl GuaranteeSet {
     pub(crate) fn close_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self> {
         let mut seen = 0;
         for name in names {
+            if name.is_empty() {
+                return Err(refused(name, "names with one space between"));
+            }
             let bit = Guarantee::from_str(name)?.bit();
             if seen & bit != 0 {
                 return Err(refused(name, "each guarantee once"));

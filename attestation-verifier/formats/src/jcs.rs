@@ -74,6 +74,13 @@ pub fn to_file<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>> {
     Ok(out)
 }
 
+/// For values of our own whose types leave nothing that could not be written. Should one be wrong
+/// all the same, nothing is written, which no reader accepts.
+pub(crate) fn must_write(written: Result<Vec<u8>>) -> Vec<u8> {
+    debug_assert!(written.is_ok(), "{written:?}");
+    written.unwrap_or_default()
+}
+
 /// Reads canonical JSON into a type. The type should deny unknown fields. Stricter than serde_json:
 /// structs are read from objects alone, never from arrays.
 ///

@@ -50,9 +50,9 @@ impl Keyset {
 
     /// The canonical bytes, which [`Self::digest`] is over.
     pub fn to_jcs(&self) -> Vec<u8> {
-        // Strings and integers alone: the only thing that could not be written is a time past
-        // 2^53, which the types of the enclave's clock do not reach and `parse` refuses.
-        jcs::to_vec(self).unwrap_or_default()
+        // The one thing that could not be written is a time past 2^53, which no clock shows and
+        // `parse` refuses.
+        jcs::must_write(jcs::to_vec(self))
     }
 
     /// `keyset_digest`.

@@ -93,12 +93,11 @@ impl ModelManifest {
     /// The canonical bytes.
     pub fn to_jcs(&self) -> Vec<u8> {
         // Sizes are within bounds since `checked`; nothing else could fail to be written.
-        jcs::to_vec(&Wire {
+        jcs::must_write(jcs::to_vec(&Wire {
             entry: Entry,
             files: self.files.clone(),
             scheme: Scheme,
-        })
-        .unwrap_or_default()
+        }))
     }
 
     /// `model_digest`.

@@ -49,9 +49,9 @@ pub fn hex_decode(hex: &str) -> Result<Vec<u8>> {
     for (index, [high, low]) in pairs.iter().enumerate() {
         match (nibble(*high), nibble(*low)) {
             (Some(high), Some(low)) => out.push(high << 4 | low),
-            (high, _) => {
-                let (offset, byte) = match high {
-                    None => (index * 2, *high_of(digits, index * 2)),
+            _ => {
+                let (offset, byte) = match nibble(*high) {
+                    None => (index * 2, *high),
                     Some(_) => (index * 2 + 1, *low),
                 };
                 return Err(FormatError::Syntax {
@@ -64,10 +64,6 @@ pub fn hex_decode(hex: &str) -> Result<Vec<u8>> {
         }
     }
     Ok(out)
-}
-
-fn high_of(digits: &[u8], at: usize) -> &u8 {
-    digits.get(at).unwrap_or(&0)
 }
 
 fn nibble(digit: u8) -> Option<u8> {

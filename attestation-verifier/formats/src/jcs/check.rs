@@ -4,7 +4,6 @@ use super::number::ecmascript;
 use crate::error::shown;
 use crate::limits::{MAX_DEPTH, MAX_INTEGER};
 use crate::{FormatError, Result};
-use std::iter::Peekable;
 use std::str::Chars;
 
 /// What stands open around the value being read.
@@ -81,9 +80,7 @@ pub(crate) fn check_with_free_members<'a>(
                 Open::Object(_) => (b'}', "',' or '}'"),
             };
             match scanner.peek() {
-                // (An opening brace is never followed by a comma: the first value or key was
-                // read, or the end seen, before we came here.)
-                Some(b',') if !scanner.just_opened() => {
+                Some(b',') => {
                     scanner.at += 1;
                     if matches!(slot, Open::Object(_)) {
                         free = next_key(&mut scanner, slot, depth, free, free_members)?;
@@ -146,15 +143,6 @@ struct Scanner<'a> {
 impl<'a> Scanner<'a> {
     fn peek(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
-    }
-
-    /// Whether the byte before is an opening bracket.
-    fn just_opened(&self) -> bool {
-        let before = self.at.checked_sub(1);
-        matches!(
-            before.and_then(|at| self.text.as_bytes().get(at)),
-            Some(b'{' | b'[')
-        )
     }
 
     fn rest(&self) -> &'a str {
@@ -268,11 +256,11 @@ fn is_canonical(number: &str) -> bool {
 }
 
 /// The characters of a string that was checked, its escapes undone.
-pub(super) struct Unescaped<'a>(Peekable<Chars<'a>>);
+pub(super) struct Unescaped<'a>(Chars<'a>);
 
 impl<'a> Unescaped<'a> {
     pub(super) fn new(inside: &'a str) -> Self {
-        Self(inside.chars().peekable())
+        Self(inside.chars())
     }
 
     fn utf16(self) -> impl Iterator<Item = u16> + use<'a> {

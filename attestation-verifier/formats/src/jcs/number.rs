@@ -5,13 +5,19 @@ pub(super) fn ecmascript(number: f64) -> String {
     if number == 0.0 {
         return "0".into();
     }
-    // Rust prints the shortest digits that read back as the same number, as ECMAScript does.
-    let scientific = format!("{:e}", number.abs());
-    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    let digits: String = mantissa.chars().filter(|c| *c != '.').collect();
+    // serde_json writes the shortest digits that read back as the same number and, of two equally
+    // near, the even ones, as ECMAScript does (std does not do the latter). Where it puts the point
+    // is its own affair: take the digits and the place of the point out again.
+    let written = serde_json::to_string(&number.abs()).unwrap_or_default();
+    let (mantissa, exponent) = written.split_once('e').unwrap_or((&written, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let all = format!("{whole}{fraction}");
+    let significant = all.trim_start_matches('0');
+    let leading_zeros = length(&all) - length(significant);
+    let digits = significant.trim_end_matches('0');
+    let count = length(digits);
     // The decimal point stands after the first `point` digits.
-    let point = exponent.parse::<i32>().unwrap_or(0) + 1;
-    let count = i32::try_from(digits.len()).unwrap_or(i32::MAX);
+    let point = length(whole) - leading_zeros + exponent.parse::<i32>().unwrap_or(0);
 
     let sign = if number < 0.0 { "-" } else { "" };
     let zeros = |n: i32| "0".repeat(usize::try_from(n).unwrap_or(0));
@@ -31,6 +37,11 @@ pub(super) fn ecmascript(number: f64) -> String {
     let (first, rest) = split(1);
     let dot = if rest.is_empty() { "" } else { "." };
     format!("{sign}{first}{dot}{rest}e{plus}{exponent}")
+}
+
+fn length(digits: &str) -> i32 {
+    // A double has some 330 digits at most.
+    i32::try_from(digits.len()).unwrap_or(i32::MAX)
 }
 
 #[cfg(test)]
