@@ -3,6 +3,8 @@
 use thiserror::Error;
 use touchstone_formats::commitment::Datatype;
 
+use super::json::shorten;
+
 /// A request or an answer that does not fit the protocol.
 ///
 /// `Display` is the `detail` of RFC 9457 problem details and the `error` string that Open Inference
@@ -56,6 +58,14 @@ pub enum ProtocolError {
         /// The output's name.
         name: String,
     },
+    /// An answer that JSON cannot carry: BYTES that are not UTF-8 text.
+    #[error(
+        "output {name:?} holds bytes that are not UTF-8 text, which JSON cannot carry; ask for it with binary_data"
+    )]
+    NotText {
+        /// The output's name.
+        name: String,
+    },
     /// An answer that JSON cannot carry: FP16 and BF16 travel in the binary extension alone.
     #[error("output {name:?} is {datatype}, which travels in the binary extension alone; ask for it with binary_data")]
     BinaryOnly {
@@ -67,11 +77,23 @@ pub enum ProtocolError {
 }
 
 impl ProtocolError {
+    /// Something is wrong with an input.
+    #[cold]
+    pub(crate) fn input(name: &str, problem: String) -> Self {
+        Self::Input { name: shorten(name), problem }
+    }
+
+    /// Something is wrong with a requested output.
+    #[cold]
+    pub(crate) fn output(name: &str, problem: String) -> Self {
+        Self::Output { name: shorten(name), problem }
+    }
+
     /// The HTTP status that answers this error: 400, 413 or 422.
     pub fn status(&self) -> u16 {
         match self {
             Self::TooLarge { .. } => 413,
-            Self::NotFinite { .. } | Self::BinaryOnly { .. } => 422,
+            Self::NotFinite { .. } | Self::NotText { .. } | Self::BinaryOnly { .. } => 422,
             _ => 400,
         }
     }
@@ -84,7 +106,7 @@ impl ProtocolError {
             Self::Output { .. } => "Requested outputs do not fit the model",
             Self::Parameter { .. } => "Unsupported parameter",
             Self::TooLarge { .. } => "Request too large",
-            Self::NotFinite { .. } | Self::BinaryOnly { .. } => "Answer cannot be written as JSON",
+            Self::NotFinite { .. } | Self::NotText { .. } | Self::BinaryOnly { .. } => "Answer cannot be written as JSON",
         }
     }
 }

@@ -5,11 +5,15 @@
 //! very bytes that formats.md §4 hashes, whichever of the two encodings the client chose.
 //! An [`InferOutput`] becomes a response body in the encoding the request asked for.
 
+pub(crate) mod elements;
 mod error;
+mod json;
 mod metadata;
 mod request;
 mod response;
 mod tensor;
+#[cfg(test)]
+mod tests;
 
 pub use error::ProtocolError;
 pub use metadata::{live_document, model_document, ready_document, server_document};

@@ -31,8 +31,21 @@ pub struct TensorSpec {
     pub name: String,
     /// The element type.
     pub datatype: Datatype,
-    /// The dimensions, −1 where the model leaves one open. `None`: the model states no shape at all.
+    /// The dimensions, −1 where the model leaves one open. Empty for a scalar, and for a tensor of
+    /// which the model states no shape at all: the runtime does not tell the two apart.
     pub shape: Vec<i64>,
+}
+
+impl TensorSpec {
+    /// Whether a tensor of this shape fits. An empty shape leaves it to the runtime.
+    pub fn accepts(&self, shape: &[u64]) -> bool {
+        self.shape.is_empty()
+            || self.shape.len() == shape.len()
+                && self.shape.iter().zip(shape).all(|(spec, dim)| {
+                    // Negative means any.
+                    u64::try_from(*spec).is_ok_and(|spec| spec == *dim) || *spec < 0
+                })
+    }
 }
 
 /// What one inference gave: the outputs asked for, in the order asked for (the model's own order if

@@ -1,0 +1,177 @@
+//! Running a model.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use ort::{ErrorCode, session::Session};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::values;
+use crate::{
+    models::Model,
+    protocol::{InferOutput, InferRequest},
+};
+
+/// No session became free in time; answer 503.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("all sessions of this model are busy; try again soon")]
+pub struct Busy;
+
+/// An inference that gave no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InferError {
+    /// The runtime refused the inputs (status 400).
+    #[error("the model refused these inputs: {0}")]
+    Inputs(String),
+    /// The runtime failed (status 500).
+    #[error("the model failed: {0}")]
+    Failed(String),
+}
+
+impl InferError {
+    /// The HTTP status that answers this error: 400 or 500.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Inputs(_) => 400,
+            Self::Failed(_) => 500,
+        }
+    }
+
+    /// A short title (RFC 9457).
+    pub fn title(&self) -> &'static str {
+        match self {
+            Self::Inputs(_) => "Inputs refused by the model",
+            Self::Failed(_) => "Inference failed",
+        }
+    }
+}
+
+/// How long a model's runs have lately taken: a moving average.
+#[derive(Debug)]
+pub struct Speed(AtomicU64);
+
+impl Speed {
+    /// Below this, running inline costs less than handing over to another thread.
+    const FAST: Duration = Duration::from_micros(300);
+
+    fn note(&self, took: Duration) {
+        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        // Two threads that note at once may lose one of the two; an average survives that.
+        let before = self.0.load(Ordering::Relaxed);
+        self.0.store(before - before / 8 + took / 8, Ordering::Relaxed);
+    }
+
+    fn is_fast(&self) -> bool {
+        u128::from(self.0.load(Ordering::Relaxed)) < Self::FAST.as_nanos()
+    }
+}
+
+impl Default for Speed {
+    /// Slow until it has shown otherwise.
+    fn default() -> Self {
+        Self(AtomicU64::new(1_000_000))
+    }
+}
+
+/// A session on loan; it goes back to its pool when dropped.
+pub struct Lease {
+    model: Arc<Model>,
+    /// `None` only while it is dropped.
+    session: Option<Session>,
+    /// Released after `drop` has put the session back.
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Lease {
+    pub(crate) fn new(model: Arc<Model>, session: Session, permit: OwnedSemaphorePermit) -> Self {
+        Self { model, session: Some(session), _permit: permit }
+    }
+
+    /// Whose session it is.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// Runs the model. Synchronous and possibly slow: see [`usually_fast`](Self::usually_fast).
+    /// The request must have passed [`Model::check`]; one that has not is an error, never a crash.
+    ///
+    /// # Errors
+    /// [`InferError`]; the session stays usable.
+    pub fn run(&mut self, request: &InferRequest) -> Result<InferOutput, InferError> {
+        let start = Instant::now();
+        // ort checks some of what the runtime hands it with asserts. Between runs a session holds
+        // no state that a panic could have left half changed.
+        let result = catch_unwind(AssertUnwindSafe(|| self.run_session(request)))
+            .unwrap_or_else(|_| Err(InferError::Failed("the ort crate panicked".into())));
+        self.model.speed().note(start.elapsed());
+        result
+    }
+
+    fn run_session(&mut self, request: &InferRequest) -> Result<InferOutput, InferError> {
+        let session = self.session.as_mut().ok_or(InferError::Failed("no session".into()))?;
+        let mut inputs = Vec::with_capacity(request.inputs.len());
+        for tensor in &request.inputs {
+            inputs.push((tensor.name.as_str(), values::input(tensor)?));
+        }
+        let outputs = session.run(inputs).map_err(|e| {
+            let message = super::cut(e.message());
+            match e.code() {
+                ErrorCode::InvalidArgument => InferError::Inputs(message),
+                _ => InferError::Failed(message),
+            }
+        })?;
+        // Every output is computed, whichever were asked for: the answer to one question does not
+        // depend on what else was asked.
+        let one = |name: &str| match outputs.get(name) {
+            Some(value) => values::output(name, value),
+            None => Err(InferError::Failed(format!("no output {name:?}"))),
+        };
+        let outputs: Result<Vec<_>, _> = match &request.outputs {
+            Some(requested) => requested.iter().map(|output| one(&output.name)).collect(),
+            None => self.model.outputs.iter().map(|spec| one(&spec.name)).collect(),
+        };
+        Ok(InferOutput { outputs: outputs? })
+    }
+
+    /// Whether this model's runs have lately taken less than 300 µs: then running inline on an
+    /// async thread costs less than handing over to a blocking one.
+    pub fn usually_fast(&self) -> bool {
+        self.model.speed().is_fast()
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(session) = self.session.take() {
+            self.model.give_back(session);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_is_slow_until_it_has_been_fast_for_a_while() {
+        let speed = Speed::default();
+        assert!(!speed.is_fast());
+        speed.note(Duration::from_micros(20));
+        assert!(!speed.is_fast(), "one fast run proves little");
+        for _ in 0..20 {
+            speed.note(Duration::from_micros(20));
+        }
+        assert!(speed.is_fast());
+        for _ in 0..3 {
+            speed.note(Duration::from_millis(5));
+        }
+        assert!(!speed.is_fast());
+    }
+}
