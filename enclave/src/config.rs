@@ -169,8 +169,9 @@ impl Config {
     /// # Errors
     /// [`ConfigError`], naming the key, what was found and what is expected.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let table: toml::Table =
-            text.parse().map_err(|error: toml::de::Error| ConfigError::Syntax(error.to_string()))?;
+        let table: toml::Table = text
+            .parse()
+            .map_err(|error: toml::de::Error| ConfigError::Syntax(error.to_string()))?;
         let mut root = Section::root(table);
         let cores = std::thread::available_parallelism().map_or(4, |n| n.get() as u64);
 
@@ -180,22 +181,29 @@ impl Config {
         let threads = root.integer("threads", Some(cores), 1..=1024)? as usize;
 
         let mut listen = root.section("listen")?;
-        let listen_config = Listen { public: listen.address("public")?, control: listen.address("control")? };
+        let listen_config = Listen {
+            public: listen.address("public")?,
+            control: listen.address("control")?,
+        };
         listen.finish()?;
 
         let mut keyset = root.section("keyset")?;
         let lifetime_seconds = keyset.integer("lifetime_seconds", Some(86_400), 2..=31_536_000)?;
-        let rotate_before_seconds =
-            keyset.integer("rotate_before_seconds", Some((lifetime_seconds / 24).max(1)), 1..=lifetime_seconds - 1)?;
+        let rotate_before_seconds = keyset.integer(
+            "rotate_before_seconds",
+            Some((lifetime_seconds / 24).max(1)),
+            1..=lifetime_seconds - 1,
+        )?;
         keyset.finish()?;
 
         let mut answers = root.section("answers")?;
         let words = answers.text("default_guarantees", Some("logged signed"), 1..=256)?;
-        let default_guarantees = GuaranteeSet::parse_words(&words).map_err(|error| ConfigError::Value {
-            key: "answers.default_guarantees".into(),
-            found: format!("{words:?} ({error})"),
-            expected: "guarantees out of: logged quoted signed, separated by spaces".into(),
-        })?;
+        let default_guarantees =
+            GuaranteeSet::parse_words(&words).map_err(|error| ConfigError::Value {
+                key: "answers.default_guarantees".into(),
+                found: format!("{words:?} ({error})"),
+                expected: "guarantees out of: logged quoted signed, separated by spaces".into(),
+            })?;
         if let Some(name) = crate::admission::undeliverable(&default_guarantees) {
             return Err(ConfigError::Value {
                 key: "answers.default_guarantees".into(),
@@ -244,15 +252,23 @@ impl Config {
             body_timeout: limits.milliseconds("body_timeout_ms", 30_000, 10..=3_600_000)?,
             write_timeout: limits.milliseconds("write_timeout_ms", 30_000, 10..=3_600_000)?,
             connections: limits.integer("connections", Some(8_192), 1..=1_000_000)? as usize,
-            control_connections: limits.integer("control_connections", Some(32), 1..=1_024)? as usize,
+            control_connections: limits.integer("control_connections", Some(32), 1..=1_024)?
+                as usize,
             in_flight: limits.integer("in_flight", Some(4_096), 1..=1_000_000)? as usize,
-            unacknowledged_bytes: limits.bytes("unacknowledged_bytes", 256 << 20, 65_536..=1 << 40)?,
+            unacknowledged_bytes: limits.bytes(
+                "unacknowledged_bytes",
+                256 << 20,
+                65_536..=1 << 40,
+            )?,
             drain: limits.milliseconds("drain_ms", 30_000, 0..=3_600_000)?,
         };
         limits.finish()?;
 
         let mut runtime = root.section("runtime")?;
-        let runtime_config = RuntimeConfig { library: runtime.path("library")?, sha256: runtime.digest("sha256")? };
+        let runtime_config = RuntimeConfig {
+            library: runtime.path("library")?,
+            sha256: runtime.digest("sha256")?,
+        };
         runtime.finish()?;
 
         let mut models = root.section("models")?;
@@ -274,8 +290,10 @@ impl Config {
                 expected: "a tracing filter such as \"info\" or \"enclave=debug\"".into(),
             });
         }
-        let log_config =
-            LogConfig { filter, json: log.choice("format", Some("text"), &["text", "json"])? == "json" };
+        let log_config = LogConfig {
+            filter,
+            json: log.choice("format", Some("text"), &["text", "json"])? == "json",
+        };
         log.finish()?;
         root.finish()?;
 
@@ -284,7 +302,10 @@ impl Config {
             log_prefix,
             threads,
             listen: listen_config,
-            keyset: KeysetConfig { lifetime_seconds, rotate_before_seconds },
+            keyset: KeysetConfig {
+                lifetime_seconds,
+                rotate_before_seconds,
+            },
             answers: answers_config,
             quote: quote_config,
             seal: seal_config,
@@ -362,7 +383,9 @@ fn path_text(path: &std::path::Path) -> String {
 /// A key name in a signed note holds neither white space nor `+` (c2sp.org/signed-note), and the
 /// origin is `prefix/hex`, so the prefix must not end in `/`.
 fn check_log_prefix(prefix: &str) -> Result<(), ConfigError> {
-    let bad = prefix.chars().any(|c| c.is_whitespace() || c.is_control() || c == '+');
+    let bad = prefix
+        .chars()
+        .any(|c| c.is_whitespace() || c.is_control() || c == '+');
     if bad || prefix.starts_with('/') || prefix.ends_with('/') {
         return Err(ConfigError::Value {
             key: "log_prefix".into(),

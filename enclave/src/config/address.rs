@@ -23,12 +23,27 @@ impl FromStr for Address {
         if let Some(address) = text.strip_prefix("tcp://") {
             return address.parse().map(Self::Tcp).map_err(|_| ());
         }
-        let (cid, port) = text.strip_prefix("vsock://").ok_or(())?.split_once(':').ok_or(())?;
+        let (cid, port) = text
+            .strip_prefix("vsock://")
+            .ok_or(())?
+            .split_once(':')
+            .ok_or(())?;
         let number = |digits: &str| -> Result<u32, ()> {
             let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
-            if plain { digits.parse().map_err(|_| ()) } else { Err(()) }
+            if plain {
+                digits.parse().map_err(|_| ())
+            } else {
+                Err(())
+            }
         };
-        Ok(Self::Vsock { cid: if cid.is_empty() { None } else { Some(number(cid)?) }, port: number(port)? })
+        Ok(Self::Vsock {
+            cid: if cid.is_empty() {
+                None
+            } else {
+                Some(number(cid)?)
+            },
+            port: number(port)?,
+        })
     }
 }
 
@@ -37,7 +52,10 @@ impl fmt::Display for Address {
         match self {
             Self::Tcp(address) => write!(f, "tcp://{address}"),
             Self::Vsock { cid: None, port } => write!(f, "vsock://:{port}"),
-            Self::Vsock { cid: Some(cid), port } => write!(f, "vsock://{cid}:{port}"),
+            Self::Vsock {
+                cid: Some(cid),
+                port,
+            } => write!(f, "vsock://{cid}:{port}"),
         }
     }
 }

@@ -51,7 +51,11 @@ pub(super) struct Section {
 
 impl Section {
     pub(super) fn root(table: Table) -> Self {
-        Self { prefix: String::new(), table, known: Vec::new() }
+        Self {
+            prefix: String::new(),
+            table,
+            known: Vec::new(),
+        }
     }
 
     fn key(&self, name: &str) -> String {
@@ -64,11 +68,18 @@ impl Section {
     }
 
     fn wrong(&self, name: &str, found: &Value, expected: impl Into<String>) -> ConfigError {
-        ConfigError::Value { key: self.key(name), found: found.to_string().trim().into(), expected: expected.into() }
+        ConfigError::Value {
+            key: self.key(name),
+            found: found.to_string().trim().into(),
+            expected: expected.into(),
+        }
     }
 
     fn missing(&self, name: &str, expected: impl Into<String>) -> ConfigError {
-        ConfigError::Missing { key: self.key(name), expected: expected.into() }
+        ConfigError::Missing {
+            key: self.key(name),
+            expected: expected.into(),
+        }
     }
 
     /// A sub-table; absent is the same as empty.
@@ -78,7 +89,11 @@ impl Section {
             Some(Value::Table(table)) => table,
             Some(other) => return Err(self.wrong(name, &other, format!("a table [{name}]"))),
         };
-        Ok(Section { prefix: format!("{}{name}.", self.prefix), table, known: Vec::new() })
+        Ok(Section {
+            prefix: format!("{}{name}.", self.prefix),
+            table,
+            known: Vec::new(),
+        })
     }
 
     pub(super) fn text(
@@ -87,11 +102,21 @@ impl Section {
         default: Option<&str>,
         bytes: RangeInclusive<usize>,
     ) -> Result<String, ConfigError> {
-        let expected = format!("a text of {} to {} bytes without control characters", bytes.start(), bytes.end());
+        let expected = format!(
+            "a text of {} to {} bytes without control characters",
+            bytes.start(),
+            bytes.end()
+        );
         match self.take(name) {
-            Some(Value::String(text)) if bytes.contains(&text.len()) && !text.chars().any(char::is_control) => Ok(text),
+            Some(Value::String(text))
+                if bytes.contains(&text.len()) && !text.chars().any(char::is_control) =>
+            {
+                Ok(text)
+            }
             Some(other) => Err(self.wrong(name, &other, expected)),
-            None => default.map(str::to_owned).ok_or_else(|| self.missing(name, expected)),
+            None => default
+                .map(str::to_owned)
+                .ok_or_else(|| self.missing(name, expected)),
         }
     }
 
@@ -105,7 +130,9 @@ impl Section {
         match self.take(name) {
             Some(Value::String(text)) if choices.contains(&text.as_str()) => Ok(text),
             Some(other) => Err(self.wrong(name, &other, expected)),
-            None => default.map(str::to_owned).ok_or_else(|| self.missing(name, expected)),
+            None => default
+                .map(str::to_owned)
+                .ok_or_else(|| self.missing(name, expected)),
         }
     }
 
@@ -132,7 +159,8 @@ impl Section {
         default: u64,
         range: RangeInclusive<u64>,
     ) -> Result<usize, ConfigError> {
-        self.integer(name, Some(default), range).map(|bytes| bytes as usize)
+        self.integer(name, Some(default), range)
+            .map(|bytes| bytes as usize)
     }
 
     pub(super) fn milliseconds(
@@ -141,22 +169,27 @@ impl Section {
         default: u64,
         range: RangeInclusive<u64>,
     ) -> Result<Duration, ConfigError> {
-        self.integer(name, Some(default), range).map(Duration::from_millis)
+        self.integer(name, Some(default), range)
+            .map(Duration::from_millis)
     }
 
     pub(super) fn path(&mut self, name: &'static str) -> Result<PathBuf, ConfigError> {
-        self.text(name, None, 1..=4_096).map(PathBuf::from).map_err(|error| match error {
-            ConfigError::Missing { key, .. } => ConfigError::Missing { key, expected: "a path".into() },
-            other => other,
-        })
+        self.text(name, None, 1..=4_096)
+            .map(PathBuf::from)
+            .map_err(|error| match error {
+                ConfigError::Missing { key, .. } => ConfigError::Missing {
+                    key,
+                    expected: "a path".into(),
+                },
+                other => other,
+            })
     }
 
     pub(super) fn digest(&mut self, name: &'static str) -> Result<Digest, ConfigError> {
         let expected = "a SHA-256: 64 lower-case hex digits";
         match self.take(name) {
-            Some(Value::String(text)) => {
-                Digest::from_hex(&text).map_err(|_| self.wrong(name, &Value::String(text), expected))
-            }
+            Some(Value::String(text)) => Digest::from_hex(&text)
+                .map_err(|_| self.wrong(name, &Value::String(text), expected)),
             Some(other) => Err(self.wrong(name, &other, expected)),
             None => Err(self.missing(name, expected)),
         }
@@ -165,9 +198,9 @@ impl Section {
     pub(super) fn address(&mut self, name: &'static str) -> Result<Address, ConfigError> {
         let expected = "\"tcp://<ip>:<port>\" or \"vsock://[<cid>]:<port>\"";
         match self.take(name) {
-            Some(Value::String(text)) => {
-                text.parse().map_err(|()| self.wrong(name, &Value::String(text), expected))
-            }
+            Some(Value::String(text)) => text
+                .parse()
+                .map_err(|()| self.wrong(name, &Value::String(text), expected)),
             Some(other) => Err(self.wrong(name, &other, expected)),
             None => Err(self.missing(name, expected)),
         }
@@ -177,9 +210,10 @@ impl Section {
     pub(super) fn finish(self) -> Result<(), ConfigError> {
         match self.table.keys().next() {
             None => Ok(()),
-            Some(name) => {
-                Err(ConfigError::Unknown { key: format!("{}{name}", self.prefix), expected: self.known.join(", ") })
-            }
+            Some(name) => Err(ConfigError::Unknown {
+                key: format!("{}{name}", self.prefix),
+                expected: self.known.join(", "),
+            }),
         }
     }
 }

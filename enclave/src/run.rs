@@ -1,0 +1,162 @@
+//! Sockets, signals, and the order in which things start and end.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+use crate::{
+    config::{Config, QuoteSourceConfig},
+    control,
+    models::{Repository, RepositoryConfig},
+    net::{Bounds, Listener, serve},
+    public,
+    quote::{AgentSource, QuoteSource},
+    reload,
+    runtime::Runtime,
+    service::{Loader, Service},
+};
+
+/// Time that open connections get to take their last answer.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
+/// Runs the enclave until SIGTERM or SIGINT has drained it.
+///
+/// # Errors
+/// Whatever keeps it from starting.
+pub async fn run(config: Config, arguments: &[String]) -> anyhow::Result<()> {
+    let source: Arc<dyn QuoteSource> = match &config.quote.source {
+        QuoteSourceConfig::Agent(path) => Arc::new(AgentSource::new(path)),
+    };
+    let runtime = {
+        let (library, sha256) = (config.runtime.library.clone(), config.runtime.sha256);
+        tokio::task::spawn_blocking(move || Runtime::load(&library, sha256))
+            .await?
+            .context("loading ONNX Runtime")?
+    };
+    let repository = Repository::new(
+        runtime,
+        RepositoryConfig {
+            root: config.models.repository.clone(),
+            sessions: config.models.sessions,
+            acquire_timeout: config.models.acquire_timeout,
+            waiting: config.models.waiting,
+        },
+    );
+    let loader: Loader = Box::new(move |previous| repository.load(previous));
+    let service = Service::new(config, arguments, source, loader)?;
+    let (public, control) = bind(&service.config).await?;
+    start(service, public, control).await
+}
+
+async fn bind(config: &Config) -> anyhow::Result<(Listener, Listener)> {
+    let bind = |name: &'static str, address| async move {
+        let listener = Listener::bind(address)
+            .await
+            .with_context(|| format!("listening on {address} ({name})"))?;
+        tracing::info!(name, address = %listener.address()?, "listening");
+        anyhow::Ok(listener)
+    };
+    Ok((
+        bind("public", &config.listen.public).await?,
+        bind("control", &config.listen.control).await?,
+    ))
+}
+
+/// Boots a service behind bound listeners and serves until it is told to end. The public listener
+/// answers from the start, with 503 for everything but `/v2/health/live` until the boot quote exists.
+///
+/// # Errors
+/// What keeps it from booting.
+pub async fn start(
+    service: Arc<Service>,
+    public: Listener,
+    control: Listener,
+) -> anyhow::Result<()> {
+    let (stop, stopped) = watch::channel(false);
+    let listeners = tokio::spawn(listen(service.clone(), public, control, stopped));
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+
+    let ended_early = tokio::select! {
+        booted = service.boot() => { booted?; false }
+        _ = terminate.recv() => true,
+        _ = interrupt.recv() => true,
+    };
+    if ended_early {
+        tracing::info!("told to end before the boot quote existed");
+        return Ok(());
+    }
+    tokio::spawn(service.clone().rotate_in_time());
+    if service.config.models.reload_seconds > 0 {
+        let interval = Duration::from_secs(service.config.models.reload_seconds);
+        tokio::spawn(reload::watch(service.clone(), interval));
+    }
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => {
+                let service = service.clone();
+                tokio::spawn(async move { reload::now(&service).await });
+            }
+        }
+    }
+
+    let time = service.config.limits.drain;
+    let drained = tokio::time::timeout(time, async {
+        service.drain().await;
+        service.outbox.drained().await;
+    });
+    tokio::select! {
+        drained = drained => match drained {
+            Ok(()) => tracing::info!("drained: everything is sealed and acknowledged"),
+            Err(_) => tracing::error!(
+                unsealed = service.outbox.unsealed(),
+                "not everything was sealed and acknowledged in time; the rest is lost"
+            ),
+        },
+        _ = terminate.recv() => tracing::error!("told twice to end: ending without draining"),
+        _ = interrupt.recv() => tracing::error!("told twice to end: ending without draining"),
+    }
+    stop.send_replace(true);
+    let _ = tokio::time::timeout(LAST_ANSWERS, listeners).await;
+    Ok(())
+}
+
+/// Serves both listeners until `stopped` turns true and their connections are closed.
+pub fn listen(
+    service: Arc<Service>,
+    public: Listener,
+    control: Listener,
+    stopped: watch::Receiver<bool>,
+) -> impl Future<Output = ()> + Send {
+    let limits = &service.config.limits;
+    let bounds = Bounds {
+        connections: limits.connections,
+        header_bytes: limits.header_bytes,
+        headers: limits.headers,
+        header_timeout: limits.header_timeout,
+        write_timeout: limits.write_timeout,
+    };
+    // The host polls: its connections idle for as long as nothing is sealed.
+    let control_bounds = Bounds {
+        connections: limits.control_connections,
+        header_timeout: Duration::from_secs(120),
+        ..bounds
+    };
+    let for_public = service.clone();
+    let public = serve(public, bounds, stopped.clone(), move |request| {
+        public::handle(for_public.clone(), request)
+    });
+    let control = serve(control, control_bounds, stopped, move |request| {
+        control::handle(service.clone(), request)
+    });
+    async move {
+        tokio::join!(public, control);
+    }
+}
