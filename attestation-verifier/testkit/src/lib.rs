@@ -4,7 +4,7 @@
 //! It holds private keys of certificate authorities that it makes up, signs reports of machines that
 //! do not exist, and panics where a program that people rely on must return an error. It is a
 //! dev-dependency of tests, and the home of one program, `simulated-platform`. A test over
-//! `cargo metadata` holds the line: see `tests/`.
+//! `cargo metadata` holds the line: `tests/layering.rs`.
 //!
 //! | module | what it makes |
 //! | --- | --- |
@@ -14,6 +14,7 @@
 //! | [`platform`] | such a machine behind the quote agent protocol, with latency and faults |
 //! | [`mint`] | complete bundles without an enclave, every ingredient changeable before it is signed |
 //! | [`mutate`] | bit flips, truncations, edits of JSON: lies that are *not* signed again |
+//! | [`stack`] | the real programs on loopback, for end-to-end tests |
 //! | [`fixtures`] | where real evidence and models lie, and how a test says that it was skipped |
 //!
 //! # Lies must be re-signed
@@ -48,3 +49,4 @@ pub mod mint;
 pub mod mutate;
 pub mod platform;
 pub mod snp;
+pub mod stack;

@@ -1,0 +1,528 @@
+//! The whole of Touchstone as separate processes, for end-to-end tests: a simulated platform in this process, the real `enclave`
+//! and `host` programs on loopback, and the real `touchstone` command.
+//!
+//! The programs are looked for in the folder that `TOUCHSTONE_BIN_DIR` names, else beside the running test
+//! (`target/debug` for `target/debug/deps/some_test`); they must have been built before. ONNX Runtime's library is the file that
+//! `TOUCHSTONE_ONNXRUNTIME` names, else `target/onnxruntime/libonnxruntime.so` of the workspace. A test whose needs are not met
+//! prints `SKIPPED: …` and passes; everything that goes wrong later panics with the programs' last words.
+//!
+//! ```no_run
+//! use touchstone_testkit::stack::StackBuilder;
+//!
+//! let Some(stack) = StackBuilder::new().model("digits_mlp_plain").start("a test of mine") else { return };
+//! let ready = stack.host().get("/v2/health/ready");
+//! assert_eq!(ready.status, 200);
+//! ```
+
+mod http;
+mod process;
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+pub use http::{Client, Response};
+pub use process::Process;
+
+use crate::amd::Product;
+use crate::fixtures;
+use crate::machine::Machine;
+use crate::platform::{PlatformConfig, PlatformHandle, SimulatedPlatform};
+
+/// Longest time from the start of a program until it serves. Debug builds load slowly on busy machines.
+const START_LIMIT: Duration = Duration::from_secs(120);
+
+/// What a stack is to be like.
+#[derive(Debug)]
+pub struct StackBuilder {
+    machine: Option<Machine>,
+    latency: Duration,
+    models: Vec<(String, String, PathBuf)>,
+    enclave: BTreeMap<String, String>,
+    host: BTreeMap<String, String>,
+    start_host: bool,
+}
+
+impl Default for StackBuilder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl StackBuilder {
+    /// A Genoa with reports of version 5, certificates valid now, no latency, no models, all settings at their defaults.
+    pub fn new() -> Self {
+        Self {
+            machine: None,
+            latency: Duration::ZERO,
+            models: Vec::new(),
+            enclave: BTreeMap::new(),
+            host: BTreeMap::new(),
+            start_host: true,
+        }
+    }
+
+    /// Runs on this machine.
+    #[must_use]
+    pub fn machine(mut self, machine: Machine) -> Self {
+        self.machine = Some(machine);
+        self
+    }
+
+    /// How long a quote takes.
+    #[must_use]
+    pub fn latency(mut self, latency: Duration) -> Self {
+        self.latency = latency;
+        self
+    }
+
+    /// Serves `<name>.onnx`, or `<name>/model.onnx`, of the shared models as version 1.
+    #[must_use]
+    pub fn model(self, name: &str) -> Self {
+        let folder = fixtures::models().unwrap_or_default();
+        let file = folder.join(format!("{name}.onnx"));
+        let path = if file.is_file() {
+            file
+        } else {
+            folder.join(name).join("model.onnx")
+        };
+        self.model_file(name, "1", &path)
+    }
+
+    /// Serves a copy of this ONNX file under this name and version.
+    #[must_use]
+    pub fn model_file(mut self, name: &str, version: &str, file: &Path) -> Self {
+        self.models.push((name.into(), version.into(), file.into()));
+        self
+    }
+
+    /// Sets one of the enclave's settings: dotted key, TOML value (`"answers.default_guarantees"`, `"\"signed\""`).
+    #[must_use]
+    pub fn enclave(mut self, key: &str, value: &str) -> Self {
+        self.enclave.insert(key.into(), value.into());
+        self
+    }
+
+    /// Sets one of the host's settings.
+    #[must_use]
+    pub fn host(mut self, key: &str, value: &str) -> Self {
+        self.host.insert(key.into(), value.into());
+        self
+    }
+
+    /// Starts no host: the test plays the host itself.
+    #[must_use]
+    pub fn without_host(mut self) -> Self {
+        self.start_host = false;
+        self
+    }
+
+    /// Starts everything and waits until it serves. `None`, with a line on stderr, when something that a test may lack is not there: the
+    /// programs, ONNX Runtime, the models.
+    ///
+    /// # Panics
+    /// When anything else goes wrong.
+    pub fn start(self, test: &str) -> Option<Stack> {
+        let needs = match Needs::find(&self) {
+            Ok(needs) => needs,
+            Err(why) => {
+                fixtures::skipped(test, &why);
+                return None;
+            }
+        };
+        Some(Stack::start(self, needs))
+    }
+}
+
+/// What must be there before anything is started.
+struct Needs {
+    programs: PathBuf,
+    runtime: PathBuf,
+}
+
+impl Needs {
+    fn find(wanted: &StackBuilder) -> Result<Self, String> {
+        let programs = programs();
+        let mut names = vec!["enclave", "touchstone"];
+        names.extend(wanted.start_host.then_some("host"));
+        for name in names {
+            let path = programs.join(name);
+            if !path.is_file() {
+                return Err(format!(
+                    "no {}: build it first, or set TOUCHSTONE_BIN_DIR",
+                    path.display()
+                ));
+            }
+        }
+        let runtime = onnxruntime().ok_or(
+            "no ONNX Runtime: run scripts/fetch-onnxruntime, or set TOUCHSTONE_ONNXRUNTIME",
+        )?;
+        for (name, _, file) in &wanted.models {
+            if !file.is_file() {
+                return Err(format!(
+                    "no file for the model {name}: set TOUCHSTONE_MODELS"
+                ));
+            }
+        }
+        Ok(Self { programs, runtime })
+    }
+}
+
+/// The folder of the built programs.
+pub fn programs() -> PathBuf {
+    if let Some(folder) = std::env::var_os("TOUCHSTONE_BIN_DIR") {
+        return PathBuf::from(folder);
+    }
+    let test = std::env::current_exe().expect("a test knows its own file");
+    test.ancestors()
+        .nth(2)
+        .map(Path::to_path_buf)
+        .unwrap_or_default()
+}
+
+/// ONNX Runtime's shared library, if it is there.
+pub fn onnxruntime() -> Option<PathBuf> {
+    let path = match std::env::var_os("TOUCHSTONE_ONNXRUNTIME") {
+        Some(path) => PathBuf::from(path),
+        None => fixtures::workspace_root().join("target/onnxruntime/libonnxruntime.so"),
+    };
+    path.is_file().then_some(path)
+}
+
+/// A running stack. Dropping it kills the programs and removes the folder.
+#[derive(Debug)]
+pub struct Stack {
+    /// The platform: latency, faults and counters.
+    pub platform: PlatformHandle,
+    programs: PathBuf,
+    enclave_process: Option<Process>,
+    host_process: Option<Process>,
+    addresses: Addresses,
+    enclave_settings: BTreeMap<String, String>,
+    host_settings: BTreeMap<String, String>,
+    folder: tempfile::TempDir,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Addresses {
+    enclave_public: SocketAddr,
+    enclave_control: SocketAddr,
+    host: Option<SocketAddr>,
+}
+
+impl Stack {
+    fn start(wanted: StackBuilder, needs: Needs) -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix("touchstone-")
+            .tempdir()
+            .expect("a temporary folder");
+        let at = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .expect("a clock after 1970")
+            .as_secs();
+        let machine = wanted
+            .machine
+            .unwrap_or_else(|| Machine::new(Product::Genoa, 5, at));
+        machine
+            .write_to(&folder.path().join("platform"))
+            .expect("the platform's files");
+        let mut config = PlatformConfig::new(folder.path().join("agent.sock"), machine);
+        config.latency = wanted.latency;
+        let platform = SimulatedPlatform::start(config).expect("the platform's socket");
+
+        let repository = folder.path().join("models");
+        std::fs::create_dir_all(&repository).expect("the model repository");
+        for (name, version, file) in &wanted.models {
+            let version = repository.join(name).join(version);
+            std::fs::create_dir_all(&version).expect("a model's folder");
+            std::fs::copy(file, version.join("model.onnx")).expect("a model's file");
+        }
+
+        let mut settings: BTreeMap<String, String> = BTreeMap::new();
+        let mut set = |key: &str, value: String| settings.insert(key.into(), value);
+        set("name", quoted("enclave.test"));
+        set("log_prefix", quoted("enclave.test/log"));
+        set("listen.public", quoted("tcp://127.0.0.1:0"));
+        set("listen.control", quoted("tcp://127.0.0.1:0"));
+        set("quote.agent", quoted(platform.socket()));
+        set("runtime.library", quoted(&needs.runtime));
+        set("runtime.sha256", quoted(sha256_of(&needs.runtime)));
+        set("models.repository", quoted(&repository));
+        settings.extend(wanted.enclave);
+
+        let mut stack = Self {
+            platform,
+            programs: needs.programs,
+            enclave_process: None,
+            host_process: None,
+            addresses: Addresses {
+                enclave_public: unknown(),
+                enclave_control: unknown(),
+                host: None,
+            },
+            enclave_settings: settings,
+            host_settings: BTreeMap::new(),
+            folder,
+        };
+        stack.start_enclave();
+        if wanted.start_host {
+            let mut set = |key: &str, value: String| stack.host_settings.insert(key.into(), value);
+            set("listen", quoted("tcp://127.0.0.1:0"));
+            set(
+                "store.path",
+                quoted(stack.folder.path().join("store/receipts.sqlite")),
+            );
+            set(
+                "collateral.folder",
+                quoted(stack.folder.path().join("platform/collateral")),
+            );
+            stack.host_settings.extend(wanted.host);
+            stack.start_host();
+        }
+        stack
+    }
+
+    /// The folder of everything that belongs to this stack; gone when the stack is dropped.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The simulated root's file, for `--trust-simulated-root`.
+    pub fn root(&self) -> PathBuf {
+        self.folder.path().join("platform/root.pem")
+    }
+
+    /// The enclave's model repository.
+    pub fn repository(&self) -> PathBuf {
+        self.folder.path().join("models")
+    }
+
+    /// The host's collateral folder.
+    pub fn collateral(&self) -> PathBuf {
+        self.folder.path().join("platform/collateral")
+    }
+
+    /// A client of the host, which is what callers talk to.
+    ///
+    /// # Panics
+    /// When the stack has no host.
+    pub fn host(&self) -> Client {
+        Client::new(self.addresses.host.expect("this stack has no host"))
+    }
+
+    /// The host's address as a URL.
+    ///
+    /// # Panics
+    /// When the stack has no host.
+    pub fn url(&self) -> String {
+        format!(
+            "http://{}",
+            self.addresses.host.expect("this stack has no host")
+        )
+    }
+
+    /// A client of the enclave's public listener.
+    pub fn enclave_public(&self) -> Client {
+        Client::new(self.addresses.enclave_public)
+    }
+
+    /// A client of the enclave's control listener, as the host is one.
+    pub fn enclave_control(&self) -> Client {
+        Client::new(self.addresses.enclave_control)
+    }
+
+    /// The enclave's process: signals, log, memory.
+    ///
+    /// # Panics
+    /// When it was stopped.
+    pub fn enclave_process(&self) -> &Process {
+        self.enclave_process
+            .as_ref()
+            .expect("the enclave was stopped")
+    }
+
+    /// The host's process.
+    ///
+    /// # Panics
+    /// When it was stopped.
+    pub fn host_process(&self) -> &Process {
+        self.host_process.as_ref().expect("the host was stopped")
+    }
+
+    /// Changes a setting of the enclave for its next start.
+    pub fn set_enclave(&mut self, key: &str, value: &str) {
+        self.enclave_settings.insert(key.into(), value.into());
+    }
+
+    /// Changes a setting of the host for its next start.
+    pub fn set_host(&mut self, key: &str, value: &str) {
+        self.host_settings.insert(key.into(), value.into());
+    }
+
+    /// Kills the enclave as a crash would (SIGKILL).
+    pub fn kill_enclave(&mut self) {
+        drop(self.enclave_process.take());
+    }
+
+    /// Kills the host as a crash would (SIGKILL).
+    pub fn kill_host(&mut self) {
+        drop(self.host_process.take());
+    }
+
+    /// Starts the enclave (again: then at the addresses it had, with new keys), and waits until it serves.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn start_enclave(&mut self) {
+        let file = self.write_settings("enclave.toml", &self.enclave_settings);
+        let process = Process::start(
+            "enclave",
+            Command::new(self.programs.join("enclave"))
+                .arg("--config")
+                .arg(file),
+        );
+        let address =
+            |name: &str| address_in(&process.wait_for_line(&["listening", name], START_LIMIT));
+        self.addresses.enclave_public = address("public");
+        self.addresses.enclave_control = address("control");
+        // The host knows these addresses from now on, and the enclave keeps them when it is started again.
+        for (key, address) in [
+            ("listen.public", self.addresses.enclave_public),
+            ("listen.control", self.addresses.enclave_control),
+        ] {
+            self.enclave_settings
+                .insert(key.into(), quoted(format!("tcp://{address}")));
+        }
+        wait_until_ready(&process, self.enclave_public());
+        self.enclave_process = Some(process);
+    }
+
+    /// Starts the host (again: then at the address it had), and waits until it relays.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn start_host(&mut self) {
+        for (key, address) in [
+            ("enclave.public", self.addresses.enclave_public),
+            ("enclave.control", self.addresses.enclave_control),
+        ] {
+            self.host_settings
+                .entry(key.into())
+                .or_insert_with(|| quoted(format!("tcp://{address}")));
+        }
+        let file = self.write_settings("host.toml", &self.host_settings);
+        let process = Process::start(
+            "host",
+            Command::new(self.programs.join("host"))
+                .arg("--config")
+                .arg(file),
+        );
+        let address = address_in(&process.wait_for_line(&["listening"], START_LIMIT));
+        self.addresses.host = Some(address);
+        self.host_settings
+            .insert("listen".into(), quoted(format!("tcp://{address}")));
+        wait_until_ready(&process, self.host());
+        self.host_process = Some(process);
+    }
+
+    /// Runs the `touchstone` command to its end.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn touchstone<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Output {
+        Command::new(self.programs.join("touchstone"))
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .output()
+            .expect("touchstone runs")
+    }
+
+    fn write_settings(&self, name: &str, settings: &BTreeMap<String, String>) -> PathBuf {
+        // Keys without a dot first: after a dotted one TOML would still take them, but people read these files too.
+        let mut lines: Vec<String> = settings
+            .iter()
+            .map(|(key, value)| format!("{key} = {value}\n"))
+            .collect();
+        lines.sort_by_key(|line| line.split(' ').next().is_some_and(|key| key.contains('.')));
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, lines.concat()).expect("a settings file");
+        path
+    }
+}
+
+/// A TOML string.
+fn quoted(text: impl AsRef<OsStr>) -> String {
+    let text = text.as_ref().to_str().expect("a path that is UTF-8");
+    // TOML's basic strings escape as JSON does.
+    serde_json::Value::from(text).to_string()
+}
+
+fn sha256_of(file: &Path) -> String {
+    touchstone_formats::Digest::of(&std::fs::read(file).expect("the runtime's library")).to_string()
+}
+
+fn unknown() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+/// The `tcp://…` address in a log line.
+fn address_in(line: &str) -> SocketAddr {
+    let address = line.split("tcp://").nth(1).unwrap_or_default();
+    let end = address
+        .find(|c: char| !matches!(c, '0'..='9' | 'a'..='f' | '.' | ':' | '[' | ']'))
+        .unwrap_or(address.len());
+    address[..end]
+        .parse()
+        .unwrap_or_else(|_| panic!("no address in the log line {line:?}"))
+}
+
+fn wait_until_ready(process: &Process, client: Client) {
+    let began = Instant::now();
+    loop {
+        if matches!(client.try_get("/v2/health/ready"), Ok(answer) if answer.status == 200) {
+            return;
+        }
+        process.assert_running();
+        assert!(
+            began.elapsed() < START_LIMIT,
+            "{} is not ready:\n{}",
+            process.name(),
+            process.tail()
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_found_in_log_lines() {
+        let line = "2026-11-21T00:00:00Z  INFO enclave::run: listening name=\"public\" address=tcp://127.0.0.1:40123";
+        assert_eq!(address_in(line), SocketAddr::from(([127, 0, 0, 1], 40123)));
+        assert_eq!(
+            address_in("listening address=\"tcp://127.0.0.1:80\""),
+            SocketAddr::from(([127, 0, 0, 1], 80))
+        );
+        assert_eq!(
+            address_in("{\"address\":\"tcp://[::1]:80\"}").to_string(),
+            "[::1]:80"
+        );
+    }
+
+    #[test]
+    fn settings_are_toml_strings() {
+        assert_eq!(quoted("/a \"b\"\\c"), r#""/a \"b\"\\c""#);
+    }
+
+    #[test]
+    fn what_is_missing_is_said() {
+        let wanted = StackBuilder::new().model_file("m", "1", Path::new("/nowhere/model.onnx"));
+        let why = Needs::find(&wanted).err().unwrap();
+        assert!(why.starts_with("no "), "{why}");
+    }
+}

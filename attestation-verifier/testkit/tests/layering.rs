@@ -1,0 +1,97 @@
+//! Which crate may know which: the walls of ARCHITECTURE.md, held by what the manifests say.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+use serde_json::Value;
+use touchstone_testkit::fixtures::workspace_root;
+
+#[derive(Default)]
+struct Crate {
+    /// What it is built from: normal and build dependencies, of this workspace.
+    linked: BTreeSet<String>,
+    /// What only its tests use.
+    tests: BTreeSet<String>,
+}
+
+#[test]
+fn dependencies_run_downward_only() {
+    let crates = crates();
+    let linked = |name: &str| -> BTreeSet<&str> {
+        let mut found = BTreeSet::new();
+        let mut todo = vec![name];
+        while let Some(name) = todo.pop() {
+            for dependency in &crates[name].linked {
+                if found.insert(dependency.as_str()) {
+                    todo.push(dependency);
+                }
+            }
+        }
+        found
+    };
+    let set = |names: &[&'static str]| names.iter().copied().collect::<BTreeSet<&str>>();
+    assert_eq!(linked("touchstone-formats"), set(&[]));
+    assert_eq!(linked("measurements"), set(&["touchstone-formats"]));
+    assert_eq!(
+        linked("enclave"),
+        set(&["measurements", "touchstone-formats"])
+    );
+    assert_eq!(linked("host"), set(&["touchstone-formats"]));
+    assert_eq!(linked("attestation-verifier"), set(&["touchstone-formats"]));
+    assert_eq!(
+        linked("touchstone-cli"),
+        set(&["attestation-verifier", "touchstone-formats"])
+    );
+    assert_eq!(linked("touchstone-testkit"), set(&["touchstone-formats"]));
+
+    // Not even the enclave's and the formats' tests: what they are built with must not change what is measured.
+    for name in ["enclave", "touchstone-formats", "measurements"] {
+        for forbidden in ["touchstone-testkit", "attestation-verifier"] {
+            assert!(
+                !crates[name].tests.contains(forbidden),
+                "{name} tests with {forbidden}"
+            );
+        }
+    }
+}
+
+/// The crates of the workspace by name. `--no-deps` reads manifests alone, so this needs no network.
+fn crates() -> BTreeMap<String, Crate> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--no-deps",
+            "--offline",
+            "--manifest-path",
+        ])
+        .arg(workspace_root().join("Cargo.toml"))
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let mut crates = BTreeMap::new();
+    for package in packages {
+        let mut entry = Crate::default();
+        for dependency in package["dependencies"].as_array().unwrap() {
+            if dependency["path"].is_null() {
+                continue;
+            }
+            let name = dependency["name"].as_str().unwrap().to_owned();
+            match dependency["kind"].as_str() {
+                Some("dev") => entry.tests.insert(name),
+                _ => entry.linked.insert(name),
+            };
+        }
+        crates.insert(package["name"].as_str().unwrap().to_owned(), entry);
+    }
+    assert!(crates.len() >= 7, "{:?}", crates.keys());
+    crates
+}
