@@ -14,6 +14,7 @@
 )]
 
 pub mod appraise;
+pub mod authenticate;
 pub mod bundle;
 mod crypto;
 pub mod dates;

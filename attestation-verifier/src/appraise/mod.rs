@@ -1,8 +1,15 @@
 //! Appraisal: what a genuine piece of evidence says, against a policy.
 
-use serde_json::Value;
-use touchstone_formats::evidence::Evidence;
+mod platform;
+pub mod snp;
 
+use serde_json::Value;
+use subtle::ConstantTimeEq;
+use touchstone_formats::evidence::{Evidence, Tee};
+use touchstone_formats::text::hex_encode;
+
+use crate::authenticate::{Authentic, authenticate};
+use crate::parse::parse;
 use crate::verdict::{Checks, Context, Fault, Verdict};
 use crate::{At, Policy, Roots};
 
@@ -13,9 +20,9 @@ pub struct Judged {
     pub checks: Checks,
     /// The chain ends at a root that the caller named.
     pub simulated: bool,
-    /// What the platform says of itself: product, chip id, TCB, … (null if it cannot be told).
+    /// What the platform says of itself: product, chip id, TCB, … Null unless it is authentic.
     pub platform: Value,
-    /// Launch measurement, lower-case hex.
+    /// Launch measurement, lower-case hex; none unless it is authentic.
     pub measurement: Option<String>,
     /// What no check can show, a sentence each.
     pub residual_risks: Vec<String>,
@@ -34,12 +41,95 @@ pub fn judge(
     at: At,
     about: Option<&'static str>,
 ) -> Judged {
-    let _ = (evidence, policy, roots, report_data, at);
-    let mut checks = about.map_or_else(Checks::new, Checks::about);
-    checks.not_evaluated("snp.format", Fault::Malformed, Value::Null, "not built yet");
-    Judged {
-        checks,
+    let mut judged = Judged {
+        checks: about.map_or_else(Checks::new, Checks::about),
         ..Judged::default()
+    };
+    if evidence.tee == Tee::Tdx {
+        let reason = "this version cannot judge TDX evidence";
+        judged
+            .checks
+            .not_evaluated("tdx.supported", Fault::Policy, Value::Null, reason);
+        return judged;
+    }
+    let checks = &mut judged.checks;
+    let Some(parsed) = parse(evidence, checks) else {
+        not_reached(policy, "the evidence is malformed", checks);
+        return judged;
+    };
+    let found = parsed.report().report_data();
+    let authentic = authenticate(parsed, roots, at.time, checks);
+    bound(&found, report_data, about.is_some(), checks);
+    let Some(authentic) = authentic else {
+        not_reached(policy, "the evidence was not authenticated", checks);
+        return judged;
+    };
+    let (place, own) = best(&authentic, policy, at, about);
+    checks.extend(own);
+    judged.simulated = authentic.root().simulated;
+    judged.platform = platform::describe(&authentic);
+    if let (Value::Object(platform), true) = (&mut judged.platform, policy.platforms.len() > 1) {
+        // Which [[platform]] of the policy the checks are about, from 1.
+        platform.insert("policy_platform".into(), place.into());
+    }
+    judged.measurement = Some(hex_encode(&authentic.report().measurement()));
+    judged.residual_risks = platform::residual_risks(&authentic);
+    judged
+}
+
+/// Appraises against every platform of the policy: the first that is satisfied whole, else the one with the
+/// fewest checks that refuse. Returns its place, from 1, and its checks.
+fn best(
+    authentic: &Authentic,
+    policy: &Policy,
+    at: At,
+    about: Option<&'static str>,
+) -> (usize, Checks) {
+    let age = &policy.answer.collateral_age_seconds;
+    let all = policy
+        .platforms
+        .iter()
+        .enumerate()
+        .filter(|(_, p)| p.tee == Tee::SevSnp);
+    let appraised = all.map(|(i, p)| (i + 1, snp::appraise(authentic, p, age, at, about)));
+    let refusing = |checks: &Checks| checks.list().iter().filter(|c| c.refuses()).count();
+    appraised
+        .min_by_key(|(_, checks)| refusing(checks))
+        .unwrap_or_else(|| {
+            let mut checks = about.map_or_else(Checks::new, Checks::about);
+            let reason = "the policy has no platform of this kind";
+            checks.not_evaluated("policy.platform", Fault::Policy, "sev-snp", reason);
+            (0, checks)
+        })
+}
+
+/// REPORT_DATA is what it must be, all 64 bytes, compared in constant time.
+fn bound(found: &[u8; 64], expected: Option<&[u8; 64]>, bundle: bool, checks: &mut Checks) {
+    let id = "evidence.report_data";
+    let Some(expected) = expected else {
+        if !bundle {
+            let reason = "you gave no report data: this evidence is bound to nothing of yours";
+            checks.unconsidered(id, reason);
+        }
+        return;
+    };
+    let (want, have) = (hex_encode(expected), hex_encode(found));
+    if bool::from(expected.ct_eq(found)) {
+        checks.pass(id, want, have);
+    } else {
+        let reason = "REPORT_DATA is another: a quote for something else, or replayed";
+        checks.fail(id, Fault::NotAuthentic, want, have, reason);
+    }
+}
+
+/// Every check of the policy is named in the verdict, also when nothing got that far.
+fn not_reached(policy: &Policy, why: &str, checks: &mut Checks) {
+    let Some(platform) = policy.platforms.iter().find(|p| p.tee == Tee::SevSnp) else {
+        return;
+    };
+    for (spec, rule) in platform.rules() {
+        let expected = rule.expected().map_or(Value::Null, |e| e.to_value());
+        checks.not_evaluated(spec.id, Fault::Policy, expected, why);
     }
 }
 
@@ -51,13 +141,48 @@ pub fn appraise(
     report_data: Option<&[u8; 64]>,
     at: At,
 ) -> Verdict {
-    let _ = (evidence_file, policy, roots, report_data);
-    let mut checks = Checks::new();
-    checks.not_evaluated(
-        "evidence.format",
-        Fault::Malformed,
-        Value::Null,
-        "not built yet",
-    );
-    Verdict::new(checks, Context::default(), at)
+    let judged = match Evidence::parse(evidence_file) {
+        Ok(evidence) => {
+            let mut judged = judge(&evidence, policy, roots, report_data, at, None);
+            let mut checks = Checks::new();
+            checks.pass("evidence.format", Value::Null, Value::Null);
+            checks.extend(std::mem::take(&mut judged.checks));
+            judged.checks = checks;
+            judged
+        }
+        Err(error) => {
+            let mut judged = Judged::default();
+            let reason = error.to_string();
+            let id = "evidence.format";
+            judged
+                .checks
+                .fail(id, Fault::Malformed, Value::Null, Value::Null, reason);
+            judged
+        }
+    };
+    let mut residual_risks = judged.residual_risks;
+    if report_data.is_none() {
+        residual_risks.push(
+            "REPORT_DATA was compared with nothing: the evidence may be a replay, made for somebody else."
+                .to_owned(),
+        );
+    }
+    if at.asserted {
+        residual_risks
+            .push("Time asserted by you; a key broken since could have made this.".to_owned());
+    }
+    let covers = if report_data.is_some() {
+        vec!["report_data".to_owned()]
+    } else {
+        Vec::new()
+    };
+    let context = Context {
+        simulated: judged.simulated,
+        platform: judged.platform,
+        measurement: judged.measurement,
+        covers,
+        residual_risks,
+        ..Context::default()
+    };
+    Verdict::new(judged.checks, context, at)
 }
