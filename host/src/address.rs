@@ -34,14 +34,29 @@ impl FromStr for Address {
     fn from_str(text: &str) -> Result<Self, ()> {
         if let Some(address) = text.strip_prefix("tcp://") {
             let address: SocketAddr = address.parse().map_err(|_| ())?;
-            return if address.port() == 0 { Err(()) } else { Ok(Self::Tcp(address)) };
+            return if address.port() == 0 {
+                Err(())
+            } else {
+                Ok(Self::Tcp(address))
+            };
         }
-        let (cid, port) = text.strip_prefix("vsock://").ok_or(())?.split_once(':').ok_or(())?;
+        let (cid, port) = text
+            .strip_prefix("vsock://")
+            .ok_or(())?
+            .split_once(':')
+            .ok_or(())?;
         let number = |digits: &str| -> Result<u32, ()> {
             let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
-            if plain { digits.parse().map_err(|_| ()) } else { Err(()) }
+            if plain {
+                digits.parse().map_err(|_| ())
+            } else {
+                Err(())
+            }
         };
-        Ok(Self::Vsock { cid: number(cid)?, port: number(port)? })
+        Ok(Self::Vsock {
+            cid: number(cid)?,
+            port: number(port)?,
+        })
     }
 }
 
@@ -67,9 +82,9 @@ impl Address {
                 stream.set_nodelay(true)?;
                 Ok(Stream::Tcp(stream))
             }
-            Self::Vsock { cid, port } => {
-                Ok(Stream::Vsock(VsockStream::connect(VsockAddr::new(*cid, *port)).await?))
-            }
+            Self::Vsock { cid, port } => Ok(Stream::Vsock(
+                VsockStream::connect(VsockAddr::new(*cid, *port)).await?,
+            )),
         }
     }
 }
@@ -84,7 +99,11 @@ pub enum Stream {
 }
 
 impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Vsock(stream) => Pin::new(stream).poll_read(cx, buf),
@@ -93,7 +112,11 @@ impl AsyncRead for Stream {
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Vsock(stream) => Pin::new(stream).poll_write(cx, buf),
@@ -139,8 +162,16 @@ mod tests {
 
     #[test]
     fn addresses_are_read_and_written_alike() {
-        for text in ["tcp://127.0.0.1:8000", "tcp://[::1]:65535", "vsock://3:8000", "vsock://4294967295:0"] {
-            assert_eq!(text.parse::<Address>().map(|a| a.to_string()), Ok(text.to_owned()));
+        for text in [
+            "tcp://127.0.0.1:8000",
+            "tcp://[::1]:65535",
+            "vsock://3:8000",
+            "vsock://4294967295:0",
+        ] {
+            assert_eq!(
+                text.parse::<Address>().map(|a| a.to_string()),
+                Ok(text.to_owned())
+            );
         }
     }
 

@@ -108,8 +108,9 @@ impl Config {
     /// # Errors
     /// [`ConfigError`], naming the key, what was found and what is expected.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let table: toml::Table =
-            text.parse().map_err(|error: toml::de::Error| ConfigError::Syntax(error.to_string()))?;
+        let table: toml::Table = text
+            .parse()
+            .map_err(|error: toml::de::Error| ConfigError::Syntax(error.to_string()))?;
         let mut root = Section::root(table);
         let cores = std::thread::available_parallelism().map_or(4, std::num::NonZero::get);
 
@@ -150,7 +151,9 @@ impl Config {
         section.finish()?;
 
         let mut section = root.section("receipts")?;
-        let receipts = Receipts { max_wait: Duration::from_secs(section.integer("max_wait_seconds", 30, 0..=300)?) };
+        let receipts = Receipts {
+            max_wait: Duration::from_secs(section.integer("max_wait_seconds", 30, 0..=300)?),
+        };
         section.finish()?;
 
         let mut section = root.section("limits")?;
@@ -176,11 +179,23 @@ impl Config {
                 expected: "a tracing filter such as \"info\" or \"host=debug\"".into(),
             });
         }
-        let log = Log { filter, json: section.choice("format", &["text", "json"])?.as_deref() == Some("json") };
+        let log = Log {
+            filter,
+            json: section.choice("format", &["text", "json"])?.as_deref() == Some("json"),
+        };
         section.finish()?;
         root.finish()?;
 
-        Ok(Self { listen, threads, enclave, store, collateral, receipts, limits, log })
+        Ok(Self {
+            listen,
+            threads,
+            enclave,
+            store,
+            collateral,
+            receipts,
+            limits,
+            log,
+        })
     }
 }
 
@@ -195,7 +210,9 @@ mod tests {
         let mut text = String::new();
         for line in EXAMPLE.lines() {
             let key = line.strip_prefix('#').filter(|rest| {
-                rest.split_once(" = ").is_some_and(|(key, _)| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+                rest.split_once(" = ").is_some_and(|(key, _)| {
+                    key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+                })
             });
             text.push_str(key.unwrap_or(line));
             text.push('\n');
@@ -220,7 +237,15 @@ mod tests {
         // Every key that the reader asks for stands in the example: the list that an unknown key is
         // answered with is the reader's own.
         let written = example_with_defaults_written_out();
-        for table in ["", "[enclave]", "[store]", "[collateral]", "[receipts]", "[limits]", "[log]"] {
+        for table in [
+            "",
+            "[enclave]",
+            "[store]",
+            "[collateral]",
+            "[receipts]",
+            "[limits]",
+            "[log]",
+        ] {
             let text = match table {
                 "" => format!("nonsense = 1\n{written}"),
                 _ => written.replace(&format!("{table}\n"), &format!("{table}\nnonsense = 1\n")),
@@ -229,7 +254,8 @@ mod tests {
                 Err(ConfigError::Unknown { expected, .. }) => {
                     for key in expected.split(", ") {
                         assert!(
-                            written.contains(&format!("\n{key} = ")) || written.contains(&format!("\n[{key}]")),
+                            written.contains(&format!("\n{key} = "))
+                                || written.contains(&format!("\n[{key}]")),
                             "{table} {key}"
                         );
                     }
@@ -245,21 +271,76 @@ mod tests {
                        control = \"tcp://127.0.0.1:2\"\n[store]\npath = \"s\"\n";
         Config::parse(minimal).unwrap();
         for (from, to, key, found) in [
-            ("listen = \"tcp://127.0.0.1:0\"", "listen = \"127.0.0.1:0\"", "listen", "\"127.0.0.1:0\""),
+            (
+                "listen = \"tcp://127.0.0.1:0\"",
+                "listen = \"127.0.0.1:0\"",
+                "listen",
+                "\"127.0.0.1:0\"",
+            ),
             ("listen = \"tcp://127.0.0.1:0\"", "", "listen", ""),
             ("path = \"s\"", "path = \"\"", "store.path", "\"\""),
             ("path = \"s\"", "", "store.path", ""),
-            ("path = \"s\"", "path = \"s\"\npath2 = \"s\"", "store.path2", ""),
-            ("path = \"s\"", "path = \"s\"\n[limits]\nconnections = 0", "limits.connections", "0"),
-            ("path = \"s\"", "path = \"s\"\n[limits]\nconnections = -1", "limits.connections", "-1"),
-            ("path = \"s\"", "path = \"s\"\n[limits]\nconnections = \"9\"", "limits.connections", "\"9\""),
-            ("path = \"s\"", "path = \"s\"\n[limits]\nheader_bytes = 8191", "limits.header_bytes", "8191"),
-            ("path = \"s\"", "path = \"s\"\n[log]\nformat = \"xml\"", "log.format", "\"xml\""),
-            ("path = \"s\"", "path = \"s\"\n[log]\nfilter = \"host=loud\"", "log.filter", "host=loud"),
-            ("path = \"s\"", "path = \"s\"\n[receipts]\nmax_wait_seconds = 301", "receipts.max_wait_seconds", "301"),
-            ("public = \"tcp://127.0.0.1:1\"", "public = \"vsock://:1\"", "enclave.public", "\"vsock://:1\""),
+            (
+                "path = \"s\"",
+                "path = \"s\"\npath2 = \"s\"",
+                "store.path2",
+                "",
+            ),
+            (
+                "path = \"s\"",
+                "path = \"s\"\n[limits]\nconnections = 0",
+                "limits.connections",
+                "0",
+            ),
+            (
+                "path = \"s\"",
+                "path = \"s\"\n[limits]\nconnections = -1",
+                "limits.connections",
+                "-1",
+            ),
+            (
+                "path = \"s\"",
+                "path = \"s\"\n[limits]\nconnections = \"9\"",
+                "limits.connections",
+                "\"9\"",
+            ),
+            (
+                "path = \"s\"",
+                "path = \"s\"\n[limits]\nheader_bytes = 8191",
+                "limits.header_bytes",
+                "8191",
+            ),
+            (
+                "path = \"s\"",
+                "path = \"s\"\n[log]\nformat = \"xml\"",
+                "log.format",
+                "\"xml\"",
+            ),
+            (
+                "path = \"s\"",
+                "path = \"s\"\n[log]\nfilter = \"host=loud\"",
+                "log.filter",
+                "host=loud",
+            ),
+            (
+                "path = \"s\"",
+                "path = \"s\"\n[receipts]\nmax_wait_seconds = 301",
+                "receipts.max_wait_seconds",
+                "301",
+            ),
+            (
+                "public = \"tcp://127.0.0.1:1\"",
+                "public = \"vsock://:1\"",
+                "enclave.public",
+                "\"vsock://:1\"",
+            ),
             ("control = \"tcp://127.0.0.1:2\"", "", "enclave.control", ""),
-            ("control = \"tcp://127.0.0.1:2\"", "control = \"tcp://127.0.0.1:1\"", "enclave.control", "same as"),
+            (
+                "control = \"tcp://127.0.0.1:2\"",
+                "control = \"tcp://127.0.0.1:1\"",
+                "enclave.control",
+                "same as",
+            ),
             ("[store]", "[store]\n[store2]\n", "store.path", ""),
         ] {
             let text = minimal.replacen(from, to, 1);
@@ -273,6 +354,9 @@ mod tests {
             assert_eq!(named, key, "{error}");
             assert!(what.contains(found), "{error}");
         }
-        assert!(matches!(Config::parse("listen = "), Err(ConfigError::Syntax(_))));
+        assert!(matches!(
+            Config::parse("listen = "),
+            Err(ConfigError::Syntax(_))
+        ));
     }
 }

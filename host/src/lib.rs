@@ -1,5 +1,158 @@
-//! The untrusted relay of Touchstone.
+//! The host: an untrusted relay in front of one enclave.
+//!
+//! It passes callers' requests on unchanged ([`relay`]), takes from the enclave what has to outlive it
+//! ([`puller`], [`store`]), attaches what makes quotes verifiable ([`collateral`]) and serves bundles
+//! ([`receipts`]). Nothing that it does has to be believed: whoever relies on a receipt checks the
+//! bundle. What a host can do is withhold (docs/host.md).
+//!
+//! It sees what passes by and keeps none of it: no body, no salt (`Touchstone-Openings`) is ever
+//! stored, logged or read.
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod collateral;
 pub mod config;
+pub mod control;
+pub mod limits;
+pub mod pending;
+pub mod problem;
+pub mod puller;
+pub mod receipts;
+pub mod relay;
+pub mod store;
+pub mod waiters;
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use thiserror::Error;
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+
+use collateral::CollateralFolder;
+use config::Config;
+use control::Control;
+use pending::Pending;
+use puller::Puller;
+use receipts::Receipts;
+use relay::{Relay, forward::Forwarder};
+use store::{Store, StoreError, WriterThread};
+use waiters::Waiters;
+
+/// Why the host does not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The address cannot be listened on.
+    #[error("listen {address}: {error}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A host that runs.
+#[derive(Debug)]
+pub struct Host {
+    address: SocketAddr,
+    stop: watch::Sender<bool>,
+    relay: JoinHandle<()>,
+    others: Vec<JoinHandle<()>>,
+    writer: WriterThread,
+}
+
+impl Host {
+    /// Starts everything. The enclave need not be there yet.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start(config: &Config) -> Result<Self, StartError> {
+        let pending = Arc::new(Pending::new(config.store.pending));
+        let waiters = Arc::new(Waiters::default());
+        let (store, writer) = {
+            let (path, pending, waiters) =
+                (config.store.path.clone(), pending.clone(), waiters.clone());
+            tokio::task::spawn_blocking(move || Store::open(&path, pending, waiters))
+                .await
+                .map_err(|_| StoreError::Closed)??
+        };
+        let listen_error = |error| StartError::Listen {
+            address: config.listen,
+            error,
+        };
+        let listener = TcpListener::bind(config.listen)
+            .await
+            .map_err(listen_error)?;
+        let address = listener.local_addr().map_err(listen_error)?;
+
+        let (stop, stopped) = watch::channel(false);
+        let control = Control::new(&config.enclave);
+        let puller = Puller::new(control.clone(), store.clone());
+        let collateral = {
+            let folder = config.collateral.folder.clone();
+            tokio::task::spawn_blocking(move || CollateralFolder::open(folder))
+                .await
+                .map_err(|_| StoreError::Closed)?
+        };
+        let receipts = Receipts::new(
+            store,
+            pending.clone(),
+            waiters,
+            control,
+            puller.clone(),
+            collateral.clone(),
+            config.receipts.max_wait,
+        );
+        let forwarder = Forwarder::new(&config.enclave, &config.limits, pending);
+        let relay = Relay::new(forwarder, receipts, config.limits.clone());
+        let relay = tokio::spawn(relay.serve(listener, stopped.clone()));
+        let mut others = vec![tokio::spawn(puller.run(stopped.clone()))];
+        if collateral.is_watched() {
+            others.push(tokio::spawn(watch_collateral(
+                collateral,
+                config.collateral.poll,
+                stopped,
+            )));
+        }
+        Ok(Self {
+            address,
+            stop,
+            relay,
+            others,
+            writer,
+        })
+    }
+
+    /// Where callers come in.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops: no new connections, requests under way are finished (for `limits.drain_ms` at most), what
+    /// is noted is written down.
+    pub async fn stop(self) {
+        let _ = self.stop.send(true);
+        let _ = self.relay.await;
+        for task in self.others {
+            let _ = task.await;
+        }
+        let _ = tokio::task::spawn_blocking(move || self.writer.finish()).await;
+    }
+}
+
+async fn watch_collateral(
+    collateral: Arc<CollateralFolder>,
+    every: std::time::Duration,
+    mut stop: watch::Receiver<bool>,
+) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(every) => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+        let collateral = collateral.clone();
+        let _ = tokio::task::spawn_blocking(move || collateral.refresh()).await;
+    }
+}

@@ -50,7 +50,11 @@ pub(super) struct Section {
 
 impl Section {
     pub(super) fn root(table: Table) -> Self {
-        Self { prefix: String::new(), table, known: Vec::new() }
+        Self {
+            prefix: String::new(),
+            table,
+            known: Vec::new(),
+        }
     }
 
     fn key(&self, name: &str) -> String {
@@ -63,11 +67,18 @@ impl Section {
     }
 
     fn wrong(&self, name: &str, found: &Value, expected: &str) -> ConfigError {
-        ConfigError::Value { key: self.key(name), found: found.to_string().trim().into(), expected: expected.into() }
+        ConfigError::Value {
+            key: self.key(name),
+            found: found.to_string().trim().into(),
+            expected: expected.into(),
+        }
     }
 
     fn missing(&self, name: &str, expected: &str) -> ConfigError {
-        ConfigError::Missing { key: self.key(name), expected: expected.into() }
+        ConfigError::Missing {
+            key: self.key(name),
+            expected: expected.into(),
+        }
     }
 
     /// A sub-table; absent is the same as empty.
@@ -77,10 +88,18 @@ impl Section {
             Some(Value::Table(table)) => table,
             Some(other) => return Err(self.wrong(name, &other, &format!("a table [{name}]"))),
         };
-        Ok(Section { prefix: format!("{}{name}.", self.prefix), table, known: Vec::new() })
+        Ok(Section {
+            prefix: format!("{}{name}.", self.prefix),
+            table,
+            known: Vec::new(),
+        })
     }
 
-    pub(super) fn text(&mut self, name: &'static str, default: &str) -> Result<String, ConfigError> {
+    pub(super) fn text(
+        &mut self,
+        name: &'static str,
+        default: &str,
+    ) -> Result<String, ConfigError> {
         match self.take(name) {
             Some(Value::String(text)) => Ok(text),
             Some(other) => Err(self.wrong(name, &other, "a text")),
@@ -88,10 +107,16 @@ impl Section {
         }
     }
 
-    pub(super) fn choice(&mut self, name: &'static str, choices: &[&str]) -> Result<Option<String>, ConfigError> {
+    pub(super) fn choice(
+        &mut self,
+        name: &'static str,
+        choices: &[&str],
+    ) -> Result<Option<String>, ConfigError> {
         match self.take(name) {
             Some(Value::String(text)) if choices.contains(&text.as_str()) => Ok(Some(text)),
-            Some(other) => Err(self.wrong(name, &other, &format!("one of: {}", choices.join(", ")))),
+            Some(other) => {
+                Err(self.wrong(name, &other, &format!("one of: {}", choices.join(", "))))
+            }
             None => Ok(None),
         }
     }
@@ -120,7 +145,12 @@ impl Section {
         default: usize,
         range: RangeInclusive<usize>,
     ) -> Result<usize, ConfigError> {
-        self.integer(name, default as u64, *range.start() as u64..=*range.end() as u64).map(|number| number as usize)
+        self.integer(
+            name,
+            default as u64,
+            *range.start() as u64..=*range.end() as u64,
+        )
+        .map(|number| number as usize)
     }
 
     pub(super) fn milliseconds(
@@ -129,13 +159,16 @@ impl Section {
         default: u64,
         range: RangeInclusive<u64>,
     ) -> Result<Duration, ConfigError> {
-        self.integer(name, default, range).map(Duration::from_millis)
+        self.integer(name, default, range)
+            .map(Duration::from_millis)
     }
 
     /// A path, when one is given.
     pub(super) fn path(&mut self, name: &'static str) -> Result<Option<PathBuf>, ConfigError> {
         match self.take(name) {
-            Some(Value::String(text)) if !text.is_empty() && !text.contains('\0') => Ok(Some(PathBuf::from(text))),
+            Some(Value::String(text)) if !text.is_empty() && !text.contains('\0') => {
+                Ok(Some(PathBuf::from(text)))
+            }
             Some(other) => Err(self.wrong(name, &other, "a path")),
             None => Ok(None),
         }
@@ -148,7 +181,9 @@ impl Section {
     pub(super) fn address(&mut self, name: &'static str) -> Result<Address, ConfigError> {
         let expected = "\"tcp://<ip>:<port>\" or \"vsock://<cid>:<port>\"";
         match self.take(name) {
-            Some(Value::String(text)) => text.parse().map_err(|()| self.wrong(name, &Value::String(text), expected)),
+            Some(Value::String(text)) => text
+                .parse()
+                .map_err(|()| self.wrong(name, &Value::String(text), expected)),
             Some(other) => Err(self.wrong(name, &other, expected)),
             None => Err(self.missing(name, expected)),
         }
@@ -170,7 +205,10 @@ impl Section {
     pub(super) fn finish(self) -> Result<(), ConfigError> {
         match self.table.keys().next() {
             None => Ok(()),
-            Some(name) => Err(ConfigError::Unknown { key: self.key(name), expected: self.known.join(", ") }),
+            Some(name) => Err(ConfigError::Unknown {
+                key: self.key(name),
+                expected: self.known.join(", "),
+            }),
         }
     }
 }

@@ -1,0 +1,249 @@
+//! The host's side of the control protocol: `GET` and `POST` to the enclave's control listener.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use hyper::{
+    Method, Request, StatusCode,
+    header::{CONTENT_TYPE, HOST, HeaderValue},
+};
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+use tokio::{sync::Semaphore, time::timeout};
+use touchstone_formats::{
+    Catalog, Digest,
+    control::{Ack, Batches, Keysets, MAX_BATCHES, MAX_WAIT, PATH, PendingReceipt},
+    text::{Hex16, hex_encode},
+};
+
+use crate::{
+    config::Enclave,
+    pending::Id,
+    relay::{
+        body::Outgoing,
+        upstream::{Failure, Upstream},
+    },
+};
+
+/// Longest time for a short request.
+const SHORT: Duration = Duration::from_secs(5);
+/// Longest answer to a short request: catalogs and keysets are well below.
+const SHORT_ANSWER: usize = 8 << 20;
+/// Longest answer with batches: the enclave stops near [`MAX_BATCHES`], after at most one more batch.
+const LONG_ANSWER: usize = 8 * MAX_BATCHES;
+/// Questions about single receipts under way at once: callers cause them, and the enclave has few
+/// control connections to give.
+const QUESTIONS: usize = 8;
+
+/// Why the enclave's control side gave no answer.
+#[derive(Debug, Error)]
+pub enum ControlError {
+    /// No answer.
+    #[error(transparent)]
+    Failure(#[from] Failure),
+    /// No answer in time.
+    #[error("{path}: no answer within {} s", .within.as_secs())]
+    Timeout {
+        /// What was asked.
+        path: String,
+        /// How long was waited.
+        within: Duration,
+    },
+    /// An answer that the protocol does not know.
+    #[error("{path}: found status {found}")]
+    Status {
+        /// What was asked.
+        path: String,
+        /// The answer's status.
+        found: StatusCode,
+    },
+    /// A body that the protocol does not know.
+    #[error("{path}: {error}")]
+    Body {
+        /// What was asked.
+        path: String,
+        /// What is wrong with it.
+        error: String,
+    },
+    /// Too many questions at once.
+    #[error("too many questions about single receipts at once")]
+    Busy,
+}
+
+/// A client of the control listener.
+#[derive(Debug)]
+pub struct Control {
+    upstream: Arc<Upstream>,
+    questions: Semaphore,
+}
+
+impl Control {
+    /// A client of the enclave's control listener.
+    pub fn new(enclave: &Enclave) -> Arc<Self> {
+        Arc::new(Self {
+            upstream: Upstream::new(
+                enclave.control,
+                enclave.connect_timeout,
+                enclave.idle_timeout,
+                QUESTIONS,
+            ),
+            questions: Semaphore::new(QUESTIONS),
+        })
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        within: Duration,
+        limit: usize,
+    ) -> Result<(StatusCode, Bytes), ControlError> {
+        let mut request = Request::new(Outgoing::Full(body));
+        *request.method_mut() = method;
+        *request.uri_mut() = path.parse().map_err(|error| ControlError::Body {
+            path: path.to_owned(),
+            error: format!("{error}"),
+        })?;
+        request
+            .headers_mut()
+            .insert(HOST, HeaderValue::from_static("enclave"));
+        request
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let answer = timeout(within, self.upstream.ask(request, limit))
+            .await
+            .map_err(|_| ControlError::Timeout {
+                path: path.to_owned(),
+                within,
+            })??;
+        Ok((answer.status(), answer.into_body()))
+    }
+
+    /// `None` stands for 404.
+    async fn get(
+        &self,
+        path: &str,
+        within: Duration,
+        limit: usize,
+    ) -> Result<Option<Bytes>, ControlError> {
+        match self
+            .ask(Method::GET, path, Bytes::new(), within, limit)
+            .await?
+        {
+            (StatusCode::OK, body) => Ok(Some(body)),
+            (StatusCode::NOT_FOUND, _) => Ok(None),
+            (found, _) => Err(ControlError::Status {
+                path: path.to_owned(),
+                found,
+            }),
+        }
+    }
+
+    /// The keysets of this boot with their evidence.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn keysets(&self) -> Result<Keysets, ControlError> {
+        let path = format!("{PATH}/keysets");
+        let body = self.get(&path, SHORT, SHORT_ANSWER).await?;
+        read(&path, &found(&path, body)?)
+    }
+
+    /// Batches after a number; none when there was none for as long as the protocol lets one wait.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn batches(&self, after: u64) -> Result<Batches, ControlError> {
+        let path = format!("{PATH}/batches?after={after}&wait={MAX_WAIT}");
+        let within = Duration::from_secs(MAX_WAIT) + 2 * SHORT;
+        let body = self.get(&path, within, LONG_ANSWER).await?;
+        let body = found(&path, body)?;
+        // Megabytes of hex and base64: not on a thread that relays.
+        tokio::task::spawn_blocking(move || read(&path, &body))
+            .await
+            .map_err(|error| ControlError::Body {
+                path: "batches".into(),
+                error: error.to_string(),
+            })?
+    }
+
+    /// Tells the enclave that batches are stored. `false`: it is another boot.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn acknowledge(&self, boot: Id, through: u64) -> Result<bool, ControlError> {
+        let path = format!("{PATH}/ack");
+        let ack = Ack {
+            boot: Hex16(boot),
+            through,
+        };
+        let body = serde_json::to_vec(&ack).map_err(|error| ControlError::Body {
+            path: path.clone(),
+            error: error.to_string(),
+        })?;
+        match self
+            .ask(Method::POST, &path, body.into(), SHORT, SHORT_ANSWER)
+            .await?
+        {
+            (StatusCode::NO_CONTENT, _) => Ok(true),
+            (StatusCode::CONFLICT, _) => Ok(false),
+            (found, _) => Err(ControlError::Status { path, found }),
+        }
+    }
+
+    /// A receipt that is not in an acknowledged batch yet.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn receipt(&self, id: Id) -> Result<Option<PendingReceipt>, ControlError> {
+        let _question = self.question().await?;
+        let path = format!("{PATH}/receipts/{}", hex_encode(&id));
+        let body = self.get(&path, SHORT, SHORT_ANSWER).await?;
+        body.map(|body| read(&path, &body)).transpose()
+    }
+
+    /// The catalog with this digest; its canonical JSON.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn catalog(&self, digest: Digest) -> Result<Option<String>, ControlError> {
+        let _question = self.question().await?;
+        let path = format!("{PATH}/objects/{digest}");
+        let Some(body) = self.get(&path, SHORT, SHORT_ANSWER).await? else {
+            return Ok(None);
+        };
+        let wrong = |error: String| ControlError::Body {
+            path: path.clone(),
+            error,
+        };
+        if Digest::of(&body) != digest {
+            return Err(wrong("found an object with another digest".into()));
+        }
+        Catalog::parse(&body).map_err(|error| wrong(error.to_string()))?;
+        String::from_utf8(body.into())
+            .map(Some)
+            .map_err(|error| wrong(error.to_string()))
+    }
+
+    async fn question(&self) -> Result<tokio::sync::SemaphorePermit<'_>, ControlError> {
+        match timeout(SHORT, self.questions.acquire()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            _ => Err(ControlError::Busy),
+        }
+    }
+}
+
+fn found(path: &str, body: Option<Bytes>) -> Result<Bytes, ControlError> {
+    body.ok_or_else(|| ControlError::Status {
+        path: path.to_owned(),
+        found: StatusCode::NOT_FOUND,
+    })
+}
+
+fn read<T: DeserializeOwned>(path: &str, body: &[u8]) -> Result<T, ControlError> {
+    serde_json::from_slice(body).map_err(|error| ControlError::Body {
+        path: path.to_owned(),
+        error: error.to_string(),
+    })
+}

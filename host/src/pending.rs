@@ -1,0 +1,240 @@
+//! Receipts that answers have promised and that the store does not hold yet.
+//!
+//! The relay notes the `Touchstone` field of every answer that passes; the store's writer writes the
+//! notes down within [`FLUSH`] (unless the receipt arrives before) and takes a note away when its
+//! receipt is stored. So what was promised is known after a restart too, and can be told apart from
+//! what never was.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use hyper::header::HeaderMap;
+use touchstone_formats::{Digest, GuaranteeSet, headers::TouchstoneResponse};
+
+/// A receipt's id.
+pub type Id = [u8; 16];
+
+/// Longest time that a promise is known to this process alone.
+pub const FLUSH: Duration = Duration::from_millis(50);
+
+/// What an answer said of its receipt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Note {
+    /// Digest of the keyset it is signed under.
+    pub keyset: Digest,
+    /// What was asked for.
+    pub require: GuaranteeSet,
+}
+
+/// The notes. Shared by the relay, the store's writer and those who ask for receipts.
+#[derive(Debug)]
+pub struct Pending {
+    capacity: usize,
+    notes: Mutex<Notes>,
+    refused: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Notes {
+    /// With each, whether it stands in the store.
+    known: HashMap<Id, (Note, bool)>,
+    /// Those that do not stand in the store yet.
+    fresh: Vec<Id>,
+}
+
+impl Pending {
+    /// Room for `capacity` notes.
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            capacity,
+            notes: Mutex::default(),
+            refused: AtomicU64::new(0),
+        }
+    }
+
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        // Nothing in here can panic half way.
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes what an answer on its way to a caller says. Answers without a receipt say nothing.
+    pub fn observe(&self, headers: &HeaderMap) {
+        let mut fields = headers.get_all("touchstone").iter();
+        let Some(field) = fields.next() else { return };
+        let said = match (field.to_str(), fields.next()) {
+            (Ok(text), None) => TouchstoneResponse::parse(text).map_err(|error| error.to_string()),
+            (Ok(_), Some(_)) => Err("more than one".to_owned()),
+            (Err(error), _) => Err(error.to_string()),
+        };
+        match said {
+            Ok(said) => self.note(
+                said.id,
+                Note {
+                    keyset: said.keyset,
+                    require: said.require,
+                },
+            ),
+            Err(error) => {
+                tracing::warn!(%error, "an answer's Touchstone field is not understood; passed on unnoted")
+            }
+        }
+    }
+
+    /// Adds a note that does not stand in the store yet.
+    pub fn note(&self, id: Id, note: Note) {
+        let mut notes = self.notes();
+        if notes.known.len() >= self.capacity {
+            drop(notes);
+            let refused = self.refused.fetch_add(1, Relaxed);
+            if refused.is_multiple_of(10_000) {
+                tracing::error!(
+                    capacity = self.capacity,
+                    refused,
+                    "store.pending is full: promises are not noted"
+                );
+            }
+            return;
+        }
+        if notes.known.insert(id, (note, false)).is_none() {
+            notes.fresh.push(id);
+        }
+    }
+
+    /// Adds a note that was read from the store.
+    pub fn restore(&self, id: Id, note: Note) {
+        self.notes().known.insert(id, (note, true));
+    }
+
+    /// What is noted of a receipt.
+    pub fn get(&self, id: &Id) -> Option<Note> {
+        self.notes().known.get(id).map(|(note, _)| *note)
+    }
+
+    /// Whether there is something to write down.
+    pub fn has_fresh(&self) -> bool {
+        !self.notes().fresh.is_empty()
+    }
+
+    /// What is to be written down. It stays fresh until [`Self::written`].
+    pub fn fresh(&self) -> Vec<(Id, Note)> {
+        let notes = self.notes();
+        notes
+            .fresh
+            .iter()
+            .filter_map(|id| notes.known.get(id).map(|(note, _)| (*id, *note)))
+            .collect()
+    }
+
+    /// These stand in the store now.
+    pub fn written(&self, ids: &[Id]) {
+        let mut notes = self.notes();
+        for id in ids {
+            if let Some((_, written)) = notes.known.get_mut(id) {
+                *written = true;
+            }
+        }
+        let Notes { known, fresh } = &mut *notes;
+        fresh.retain(|id| known.get(id).is_some_and(|(_, written)| !written));
+    }
+
+    /// Which of these stand in the store.
+    pub fn which_are_written(&self, ids: impl Iterator<Item = Id>) -> Vec<Id> {
+        let notes = self.notes();
+        ids.filter(|id| notes.known.get(id).is_some_and(|(_, written)| *written))
+            .collect()
+    }
+
+    /// These are pending no longer.
+    pub fn settle(&self, ids: impl Iterator<Item = Id>) {
+        let mut notes = self.notes();
+        for id in ids {
+            notes.known.remove(&id);
+        }
+        let Notes { known, fresh } = &mut *notes;
+        fresh.retain(|id| known.contains_key(id));
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.notes().known.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::HeaderValue;
+
+    use super::*;
+
+    fn note() -> Note {
+        Note {
+            keyset: Digest::ZERO,
+            require: GuaranteeSet::default_set(),
+        }
+    }
+
+    fn headers(values: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append("touchstone", HeaderValue::from_str(value).unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn answers_are_noted_by_what_they_say() {
+        let said = TouchstoneResponse {
+            id: [7; 16],
+            keyset: Digest::of(b"keyset"),
+            require: GuaranteeSet::parse_words("quoted").unwrap(),
+            state: touchstone_formats::headers::State::Pending,
+        };
+        let pending = Pending::new(10);
+        pending.observe(&headers(&[]));
+        pending.observe(&headers(&["id=1"]));
+        pending.observe(&headers(&[&said.to_string(), &said.to_string()]));
+        assert!(pending.is_empty());
+        pending.observe(&headers(&[&said.to_string()]));
+        assert_eq!(
+            pending.get(&[7; 16]),
+            Some(Note {
+                keyset: said.keyset,
+                require: said.require
+            })
+        );
+    }
+
+    #[test]
+    fn notes_are_fresh_until_written_and_known_until_settled() {
+        let pending = Pending::new(10);
+        pending.note([1; 16], note());
+        pending.note([2; 16], note());
+        assert_eq!(pending.fresh().len(), 2);
+        pending.written(&[[1; 16]]);
+        assert_eq!(pending.fresh(), [([2; 16], note())]);
+        let all = [[1; 16], [2; 16], [3; 16]];
+        assert_eq!(pending.which_are_written(all.into_iter()), [[1; 16]]);
+        pending.settle(all.into_iter());
+        assert!(pending.is_empty() && !pending.has_fresh());
+    }
+
+    #[test]
+    fn capacity_is_kept() {
+        let pending = Pending::new(2);
+        for n in 0..3 {
+            pending.note([n; 16], note());
+        }
+        assert_eq!((pending.len(), pending.get(&[2; 16])), (2, None));
+    }
+}

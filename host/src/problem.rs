@@ -1,0 +1,77 @@
+//! The host's own answers that are not what the caller hoped for: RFC 9457 problem details, with the
+//! `error` member that Open Inference Protocol clients read (formats.md §9).
+
+use bytes::Bytes;
+use hyper::{
+    Response, StatusCode,
+    header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER},
+};
+use serde::Serialize;
+
+use crate::relay::body::Answer;
+
+/// A refusal or failure that the host itself answers with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// One sentence for a person: what was found, what was expected.
+    pub detail: String,
+    /// Seconds after which asking again may help.
+    pub retry_after: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    r#type: &'static str,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    error: &'a str,
+}
+
+impl Problem {
+    /// A problem that asking again does not change.
+    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self {
+            status,
+            detail: detail.into(),
+            retry_after: None,
+        }
+    }
+
+    /// A problem that may be gone after `seconds`.
+    pub fn passing(status: StatusCode, seconds: u32, detail: impl Into<String>) -> Self {
+        Self {
+            status,
+            detail: detail.into(),
+            retry_after: Some(seconds),
+        }
+    }
+
+    /// The answer. Readable from any origin, as the enclave's own answers are.
+    pub fn into_response(self) -> Response<Answer> {
+        let document = Document {
+            r#type: "about:blank",
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            error: &self.detail,
+        };
+        // Strings and a number: this cannot fail, and an empty body would still be a true answer.
+        let body = serde_json::to_vec(&document).unwrap_or_default();
+        let mut response = Response::new(Answer::full(Bytes::from(body)));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(seconds) = self.retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}

@@ -1,0 +1,254 @@
+//! Takes from the enclave what has to outlive it: keysets with their boot evidence, and batches.
+//!
+//! Two loops share the work so that the next batches come in while the last are being stored: one
+//! asks and reads, the other stores and then acknowledges ([`crate::store`] says in which order, and
+//! why nothing is lost). When anything fails both begin again from what the store says, after a pause.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use thiserror::Error;
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::{Instant, sleep},
+};
+use touchstone_formats::control::Batches;
+
+use crate::{
+    control::{Control, ControlError},
+    pending::Id,
+    store::{
+        Store, StoreError,
+        batch::{BatchError, ReadBatch, ReadKeyset, Unsealed},
+    },
+};
+
+/// Pauses after failures: doubled from the first to the last.
+const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
+/// A failure that lasts is logged this often.
+const REPEAT: Duration = Duration::from_secs(30);
+/// Replies that are read and wait to be stored.
+const QUEUE: usize = 2;
+
+#[derive(Debug, Error)]
+enum PullError {
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the enclave handed over what cannot be stored: {0}")]
+    Batch(#[from] BatchError),
+    #[error("the enclave was started anew")]
+    AnotherBoot,
+}
+
+/// What pulls.
+#[derive(Debug)]
+pub struct Puller {
+    control: Arc<Control>,
+    store: Arc<Store>,
+    /// Somebody met a keyset that is not stored.
+    unknown_keyset: Notify,
+}
+
+impl Puller {
+    /// Pulls from `control` into `store`.
+    pub fn new(control: Arc<Control>, store: Arc<Store>) -> Arc<Self> {
+        Arc::new(Self {
+            control,
+            store,
+            unknown_keyset: Notify::new(),
+        })
+    }
+
+    /// Asks for the enclave's keysets soon.
+    pub fn keyset_is_unknown(&self) {
+        self.unknown_keyset.notify_one();
+    }
+
+    /// Pulls until `stop` is true.
+    pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+        let mut pause = PAUSES[0];
+        let mut logged: Option<Instant> = None;
+        loop {
+            let began = Instant::now();
+            let error = tokio::select! {
+                error = self.pull() => error,
+                _ = stop.wait_for(|stop| *stop) => return,
+            };
+            match &error {
+                // Nothing is wrong: the loop begins again with the new one.
+                PullError::AnotherBoot => tracing::info!("{error}"),
+                _ if logged.is_none_or(|at| at.elapsed() >= REPEAT) => {
+                    tracing::error!(%error, "nothing is pulled from the enclave; trying again");
+                    logged = Some(Instant::now());
+                }
+                _ => tracing::debug!(%error, "nothing is pulled from the enclave; trying again"),
+            }
+            if began.elapsed() > REPEAT {
+                logged = None;
+            }
+            pause = if began.elapsed() > PAUSES[1] {
+                PAUSES[0]
+            } else {
+                (pause * 2).min(PAUSES[1])
+            };
+            tokio::select! {
+                () = sleep(pause) => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+        }
+    }
+
+    /// Pulls from one boot of the enclave for as long as all goes well.
+    async fn pull(&self) -> PullError {
+        let (boot, through) = match self.keysets(None).await {
+            Ok(begin) => begin,
+            Err(error) => return error,
+        };
+        tracing::info!(through, "pulling from the enclave");
+        let (replies, inbox) = mpsc::channel(QUEUE);
+        tokio::select! {
+            error = self.fetch(boot, through, replies) => error,
+            error = self.keep(boot, through, inbox) => error,
+            error = self.watch_keysets(boot) => error,
+        }
+    }
+
+    /// Stores the enclave's keysets, and its boot as the current one. Gives the boot and the number of
+    /// its last batch that is stored.
+    async fn keysets(&self, expected: Option<Id>) -> Result<(Id, u64), PullError> {
+        let keysets = self.control.keysets().await?;
+        let boot = keysets.boot.0;
+        if expected.is_some_and(|expected| expected != boot) {
+            return Err(PullError::AnotherBoot);
+        }
+        let keysets = keysets
+            .keysets
+            .iter()
+            .map(ReadKeyset::read)
+            .collect::<Result<_, _>>()?;
+        Ok((boot, self.store.boot(boot, keysets).await?))
+    }
+
+    async fn watch_keysets(&self, boot: Id) -> PullError {
+        loop {
+            self.unknown_keyset.notified().await;
+            if let Err(error) = self.keysets(Some(boot)).await {
+                return error;
+            }
+            // Not more often, whatever is asked for.
+            sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    async fn fetch(
+        &self,
+        boot: Id,
+        through: u64,
+        replies: mpsc::Sender<Vec<ReadBatch>>,
+    ) -> PullError {
+        let mut after = through;
+        loop {
+            let batches = match self.batches(boot, after).await {
+                Ok(batches) => batches,
+                Err(error) => return error,
+            };
+            let Some(last) = batches.last() else { continue };
+            after = last.number;
+            if replies.send(batches).await.is_err() {
+                // The other loop has ended and says why.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    async fn batches(&self, boot: Id, after: u64) -> Result<Vec<ReadBatch>, PullError> {
+        let Batches {
+            boot: found,
+            batches,
+        } = self.control.batches(after).await?;
+        if found.0 != boot {
+            return Err(PullError::AnotherBoot);
+        }
+        let read = tokio::task::spawn_blocking(move || {
+            batches
+                .into_iter()
+                .map(ReadBatch::read)
+                .collect::<Result<Vec<_>, _>>()
+        });
+        let mut batches = read.await.map_err(|_| StoreError::Closed)??;
+        if batches
+            .iter()
+            .any(|batch| !self.store.knows_keyset(&batch.keyset))
+        {
+            self.keysets(Some(boot)).await?;
+        }
+        self.complete_quotes(&mut batches).await?;
+        Ok(batches)
+    }
+
+    /// A quote may come before the seal of its receipt. Should the enclave end in between, the quote
+    /// would be of no use without the receipt; so that is asked for now.
+    async fn complete_quotes(&self, batches: &mut [ReadBatch]) -> Result<(), PullError> {
+        let here: HashSet<Id> = batches
+            .iter()
+            .flat_map(|batch| &batch.receipts)
+            .map(|receipt| receipt.id)
+            .collect();
+        for batch in batches {
+            for (id, _) in &batch.quotes {
+                if here.contains(id) || self.store.lookup(*id).await?.receipt.is_some() {
+                    continue;
+                }
+                if let Some(pending) = self.control.receipt(*id).await? {
+                    batch
+                        .unsealed
+                        .push(Unsealed::read(*id, &pending.receipt.0)?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores, then acknowledges.
+    async fn keep(
+        &self,
+        boot: Id,
+        through: u64,
+        mut inbox: mpsc::Receiver<Vec<ReadBatch>>,
+    ) -> PullError {
+        // What a host before this one stored, and may not have come to acknowledge.
+        if through > 0
+            && let Err(error) = self.acknowledge(boot, through).await
+        {
+            return error;
+        }
+        loop {
+            let Some(mut batches) = inbox.recv().await else {
+                return std::future::pending().await;
+            };
+            // What has come in meanwhile is stored with it: one wait for the disk for all.
+            while let Ok(more) = inbox.try_recv() {
+                batches.extend(more);
+            }
+            let Some(last) = batches.last().map(|batch| batch.number) else {
+                continue;
+            };
+            let receipts: usize = batches.iter().map(|batch| batch.receipts.len()).sum();
+            if let Err(error) = self.store.batches(boot, batches).await {
+                return error.into();
+            }
+            if let Err(error) = self.acknowledge(boot, last).await {
+                return error;
+            }
+            tracing::debug!(through = last, receipts, "stored and acknowledged");
+        }
+    }
+
+    async fn acknowledge(&self, boot: Id, through: u64) -> Result<(), PullError> {
+        match self.control.acknowledge(boot, through).await? {
+            true => Ok(()),
+            false => Err(PullError::AnotherBoot),
+        }
+    }
+}

@@ -1,0 +1,423 @@
+//! `GET /v1/receipts/<id>`: the bundle, or how matters stand (formats.md §9).
+//!
+//! | answer | when |
+//! | --- | --- |
+//! | 200, bundle | all that the receipt states holds |
+//! | 202, bundle so far or the bare id, `Retry-After` | it does not yet |
+//! | 410, problem | it never will |
+//! | 404, problem | nobody promised such a receipt |
+//! | 503, problem | not stored, and the enclave, which may have it, cannot be asked |
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use hyper::{
+    HeaderMap, Method, Response, StatusCode,
+    header::{
+        ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ALLOW, CACHE_CONTROL,
+        CONTENT_TYPE, HeaderValue, RETRY_AFTER,
+    },
+};
+use serde::Serialize;
+use tokio::time::{Instant, timeout_at};
+use touchstone_formats::{
+    Guarantee, Receipt,
+    headers::parse_prefer_wait,
+    jcs,
+    limits::MAX_BUNDLE,
+    text::{base64_encode, hex_array, hex_encode},
+};
+
+use crate::{
+    collateral::CollateralFolder,
+    control::Control,
+    pending::{Id, Pending},
+    problem::Problem,
+    puller::Puller,
+    relay::body::Answer,
+    store::{Fate, KeysetRow, Lookup, Place, Store, StoreError, batch::Unsealed},
+    waiters::Waiters,
+};
+
+const PREFIX: &str = "/v1/receipts/";
+
+/// What answers for receipts.
+#[derive(Debug)]
+pub struct Receipts {
+    store: Arc<Store>,
+    pending: Arc<Pending>,
+    waiters: Arc<Waiters>,
+    control: Arc<Control>,
+    puller: Arc<Puller>,
+    collateral: Arc<CollateralFolder>,
+    max_wait: Duration,
+}
+
+/// How a receipt stands.
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    /// All that it states holds.
+    Complete(Vec<u8>),
+    /// Something is missing that may still come.
+    SoFar(Vec<u8>),
+    /// Promised, and not to be had yet.
+    Promised,
+    /// What is missing will never come.
+    Never(Fate),
+    /// Nobody promised it.
+    Unknown,
+    /// Not stored, and the enclave cannot be asked.
+    Unclear,
+}
+
+impl Receipts {
+    /// Answers from the store, and from the enclave for what is not stored yet.
+    pub fn new(
+        store: Arc<Store>,
+        pending: Arc<Pending>,
+        waiters: Arc<Waiters>,
+        control: Arc<Control>,
+        puller: Arc<Puller>,
+        collateral: Arc<CollateralFolder>,
+        max_wait: Duration,
+    ) -> Self {
+        Self {
+            store,
+            pending,
+            waiters,
+            control,
+            puller,
+            collateral,
+            max_wait,
+        }
+    }
+
+    /// What stands after `/v1/receipts/` in a request that the host answers itself. A preflight is the
+    /// enclave's to answer, as for every other path.
+    pub fn path<'a>(&self, method: &Method, path: &'a str) -> Option<&'a str> {
+        path.strip_prefix(PREFIX)
+            .filter(|_| method != Method::OPTIONS)
+    }
+
+    /// Answers a request for one receipt.
+    ///
+    /// # Errors
+    /// A [`Problem`] for the caller.
+    pub async fn answer(
+        &self,
+        method: &Method,
+        name: &str,
+        query: Option<&str>,
+        headers: &HeaderMap,
+    ) -> Result<Response<Answer>, Problem> {
+        if method != Method::GET && method != Method::HEAD {
+            let problem = Problem::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                format!("found {method}, expected GET or HEAD"),
+            );
+            let mut response = problem.into_response();
+            response
+                .headers_mut()
+                .insert(ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));
+            return Ok(response);
+        }
+        if query.is_some() {
+            return Err(Problem::new(
+                StatusCode::BAD_REQUEST,
+                "a receipt's address has no query",
+            ));
+        }
+        let id: Id = hex_array(name).map_err(|_| {
+            Problem::new(
+                StatusCode::BAD_REQUEST,
+                "a receipt's id is 32 lower-case hex digits",
+            )
+        })?;
+        let state = self
+            .wait(id, self.patience(headers))
+            .await
+            .map_err(|error| {
+                tracing::error!(%error, "a receipt could not be looked up");
+                Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the host's store failed")
+            })?;
+        match state {
+            State::Complete(bundle) => Ok(json(StatusCode::OK, bundle)),
+            State::SoFar(bundle) => Ok(json(StatusCode::ACCEPTED, bundle)),
+            State::Promised => Ok(json(StatusCode::ACCEPTED, promised(id))),
+            State::Never(Fate::Closed) => Err(Problem::new(
+                StatusCode::GONE,
+                "the log of its keyset ended without this receipt",
+            )),
+            State::Never(_) => Err(Problem::new(
+                StatusCode::GONE,
+                "the enclave ended before sealing",
+            )),
+            State::Unknown => Err(Problem::new(
+                StatusCode::NOT_FOUND,
+                "no receipt with this id is known here",
+            )),
+            State::Unclear => Err(Problem::passing(
+                StatusCode::SERVICE_UNAVAILABLE,
+                1,
+                "no receipt with this id is stored, and the enclave cannot be asked for it",
+            )),
+        }
+    }
+
+    fn patience(&self, headers: &HeaderMap) -> Duration {
+        let wait = headers
+            .get_all("prefer")
+            .iter()
+            .filter_map(|field| field.to_str().ok())
+            .find_map(parse_prefer_wait);
+        Duration::from_secs(wait.unwrap_or(0)).min(self.max_wait)
+    }
+
+    /// How the receipt stands, once that is final or patience is at its end.
+    async fn wait(&self, id: Id, patience: Duration) -> Result<State, StoreError> {
+        if patience.is_zero() {
+            return self.look(id, true).await;
+        }
+        let end = Instant::now() + patience;
+        let waiter = self.waiters.wait_for(id);
+        // What was promised to be logged is complete at its seal at the earliest: until then the
+        // enclave need not be asked.
+        let sealed_first = self
+            .pending
+            .get(&id)
+            .is_some_and(|note| note.require.contains(Guarantee::Logged));
+        loop {
+            let change = waiter.change();
+            let state = self.look(id, !sealed_first).await?;
+            if !matches!(state, State::SoFar(_) | State::Promised) {
+                return Ok(state);
+            }
+            if timeout_at(end, change).await.is_err() {
+                return self.look(id, true).await;
+            }
+        }
+    }
+
+    async fn look(&self, id: Id, ask: bool) -> Result<State, StoreError> {
+        // Before the store: a receipt that is stored meanwhile is then found there.
+        let noted = self.pending.get(&id).is_some();
+        let found = self.store.lookup(id).await?;
+        let promised = noted || found.promised;
+        if let Some(state) = self.state(&found) {
+            return Ok(state);
+        }
+        if !ask {
+            return Ok(State::Promised);
+        }
+        match self.control.receipt(id).await {
+            Ok(Some(given)) => match Unsealed::read(id, &given.receipt.0) {
+                Ok(unsealed) => self.unsealed(unsealed, found.quote).await,
+                Err(error) => {
+                    tracing::error!(%error, "the enclave gave a receipt that cannot be served");
+                    Ok(if promised {
+                        State::Promised
+                    } else {
+                        State::Unclear
+                    })
+                }
+            },
+            // It may have been stored, acknowledged and forgotten since the first look.
+            Ok(None) => {
+                let found = self.store.lookup(id).await?;
+                let otherwise = if promised {
+                    State::Promised
+                } else {
+                    State::Unknown
+                };
+                Ok(self.state(&found).unwrap_or(otherwise))
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the enclave could not be asked for a receipt");
+                Ok(if promised {
+                    State::Promised
+                } else {
+                    State::Unclear
+                })
+            }
+        }
+    }
+
+    /// How a receipt stands by what is stored; `None` when the enclave may know more.
+    fn state(&self, found: &Lookup) -> Option<State> {
+        let have = found.receipt.as_ref().zip(found.keyset.as_ref());
+        let complete = have.is_some_and(|(receipt, _)| {
+            is_complete(receipt, found.place.is_some(), found.quote.is_some())
+        });
+        if !complete && found.fate != Fate::Open {
+            return Some(State::Never(found.fate));
+        }
+        let (receipt, keyset) = have?;
+        let bundle = self.bundle(
+            receipt,
+            keyset,
+            found.place.as_ref(),
+            found.quote.as_deref(),
+            found.catalog.as_deref(),
+        );
+        Some(if complete {
+            State::Complete(bundle)
+        } else {
+            State::SoFar(bundle)
+        })
+    }
+
+    /// How a receipt stands that the enclave has not sealed.
+    async fn unsealed(
+        &self,
+        unsealed: Unsealed,
+        quote: Option<String>,
+    ) -> Result<State, StoreError> {
+        let claims = &unsealed.receipt.claims;
+        let context = self
+            .store
+            .context(claims.keyset_digest, claims.catalog.1)
+            .await?;
+        let Some(keyset) = context.keyset else {
+            self.puller.keyset_is_unknown();
+            return Ok(State::Promised);
+        };
+        let catalog = match context.catalog {
+            Some(catalog) => Some(catalog),
+            None => self.fetch_catalog(&unsealed.receipt).await,
+        };
+        let complete = is_complete(&unsealed.receipt, false, quote.is_some());
+        let bundle = self.bundle(
+            &unsealed.receipt,
+            &keyset,
+            None,
+            quote.as_deref(),
+            catalog.as_deref(),
+        );
+        self.store.offer_unsealed(unsealed);
+        Ok(if complete {
+            State::Complete(bundle)
+        } else {
+            State::SoFar(bundle)
+        })
+    }
+
+    /// A catalog that is in no stored batch yet. Bundles do without, if need be.
+    async fn fetch_catalog(&self, receipt: &Receipt) -> Option<Arc<str>> {
+        let digest = receipt.claims.catalog.1;
+        match self.control.catalog(digest).await {
+            Ok(catalog) => {
+                let catalog = catalog?;
+                self.store.offer_catalog(digest, catalog.clone());
+                Some(catalog.into())
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a catalog could not be had");
+                None
+            }
+        }
+    }
+
+    /// A bundle file. What is stored is canonical JSON already, so that it only has to be put
+    /// together; members stand in canonical order.
+    fn bundle(
+        &self,
+        receipt: &Receipt,
+        keyset: &KeysetRow,
+        place: Option<&Place>,
+        quote: Option<&str>,
+        catalog: Option<&str>,
+    ) -> Vec<u8> {
+        let mut out = String::with_capacity(32 << 10);
+        out.push('{');
+        if let Some(catalog) = catalog {
+            out.push_str("\"catalog\":");
+            out.push_str(catalog);
+            out.push(',');
+        }
+        out.push_str("\"evidence\":[");
+        out.push_str(&self.collateral.attach(&keyset.evidence));
+        for evidence in place
+            .map(|place| place.evidence.as_str())
+            .into_iter()
+            .chain(quote)
+        {
+            out.push(',');
+            out.push_str(&self.collateral.attach(evidence));
+        }
+        out.push_str("],\"keyset\":");
+        out.push_str(&keyset.jcs);
+        if let Some(place) = place {
+            out.push_str(",\"proof\":");
+            out.push_str(&quoted(&tlog_proof(place)));
+        }
+        out.push_str(",\"receipt\":\"");
+        out.push_str(&base64_encode(receipt.cose()));
+        out.push_str("\",\"v\":\"touchstone/bundle/1\"}\n");
+        if out.len() > MAX_BUNDLE && catalog.is_some() {
+            return self.bundle(receipt, keyset, place, quote, None);
+        }
+        out.into_bytes()
+    }
+}
+
+/// Whether all that the receipt states holds. Boot evidence is there whenever the keyset is. What else
+/// there is to ask for (`recomputed`) needs a second bundle, and is the caller's to put together.
+fn is_complete(receipt: &Receipt, sealed: bool, quoted: bool) -> bool {
+    let states = receipt.claims.guarantees;
+    (sealed || !states.contains(Guarantee::Logged))
+        && (quoted || !states.contains(Guarantee::Quoted))
+}
+
+/// The C2SP tlog-proof of a place in the log.
+fn tlog_proof(place: &Place) -> String {
+    let mut out = format!("c2sp.org/tlog-proof@v1\nindex {}\n", place.index);
+    for hash in &place.proof {
+        out.push_str(&base64_encode(&hash.0));
+        out.push('\n');
+    }
+    out.push('\n');
+    out.push_str(&place.note);
+    out
+}
+
+/// Canonical JSON of a text.
+fn quoted(text: &str) -> String {
+    jcs::to_vec(text)
+        .ok()
+        .and_then(|json| String::from_utf8(json).ok())
+        .unwrap_or_default()
+}
+
+/// The body of 202 when nothing but the id is known yet.
+fn promised(id: Id) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Promised {
+        v: &'static str,
+        id: String,
+        state: &'static str,
+    }
+    let promised = Promised {
+        v: "touchstone/pending/1",
+        id: hex_encode(&id),
+        state: "pending",
+    };
+    jcs::to_file(&promised).unwrap_or_default()
+}
+
+fn json(status: StatusCode, body: Vec<u8>) -> Response<Answer> {
+    let mut response = Response::new(Answer::full(Bytes::from(body)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert(
+        ACCESS_CONTROL_EXPOSE_HEADERS,
+        HeaderValue::from_static("Retry-After"),
+    );
+    // Collateral changes, and so do states.
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if status == StatusCode::ACCEPTED {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}

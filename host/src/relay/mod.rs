@@ -1,0 +1,218 @@
+//! The relay: callers' connections in, connections to the enclave's public listener out.
+
+pub mod body;
+pub mod forward;
+mod headers;
+pub mod upstream;
+
+use std::{
+    convert::Infallible,
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    task::Poll,
+    time::Duration,
+};
+
+use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
+    task::JoinSet,
+    time::{Instant, Sleep, sleep},
+};
+
+use crate::{
+    config::Limits,
+    limits::{Activity, Watched},
+    receipts::Receipts,
+};
+use body::Answer;
+use forward::Forwarder;
+
+/// Longest sleep of a connection that has no deadline.
+const FAR: Duration = Duration::from_secs(3_600);
+
+/// Everything a connection needs, shared by all of them.
+#[derive(Debug)]
+pub struct Relay {
+    forwarder: Forwarder,
+    receipts: Receipts,
+    limits: Limits,
+    closing: AtomicBool,
+    closed: Notify,
+}
+
+impl Relay {
+    /// A relay that answers for receipts itself and forwards everything else.
+    pub fn new(forwarder: Forwarder, receipts: Receipts, limits: Limits) -> Arc<Self> {
+        Arc::new(Self {
+            forwarder,
+            receipts,
+            limits,
+            closing: AtomicBool::new(false),
+            closed: Notify::new(),
+        })
+    }
+
+    /// Serves until `stop` is true, then finishes what is under way, for the drain time at most.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
+        let slots = Arc::new(Semaphore::new(self.limits.connections));
+        let mut connections = JoinSet::new();
+        let mut sweep = tokio::time::interval(
+            self.forwarder
+                .upstream
+                .idle_timeout()
+                .max(Duration::from_millis(100)),
+        );
+        loop {
+            let accepted = tokio::select! {
+                accepted = accept(&listener, &slots) => accepted,
+                // Ended connections are taken off the list as they end.
+                Some(_) = connections.join_next() => continue,
+                _ = sweep.tick() => {
+                    self.forwarder.upstream.close_unused();
+                    continue;
+                }
+                _ = stop.wait_for(|stop| *stop) => break,
+            };
+            match accepted {
+                Ok((stream, slot)) => {
+                    connections.spawn(self.clone().connection(stream, slot));
+                }
+                Err(error) => {
+                    // Out of descriptors or memory, or the caller is gone again: the rest goes on.
+                    tracing::warn!(%error, "a connection was not accepted");
+                    sleep(Duration::from_millis(20)).await;
+                }
+            }
+        }
+        drop(listener);
+        self.closing.store(true, SeqCst);
+        self.closed.notify_waiters();
+        let all_ended = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(self.limits.drain, all_ended)
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                connections = connections.len(),
+                "connections closed while requests were under way"
+            );
+        }
+    }
+
+    async fn connection(self: Arc<Self>, stream: TcpStream, _slot: OwnedSemaphorePermit) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "a connection was gone before it began");
+            return;
+        }
+        let activity = Activity::new(self.limits.header_timeout, self.limits.idle_timeout);
+        let service = service_fn(|request| self.clone().answer(request, activity.clone()));
+        let stream = TokioIo::new(Watched::new(stream, activity.clone()));
+        let connection = http1::Builder::new()
+            // The connection's own watch below bounds heads and idle time.
+            .header_read_timeout(None)
+            .preserve_header_case(true)
+            .auto_date_header(false)
+            .max_headers(self.limits.headers)
+            .max_header_size(self.limits.header_bytes)
+            .max_buf_size(self.limits.header_bytes.max(64 << 10))
+            .serve_connection(stream, service);
+        let mut connection = pin!(connection);
+        let mut timer = pin!(sleep(FAR));
+        let mut closed = pin!(self.closed.notified());
+        let mut watching = false;
+        let mut closing = false;
+        poll_fn(|cx| {
+            // One poll leaves this task's waker there; after it the flag is enough. (Polling it every
+            // time would take a lock that all connections share.)
+            if !watching {
+                watching = true;
+                let _ = closed.as_mut().poll(cx);
+            }
+            if !closing && self.closing.load(SeqCst) {
+                closing = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            if let Poll::Ready(result) = connection.as_mut().poll(cx) {
+                if let Err(error) = result {
+                    tracing::debug!(%error, "a caller's connection ended");
+                }
+                return Poll::Ready(());
+            }
+            watch(timer.as_mut(), &activity, cx)
+        })
+        .await;
+    }
+
+    async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        activity: Arc<Activity>,
+    ) -> Result<Response<Answer>, Infallible> {
+        activity.requested();
+        let result = match self.receipts.path(request.method(), request.uri().path()) {
+            Some(name) => {
+                self.receipts
+                    .answer(
+                        request.method(),
+                        name,
+                        request.uri().query(),
+                        request.headers(),
+                    )
+                    .await
+            }
+            None => self.forwarder.forward(request, &activity).await,
+        };
+        let response = result.unwrap_or_else(|problem| problem.into_response());
+        if let Answer::Full(_) = response.body() {
+            activity.idle();
+        }
+        Ok(response)
+    }
+}
+
+/// Keeps the connection's timer at its deadline; ready when that has passed. The timer is moved only
+/// when the deadline has come nearer or the timer fires: not for every request.
+fn watch(
+    mut timer: std::pin::Pin<&mut Sleep>,
+    activity: &Activity,
+    cx: &mut std::task::Context<'_>,
+) -> Poll<()> {
+    loop {
+        let deadline = activity.deadline().map(Instant::from_std);
+        if let Some(deadline) = deadline
+            && deadline < timer.deadline()
+        {
+            timer.as_mut().reset(deadline);
+        }
+        if timer.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        match deadline {
+            Some(deadline) if deadline <= Instant::now() => return Poll::Ready(()),
+            Some(deadline) => timer.as_mut().reset(deadline),
+            None => timer.as_mut().reset(Instant::now() + FAR),
+        }
+    }
+}
+
+/// A connection and its slot. Without a free slot nothing is accepted: callers wait in the kernel's
+/// queue.
+async fn accept(
+    listener: &TcpListener,
+    slots: &Arc<Semaphore>,
+) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let slot = slots
+        .clone()
+        .acquire_owned()
+        .await
+        .map_err(std::io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, slot))
+}

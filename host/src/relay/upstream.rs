@@ -1,0 +1,309 @@
+//! Connections to the enclave, kept for the next request.
+//!
+//! A connection is driven by the task that uses it: no task of its own, no channel between threads.
+//! While nobody uses it, nobody reads it; whether the enclave has closed it meanwhile is found out
+//! when it is taken again, before anything is written.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use hyper::{
+    Request, Response,
+    body::{Body, Frame, Incoming},
+    client::conn::http1,
+    http::response::Parts,
+};
+use hyper_util::rt::TokioIo;
+use thiserror::Error;
+
+use super::body::{Outgoing, Pieces};
+use crate::address::{Address, Stream};
+
+/// Why there is no answer.
+#[derive(Debug, Error)]
+pub enum Failure {
+    /// No connection: nothing was sent.
+    #[error("no connection to the enclave at {address}: {error}")]
+    Unreachable {
+        /// Where.
+        address: Address,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The connection ended after something was sent: the request may have been processed.
+    #[error("the connection to the enclave ended before its answer was complete: {0}")]
+    Broken(hyper::Error),
+    /// An answer that is longer than what was asked for can be.
+    #[error("the enclave's answer is longer than {0} bytes")]
+    TooLong(usize),
+}
+
+/// One listener of the enclave.
+#[derive(Debug)]
+pub struct Upstream {
+    address: Address,
+    connect_timeout: Duration,
+    idle_timeout: Duration,
+    keep: usize,
+    idle: Mutex<Vec<(Instant, Connection)>>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    sender: http1::SendRequest<Outgoing>,
+    driver: http1::Connection<TokioIo<Stream>, Outgoing>,
+    /// The driver has ended and must not be polled again.
+    ended: bool,
+}
+
+impl Connection {
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        // What ended it is told to the request that was under way.
+        if !self.ended && Pin::new(&mut self.driver).poll(cx).is_ready() {
+            self.ended = true;
+        }
+    }
+}
+
+impl Upstream {
+    /// A listener to which at most `keep` unused connections are kept, each for `idle_timeout`.
+    pub fn new(
+        address: Address,
+        connect_timeout: Duration,
+        idle_timeout: Duration,
+        keep: usize,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            address,
+            connect_timeout,
+            idle_timeout,
+            keep,
+            idle: Mutex::default(),
+        })
+    }
+
+    /// Sends a request and waits for the head of its answer. The caller bounds the time.
+    ///
+    /// A request is sent again on another connection only when the first had ended before any byte of
+    /// it was written.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn send(
+        self: &Arc<Self>,
+        mut request: Request<Outgoing>,
+    ) -> Result<(Parts, Exchange), Failure> {
+        loop {
+            let kept = self.take();
+            let fresh = kept.is_none();
+            let mut connection = match kept {
+                Some(connection) => connection,
+                None => self.connect().await?,
+            };
+            if !fresh {
+                // Sees whether the enclave has closed it meanwhile.
+                std::future::poll_fn(|cx| {
+                    connection.drive(cx);
+                    Poll::Ready(())
+                })
+                .await;
+                if connection.ended || !connection.sender.is_ready() {
+                    continue;
+                }
+            }
+            let result = {
+                let mut answer = std::pin::pin!(connection.sender.try_send_request(request));
+                let (driver, ended) = (&mut connection.driver, &mut connection.ended);
+                std::future::poll_fn(|cx| {
+                    if !*ended && Pin::new(&mut *driver).poll(cx).is_ready() {
+                        *ended = true;
+                    }
+                    answer.as_mut().poll(cx)
+                })
+                .await
+            };
+            match result {
+                Ok(response) => {
+                    let (head, body) = response.into_parts();
+                    return Ok((
+                        head,
+                        Exchange {
+                            body,
+                            connection: Some(connection),
+                            home: self.clone(),
+                        },
+                    ));
+                }
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) if !fresh => request = unsent,
+                    Some(_) => {
+                        let error = io::Error::other(error.into_error());
+                        return Err(Failure::Unreachable {
+                            address: self.address,
+                            error,
+                        });
+                    }
+                    None => return Err(Failure::Broken(error.into_error())),
+                },
+            }
+        }
+    }
+
+    /// Sends a request and takes the answer whole, at most `limit` bytes of it.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn ask(
+        self: &Arc<Self>,
+        request: Request<Outgoing>,
+        limit: usize,
+    ) -> Result<Response<Bytes>, Failure> {
+        let (head, exchange) = self.send(request).await?;
+        let body = exchange.collect(limit).await?;
+        Ok(Response::from_parts(head, body))
+    }
+
+    async fn connect(&self) -> Result<Connection, Failure> {
+        let unreachable = |error| Failure::Unreachable {
+            address: self.address,
+            error,
+        };
+        let stream = tokio::time::timeout(self.connect_timeout, self.address.connect())
+            .await
+            .map_err(|_| unreachable(io::ErrorKind::TimedOut.into()))?
+            .map_err(unreachable)?;
+        let (sender, driver) = http1::Builder::new()
+            .preserve_header_case(true)
+            .max_headers(256)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| unreachable(io::Error::other(error)))?;
+        Ok(Connection {
+            sender,
+            driver,
+            ended: false,
+        })
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<(Instant, Connection)>> {
+        // A list of connections is whole after every step.
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection used last: the others can grow old and go.
+    fn take(&self) -> Option<Connection> {
+        let (since, connection) = self.idle().pop()?;
+        // Those below it in the list are older still; `close_unused` takes them.
+        (since.elapsed() < self.idle_timeout).then_some(connection)
+    }
+
+    fn give_back(&self, connection: Connection) {
+        let mut idle = self.idle();
+        if idle.len() < self.keep {
+            idle.push((Instant::now(), connection));
+        }
+    }
+
+    /// Closes connections that nobody has used for the idle time-out. To be called now and then.
+    pub fn close_unused(&self) {
+        let old: Vec<_> = {
+            let mut idle = self.idle();
+            let count = idle
+                .iter()
+                .take_while(|(since, _)| since.elapsed() >= self.idle_timeout)
+                .count();
+            idle.drain(..count).collect()
+        };
+        drop(old);
+    }
+
+    /// Time between two calls of [`Self::close_unused`] that keeps the promise of the idle time-out.
+    pub fn idle_timeout(&self) -> Duration {
+        self.idle_timeout
+    }
+}
+
+/// An answer whose body is still coming in. Its connection goes back to be used again after the body's
+/// end, and is closed when this is dropped before.
+#[derive(Debug)]
+pub struct Exchange {
+    body: Incoming,
+    connection: Option<Connection>,
+    home: Arc<Upstream>,
+}
+
+impl Exchange {
+    pub(super) fn body(&self) -> &Incoming {
+        &self.body
+    }
+
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        // Asking for a frame first makes the driver read one.
+        let mut frame = Pin::new(&mut self.body).poll_frame(cx);
+        if frame.is_pending() {
+            if let Some(connection) = &mut self.connection {
+                connection.drive(cx);
+            }
+            frame = Pin::new(&mut self.body).poll_frame(cx);
+        }
+        match &frame {
+            Poll::Ready(None) => self.finish(cx),
+            Poll::Ready(Some(Ok(_))) if self.body.is_end_stream() => self.finish(cx),
+            Poll::Ready(Some(Err(_))) => self.connection = None,
+            _ => {}
+        }
+        frame
+    }
+
+    /// The body has ended: the connection can be used again if it is ready for that.
+    fn finish(&mut self, cx: &mut Context<'_>) {
+        if let Some(mut connection) = self.connection.take() {
+            if !connection.sender.is_ready() {
+                connection.drive(cx);
+            }
+            if !connection.ended && connection.sender.is_ready() {
+                self.home.give_back(connection);
+            }
+        }
+    }
+
+    /// Takes the rest of the body, at most `limit` bytes.
+    pub(crate) async fn collect(mut self, limit: usize) -> Result<Bytes, Failure> {
+        let mut whole = Pieces::default();
+        std::future::poll_fn(move |cx| {
+            loop {
+                if self.body.is_end_stream() {
+                    self.finish(cx);
+                    return Poll::Ready(Ok(std::mem::take(&mut whole).into_bytes()));
+                }
+                match self.poll_frame(cx) {
+                    Poll::Ready(Some(Ok(frame))) => {
+                        if let Ok(data) = frame.into_data() {
+                            if data.len() > limit.saturating_sub(whole.len()) {
+                                return Poll::Ready(Err(Failure::TooLong(limit)));
+                            }
+                            whole.push(data);
+                        }
+                    }
+                    Poll::Ready(Some(Err(error))) => {
+                        return Poll::Ready(Err(Failure::Broken(error)));
+                    }
+                    Poll::Ready(None) => {
+                        return Poll::Ready(Ok(std::mem::take(&mut whole).into_bytes()));
+                    }
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        })
+        .await
+    }
+}

@@ -1,0 +1,699 @@
+//! The one thread that writes.
+//!
+//! The order of writes, on which "acknowledged means kept" rests:
+//!
+//! 1. The puller reads batches from the enclave, which keeps them.
+//! 2. Here, one transaction: the batches' rows, `boots.through`, the notes that are not settled by
+//!    them. `COMMIT` returns after the write-ahead log is on the disk (`synchronous = FULL`).
+//! 3. Memory follows: notes settled, callers woken.
+//! 4. The puller acknowledges, and the enclave forgets.
+//!
+//! A host that is killed before 2 has stored nothing, and the enclave gives the batches again. Killed
+//! between 2 and 4, it finds `through` at the next start and acknowledges then; should it be given the
+//! batches again all the same, storing them again changes nothing. There is no moment at which the
+//! enclave has forgotten what is not on the disk.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, PoisonError,
+        atomic::Ordering::Relaxed,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::Instant,
+};
+
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use tokio::sync::oneshot;
+use touchstone_formats::{Digest, GuaranteeSet, SignedNote, TlogProof, text::hex_encode};
+
+use super::{
+    Shared, StoreError,
+    batch::{ReadBatch, ReadKeyset, ReadReceipt, Seal, Unsealed},
+    digest_column, keyset_row,
+    pack::{self, PACK},
+};
+use crate::pending::{FLUSH, Id, Note};
+
+/// What the writer is asked to do.
+#[derive(Debug)]
+pub(super) enum Command {
+    Boot {
+        id: Id,
+        keysets: Vec<ReadKeyset>,
+        done: oneshot::Sender<Result<u64, StoreError>>,
+    },
+    Batches {
+        boot: Id,
+        batches: Vec<ReadBatch>,
+        done: oneshot::Sender<Result<(), StoreError>>,
+    },
+    Unsealed(Unsealed),
+    Catalog(Digest, String),
+    Stop,
+}
+
+pub(super) struct Writer {
+    db: Connection,
+    shared: Arc<Shared>,
+    /// Row and id of the current boot.
+    current: Option<(i64, Id)>,
+}
+
+impl Writer {
+    pub(super) fn new(db: Connection, shared: Arc<Shared>) -> Result<Self, StoreError> {
+        Ok(Self {
+            db,
+            shared,
+            current: None,
+        })
+    }
+
+    /// Gives memory back what the store holds.
+    pub(super) fn restore(&mut self) -> Result<(), StoreError> {
+        let newest = self
+            .db
+            .query_row(
+                "SELECT boot, id FROM boots ORDER BY turn DESC LIMIT 1",
+                [],
+                |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?)),
+            )
+            .optional()?;
+        if let Some((row, id)) = newest {
+            self.set_current(row, id.try_into().map_err(|_| StoreError::Row("a boot"))?);
+        }
+        let mut statement = self.db.prepare("SELECT digest FROM keysets")?;
+        let mut rows = statement.query([])?;
+        let mut known = self
+            .shared
+            .keysets
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        while let Some(row) = rows.next()? {
+            known.insert(digest_column(
+                row.get_ref(0)?.as_blob().unwrap_or_default(),
+                "a keyset's digest",
+            )?);
+        }
+        drop((rows, known));
+
+        let mut statement = self.db.prepare(
+            "SELECT p.id, p.keyset, p.guarantees FROM pending p LEFT JOIN keysets k ON k.digest = p.keyset
+             WHERE coalesce(k.boot, p.boot, ?1) = ?1 AND coalesce(k.closed, 0) = 0",
+        )?;
+        let mut rows = statement.query([self.shared.boot.load(Relaxed)])?;
+        while let Some(row) = rows.next()? {
+            let id = row.get_ref(0)?.as_blob().unwrap_or_default().try_into();
+            let keyset = digest_column(
+                row.get_ref(1)?.as_blob().unwrap_or_default(),
+                "a pending receipt's keyset",
+            )?;
+            let require = GuaranteeSet::parse_words(row.get_ref(2)?.as_str().unwrap_or_default());
+            match (id, require) {
+                (Ok(id), Ok(require)) => self.shared.pending.restore(id, Note { keyset, require }),
+                _ => return Err(StoreError::Row("a pending receipt")),
+            }
+        }
+        Ok(())
+    }
+
+    fn set_current(&mut self, row: i64, id: Id) {
+        self.current = Some((row, id));
+        self.shared.boot.store(row, Relaxed);
+    }
+
+    /// Works until told to stop.
+    pub(super) fn run(mut self, inbox: &Receiver<Command>) {
+        let mut flushed = Instant::now();
+        let mut failing = false;
+        loop {
+            let wait = FLUSH.saturating_sub(flushed.elapsed());
+            let command = match inbox.recv_timeout(wait) {
+                Ok(command) => command,
+                Err(RecvTimeoutError::Timeout) => {
+                    if self.shared.pending.has_fresh() {
+                        let result = self.flush();
+                        if let Err(error) = &result
+                            && !failing
+                        {
+                            tracing::error!(%error, "promised receipts cannot be noted; trying again");
+                        }
+                        failing = result.is_err();
+                    }
+                    flushed = Instant::now();
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            match command {
+                Command::Boot { id, keysets, done } => {
+                    let _ = done.send(self.boot(id, &keysets));
+                }
+                Command::Batches {
+                    boot,
+                    batches,
+                    done,
+                } => {
+                    let result = self.batches(boot, &batches);
+                    if result.is_ok() {
+                        flushed = Instant::now();
+                    }
+                    let _ = done.send(result);
+                }
+                Command::Unsealed(unsealed) => {
+                    report("a receipt before its seal", self.unsealed(&unsealed))
+                }
+                Command::Catalog(digest, jcs) => {
+                    report("a catalog", insert_catalog(&self.db, &digest, &jcs))
+                }
+                Command::Stop => break,
+            }
+        }
+        report("promised receipts", self.flush());
+    }
+
+    /// Writes fresh notes down.
+    fn flush(&mut self) -> Result<(), StoreError> {
+        if !self.shared.pending.has_fresh() {
+            return Ok(());
+        }
+        let transaction = self
+            .db
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let notes = write_notes(&transaction, &self.shared, self.current, &|_| false)?;
+        transaction.commit()?;
+        notes.follow(&self.shared);
+        Ok(())
+    }
+
+    fn boot(&mut self, id: Id, keysets: &[ReadKeyset]) -> Result<u64, StoreError> {
+        let transaction = self
+            .db
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        // What was noted until now was noted under the boot before.
+        let notes = write_notes(&transaction, &self.shared, self.current, &|_| false)?;
+        let known = transaction
+            .query_row(
+                "SELECT boot, through FROM boots WHERE id = ?1",
+                [&id[..]],
+                |row| Ok((row.get::<_, i64>(0)?, row.get::<_, u64>(1)?)),
+            )
+            .optional()?;
+        let is_new = self.current.is_none_or(|(_, current)| current != id);
+        let (row, through) = match known {
+            Some((row, through)) => {
+                if is_new {
+                    transaction.execute(
+                        "UPDATE boots SET turn = (SELECT max(turn) + 1 FROM boots) WHERE boot = ?1",
+                        [row],
+                    )?;
+                }
+                (row, through)
+            }
+            None => {
+                transaction.execute(
+                    "INSERT INTO boots (id, turn, through)
+                     VALUES (?1, (SELECT coalesce(max(turn), 0) + 1 FROM boots), 0)",
+                    [&id[..]],
+                )?;
+                (transaction.last_insert_rowid(), 0)
+            }
+        };
+        if is_new {
+            // Noted before any boot was seen: under this one at the earliest.
+            transaction.execute("UPDATE pending SET boot = ?1 WHERE boot IS NULL", [row])?;
+        }
+        for keyset in keysets {
+            transaction.execute(
+                "INSERT INTO keysets (digest, boot, jcs, evidence) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT (digest) DO NOTHING",
+                params![&keyset.digest.0[..], row, keyset.jcs, keyset.evidence],
+            )?;
+        }
+        let lost = match is_new {
+            true => lost(&transaction, row)?,
+            false => Vec::new(),
+        };
+        transaction.commit()?;
+
+        notes.follow(&self.shared);
+        self.shared
+            .keysets
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(keysets.iter().map(|keyset| keyset.digest));
+        if is_new {
+            let before = self.shared.pending.len();
+            self.set_current(row, id);
+            self.shared.pending.settle(lost.into_iter());
+            let lost = before - self.shared.pending.len();
+            tracing::info!(boot = %hex_encode(&id), through, lost, "the enclave of this boot is the current one");
+            if lost > 0 {
+                tracing::error!(
+                    lost,
+                    "receipts were promised by an enclave that ended before sealing them"
+                );
+            }
+            self.shared.waiters.wake_all();
+        }
+        Ok(through)
+    }
+
+    fn batches(&mut self, boot: Id, batches: &[ReadBatch]) -> Result<(), StoreError> {
+        let transaction = self
+            .db
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let (row, through): (i64, u64) = transaction
+            .prepare_cached("SELECT boot, through FROM boots WHERE id = ?1")?
+            .query_row([&boot[..]], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let mut stored = through;
+        for batch in batches {
+            if batch.number > stored + 1 {
+                tracing::error!(
+                    expected = stored + 1,
+                    found = batch.number,
+                    "batches are missing: the enclave was told that they are stored, and this store does not hold them"
+                );
+            }
+            store_batch(&transaction, row, batch)?;
+            stored = stored.max(batch.number);
+        }
+        transaction
+            .prepare_cached("UPDATE boots SET through = ?2 WHERE boot = ?1")?
+            .execute(params![row, stored])?;
+
+        let sealed = || {
+            batches
+                .iter()
+                .flat_map(|batch| &batch.receipts)
+                .map(|receipt| receipt.id)
+        };
+        let mut delete = transaction.prepare_cached("DELETE FROM pending WHERE id = ?1")?;
+        for id in self.shared.pending.which_are_written(sealed()) {
+            delete.execute([&id[..]])?;
+        }
+        drop(delete);
+        for unsealed in batches.iter().flat_map(|batch| &batch.unsealed) {
+            write_unsealed(&transaction, self.current, unsealed)?;
+        }
+        let here: std::collections::HashSet<Id> = sealed().collect();
+        let notes = write_notes(&transaction, &self.shared, self.current, &|id| {
+            here.contains(id)
+        })?;
+        let lost = match batches.iter().any(|batch| batch.closed) {
+            true => lost(&transaction, row)?,
+            false => Vec::new(),
+        };
+        transaction.commit()?;
+
+        notes.follow(&self.shared);
+        self.shared
+            .pending
+            .settle(sealed().chain(lost.iter().copied()));
+        let quoted = batches
+            .iter()
+            .flat_map(|batch| &batch.quotes)
+            .map(|(id, _)| *id);
+        self.shared.waiters.wake(sealed().chain(quoted).chain(lost));
+        Ok(())
+    }
+
+    fn unsealed(&mut self, unsealed: &Unsealed) -> Result<(), StoreError> {
+        let transaction = self
+            .db
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        if !is_stored(&transaction, &unsealed.id)? {
+            write_unsealed(&transaction, self.current, unsealed)?;
+        }
+        transaction.commit()?;
+        // The row has to go when the receipt is sealed, as if it had been noted.
+        let claims = &unsealed.receipt.claims;
+        let note = Note {
+            keyset: claims.keyset_digest,
+            require: claims.guarantees,
+        };
+        self.shared.pending.restore(unsealed.id, note);
+        Ok(())
+    }
+}
+
+fn report(what: &str, result: Result<(), StoreError>) {
+    if let Err(error) = result {
+        tracing::error!(%error, "not stored: {what}");
+    }
+}
+
+/// Receipts that will never be stored: promised by a boot that is not the current one, or under a
+/// keyset whose log has ended.
+fn lost(db: &Connection, current: i64) -> Result<Vec<Id>, StoreError> {
+    let mut statement = db.prepare_cached(
+        "SELECT p.id FROM pending p LEFT JOIN keysets k ON k.digest = p.keyset
+         WHERE coalesce(k.boot, p.boot, ?1) <> ?1 OR k.closed = 1",
+    )?;
+    let mut rows = statement.query([current])?;
+    let mut ids = Vec::new();
+    while let Some(row) = rows.next()? {
+        ids.push(
+            row.get_ref(0)?
+                .as_blob()
+                .unwrap_or_default()
+                .try_into()
+                .map_err(|_| StoreError::Row("a pending id"))?,
+        );
+    }
+    Ok(ids)
+}
+
+/// What memory has to follow after a commit.
+struct WrittenNotes {
+    written: Vec<Id>,
+    already_stored: Vec<Id>,
+}
+
+impl WrittenNotes {
+    fn follow(self, shared: &Shared) {
+        shared.pending.written(&self.written);
+        shared.pending.settle(self.already_stored.into_iter());
+    }
+}
+
+/// Writes fresh notes, except of receipts that are stored or, by `arriving`, about to be.
+fn write_notes(
+    transaction: &Transaction<'_>,
+    shared: &Shared,
+    current: Option<(i64, Id)>,
+    arriving: &dyn Fn(&Id) -> bool,
+) -> Result<WrittenNotes, StoreError> {
+    let mut notes = WrittenNotes {
+        written: Vec::new(),
+        already_stored: Vec::new(),
+    };
+    let mut insert = transaction.prepare_cached(
+        "INSERT INTO pending (id, keyset, guarantees, boot) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (id) DO NOTHING",
+    )?;
+    for (id, note) in shared.pending.fresh() {
+        if arriving(&id) {
+            continue;
+        }
+        if is_stored(transaction, &id)? {
+            notes.already_stored.push(id);
+            continue;
+        }
+        insert.execute(params![
+            &id[..],
+            &note.keyset.0[..],
+            note.require.to_string(),
+            current.map(|(row, _)| row)
+        ])?;
+        notes.written.push(id);
+    }
+    Ok(notes)
+}
+
+fn is_stored(db: &Connection, id: &Id) -> Result<bool, StoreError> {
+    Ok(db
+        .prepare_cached("SELECT 1 FROM receipts WHERE id = ?1")?
+        .exists([&id[..]])?)
+}
+
+fn write_unsealed(
+    transaction: &Transaction<'_>,
+    current: Option<(i64, Id)>,
+    unsealed: &Unsealed,
+) -> Result<(), StoreError> {
+    let claims = &unsealed.receipt.claims;
+    transaction
+        .prepare_cached(
+            "INSERT INTO pending (id, keyset, guarantees, boot, receipt) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT (id) DO UPDATE SET receipt = excluded.receipt",
+        )?
+        .execute(params![
+            &unsealed.id[..],
+            &claims.keyset_digest.0[..],
+            claims.guarantees.to_string(),
+            current.map(|(row, _)| row),
+            unsealed.receipt.cose(),
+        ])?;
+    Ok(())
+}
+
+fn insert_catalog(db: &Connection, digest: &Digest, jcs: &str) -> Result<(), StoreError> {
+    db.prepare_cached(
+        "INSERT INTO catalogs (digest, jcs) VALUES (?1, ?2) ON CONFLICT (digest) DO NOTHING",
+    )?
+    .execute(params![&digest.0[..], jcs])?;
+    Ok(())
+}
+
+fn store_batch(
+    transaction: &Transaction<'_>,
+    boot: i64,
+    batch: &ReadBatch,
+) -> Result<(), StoreError> {
+    let keyset =
+        keyset_row(transaction, &batch.keyset)?.ok_or(StoreError::UnknownKeyset(batch.keyset))?;
+    for (digest, jcs) in &batch.catalogs {
+        insert_catalog(transaction, digest, jcs)?;
+    }
+    if let Some(seal) = &batch.seal {
+        let receipts = new_receipts(transaction, keyset, batch, seal)?;
+        let row = batch_row(transaction, boot, keyset, batch.number, seal)?;
+        for run in runs(&receipts) {
+            store_run(transaction, keyset, row, run, seal)?;
+        }
+    }
+    let mut insert = transaction.prepare_cached(
+        "INSERT INTO quotes (id, evidence) VALUES (?1, ?2) ON CONFLICT (id) DO NOTHING",
+    )?;
+    for (id, evidence) in &batch.quotes {
+        insert.execute(params![&id[..], evidence])?;
+    }
+    if batch.closed {
+        transaction
+            .prepare_cached("UPDATE keysets SET closed = 1 WHERE keyset = ?1")?
+            .execute([keyset])?;
+    }
+    Ok(())
+}
+
+/// The row of a seal: the one there is, when the batch was stored before.
+fn batch_row(
+    transaction: &Transaction<'_>,
+    boot: i64,
+    keyset: i64,
+    number: u64,
+    seal: &Seal,
+) -> Result<i64, StoreError> {
+    let known = transaction
+        .prepare_cached("SELECT batch FROM batches WHERE boot = ?1 AND number = ?2 AND note = ?3")?
+        .query_row(params![boot, number, seal.note], |row| row.get(0))
+        .optional()?;
+    if let Some(row) = known {
+        return Ok(row);
+    }
+    let other: Option<String> = transaction
+        .prepare_cached(
+            "SELECT note FROM batches WHERE keyset = ?1 AND size = ?2 AND root <> ?3 LIMIT 1",
+        )?
+        .query_row(params![keyset, seal.size, &seal.root.0[..]], |row| {
+            row.get(0)
+        })
+        .optional()?;
+    if let Some(other) = other {
+        misbehaviour(
+            transaction,
+            "checkpoint",
+            keyset,
+            other.as_bytes(),
+            seal.note.as_bytes(),
+            None,
+        )?;
+    }
+    transaction
+        .prepare_cached(
+            "INSERT INTO batches (boot, number, keyset, size, root, note, evidence)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .execute(params![
+            boot,
+            number,
+            keyset,
+            seal.size,
+            &seal.root.0[..],
+            seal.note,
+            seal.evidence
+        ])?;
+    Ok(transaction.last_insert_rowid())
+}
+
+/// The receipts of a batch that are not stored yet. Sequence numbers that are taken are looked at one
+/// by one: the same bytes are the same receipt, delivered again; others are proof of misbehaviour.
+fn new_receipts<'a>(
+    transaction: &Transaction<'_>,
+    keyset: i64,
+    batch: &'a ReadBatch,
+    seal: &Seal,
+) -> Result<Vec<&'a ReadReceipt>, StoreError> {
+    let mut receipts: Vec<&ReadReceipt> = Vec::with_capacity(batch.receipts.len());
+    let mut here: HashMap<u64, &ReadReceipt> = HashMap::with_capacity(batch.receipts.len());
+    let stored = match batch
+        .receipts
+        .iter()
+        .map(|receipt| receipt.sequence)
+        .fold(None, span)
+    {
+        Some((first, last)) => stored_between(transaction, keyset, first, last)?,
+        None => HashMap::new(),
+    };
+    for receipt in &batch.receipts {
+        let cose = &receipt.sealed.cose;
+        let others = stored.get(&receipt.sequence).map_or(&[][..], Vec::as_slice);
+        let twin = here.get(&receipt.sequence).map(|twin| &twin.sealed.cose);
+        if others.iter().chain(twin).any(|other| other == cose) {
+            continue;
+        }
+        if let Some(other) = others.iter().chain(twin).next() {
+            misbehaviour(
+                transaction,
+                "sequence",
+                keyset,
+                other,
+                cose,
+                proof(receipt, seal).as_deref(),
+            )?;
+        }
+        here.insert(receipt.sequence, receipt);
+        receipts.push(receipt);
+    }
+    Ok(receipts)
+}
+
+fn span(range: Option<(u64, u64)>, sequence: u64) -> Option<(u64, u64)> {
+    Some(range.map_or((sequence, sequence), |(first, last)| {
+        (first.min(sequence), last.max(sequence))
+    }))
+}
+
+/// COSE bytes of the stored receipts with these sequence numbers.
+fn stored_between(
+    transaction: &Transaction<'_>,
+    keyset: i64,
+    first: u64,
+    last: u64,
+) -> Result<HashMap<u64, Vec<Vec<u8>>>, StoreError> {
+    let mut stored: HashMap<u64, Vec<Vec<u8>>> = HashMap::new();
+    let mut statement = transaction.prepare_cached(
+        "SELECT first, records FROM packs WHERE keyset = ?1 AND first BETWEEN ?2 AND ?3",
+    )?;
+    // A pack begins at most one pack's length before the first number that it holds.
+    let mut rows = statement.query(params![keyset, first.saturating_sub(PACK as u64 - 1), last])?;
+    while let Some(row) = rows.next()? {
+        let start: u64 = row.get(0)?;
+        let records = row.get_ref(1)?.as_blob().unwrap_or_default();
+        let count = pack::count(records).ok_or(StoreError::Row("a pack"))?;
+        for slot in 0..count {
+            let sequence = start.saturating_add(slot as u64);
+            if (first..=last).contains(&sequence) {
+                let sealed = pack::unpack(records, slot).ok_or(StoreError::Row("a pack"))?;
+                stored.entry(sequence).or_default().push(sealed.cose);
+            }
+        }
+    }
+    Ok(stored)
+}
+
+/// Cuts receipts into runs of consecutive sequence numbers that fit a pack.
+fn runs<'a, 'b>(receipts: &'b [&'a ReadReceipt]) -> impl Iterator<Item = &'b [&'a ReadReceipt]> {
+    receipts
+        .chunk_by(|left, right| left.sequence.checked_add(1) == Some(right.sequence))
+        .flat_map(|run| run.chunks(PACK))
+}
+
+fn store_run(
+    transaction: &Transaction<'_>,
+    keyset: i64,
+    batch: i64,
+    run: &[&ReadReceipt],
+    seal: &Seal,
+) -> Result<(), StoreError> {
+    let Some(first) = run.first() else {
+        return Ok(());
+    };
+    let records =
+        pack::pack(run.iter().map(|receipt| &receipt.sealed)).ok_or(StoreError::TooLarge)?;
+    transaction
+        .prepare_cached(
+            "INSERT INTO packs (batch, keyset, first, records) VALUES (?1, ?2, ?3, ?4)",
+        )?
+        .execute(params![batch, keyset, first.sequence, records])?;
+    let row = transaction.last_insert_rowid();
+    let mut insert = transaction.prepare_cached(
+        "INSERT INTO receipts (id, pack, slot) VALUES (?1, ?2, ?3) ON CONFLICT (id) DO NOTHING",
+    )?;
+    for (slot, receipt) in run.iter().enumerate() {
+        if insert.execute(params![&receipt.id[..], row, slot])? == 0 {
+            // Same bytes have the same sequence number, and those were sorted out before: another
+            // receipt has this id.
+            let other = stored_cose(transaction, &receipt.id)?;
+            let proof = proof(receipt, seal);
+            misbehaviour(
+                transaction,
+                "id",
+                keyset,
+                &other,
+                &receipt.sealed.cose,
+                proof.as_deref(),
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn stored_cose(transaction: &Transaction<'_>, id: &Id) -> Result<Vec<u8>, StoreError> {
+    let (records, slot): (Vec<u8>, usize) = transaction
+        .prepare_cached("SELECT records, slot FROM receipts JOIN packs USING (pack) WHERE id = ?1")?
+        .query_row([&id[..]], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    pack::unpack(&records, slot)
+        .map(|sealed| sealed.cose)
+        .ok_or(StoreError::Row("a pack"))
+}
+
+/// The tlog-proof of a receipt.
+pub(super) fn proof(receipt: &ReadReceipt, seal: &Seal) -> Option<String> {
+    let note = SignedNote::parse(&seal.note).ok()?;
+    let proof = TlogProof {
+        index: receipt.sealed.index,
+        hashes: receipt.sealed.proof.clone(),
+        note,
+    };
+    Some(proof.to_string())
+}
+
+/// Keeps and cries out loud. Delivered again, it is neither kept nor cried out again.
+fn misbehaviour(
+    transaction: &Transaction<'_>,
+    kind: &str,
+    keyset: i64,
+    first: &[u8],
+    second: &[u8],
+    proof: Option<&str>,
+) -> Result<(), StoreError> {
+    let known = transaction
+        .prepare_cached(
+            "SELECT 1 FROM misbehaviour WHERE kind = ?1 AND keyset = ?2 AND second = ?3",
+        )?
+        .exists(params![kind, keyset, second])?;
+    if known {
+        return Ok(());
+    }
+    transaction
+        .prepare_cached("INSERT INTO misbehaviour (kind, keyset, first, second, proof) VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![kind, keyset, first, second, proof])?;
+    tracing::error!(
+        kind,
+        keyset,
+        row = transaction.last_insert_rowid(),
+        "PROOF OF MISBEHAVIOUR: the enclave made two that contradict each other; both are kept in table misbehaviour"
+    );
+    Ok(())
+}
