@@ -10,7 +10,7 @@ use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 /// The y coordinates of the eight points of small order, and the two non-canonical ways to write
 /// two of them, little-endian, sign bit clear. The list is libsodium's
 /// (`ge25519_has_small_order` in `ed25519_ref10.c`); a test shows that ring accepts a forged
-/// signature under every one that decodes.
+/// signature under every one, whatever its sign bit.
 const SMALL_ORDER_Y: [[u8; 32]; 7] = [
     // 0: order 4
     y(0x00, [0x00; 30], 0x00),
@@ -87,4 +87,78 @@ pub(crate) fn key_pair(seed: &[u8; 32]) -> Result<(Ed25519KeyPair, [u8; 32])> {
         .try_into()
         .map_err(|_| refused())?;
     Ok((key, public))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The identity, as R, and s = 0: under a key of small order, a signature of every message
+    /// whose hash is a multiple of the key's order.
+    fn forged() -> [u8; 64] {
+        let mut signature = [0; 64];
+        signature[0] = 1;
+        signature
+    }
+
+    #[test]
+    fn small_order_keys_are_refused_and_ring_would_take_them() {
+        for y in SMALL_ORDER_Y {
+            for sign in [0, 0x80] {
+                let mut key = y;
+                key[31] |= sign;
+                let error = check_public_key("key", &key).unwrap_err().to_string();
+                assert!(error.contains("small order"), "{error}");
+                // That ring finds a forged signature true is what shows the table right: the
+                // point decodes, and a small multiple of it is the identity.
+                let ring = UnparsedPublicKey::new(&ED25519, key);
+                let accepted = (0..=255_u8).any(|m| ring.verify(&[m], &forged()).is_ok());
+                assert!(accepted, "{key:02x?}");
+                assert!(!(0..=255_u8).any(|m| verify(&key, &[m], &forged())));
+            }
+        }
+    }
+
+    #[test]
+    fn keys_that_are_not_canonical_are_refused() {
+        for low in 0xed..=0xff {
+            let mut key = [0xff; 32];
+            key[0] = low;
+            for last in [0x7f, 0xff] {
+                key[31] = last;
+                assert!(check_public_key("key", &key).is_err());
+            }
+        }
+        let mut largest = [0xff; 32];
+        largest[0] = 0xeb; // p − 2
+        largest[31] = 0x7f;
+        assert!(check_public_key("key", &largest).is_ok());
+    }
+
+    #[test]
+    fn signatures_hold_for_their_message_and_key_alone() {
+        let (pair, key) = key_pair(&[3; 32]).unwrap();
+        let signature = pair.sign(b"message");
+        assert!(verify(&key, b"message", signature.as_ref()));
+        assert!(!verify(&key, b"messages", signature.as_ref()));
+        assert!(!verify(
+            &key_pair(&[4; 32]).unwrap().1,
+            b"message",
+            signature.as_ref()
+        ));
+        assert!(!verify(&key, b"message", &signature.as_ref()[..63]));
+        // s + L is the same number to the curve, and another signature to strict verifiers.
+        let order: [u8; 32] = [
+            0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9,
+            0xde, 0x14, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+        ];
+        let mut malleable: [u8; 64] = signature.as_ref().try_into().unwrap();
+        let mut carry = 0;
+        for (byte, add) in malleable[32..].iter_mut().zip(order) {
+            let sum = u16::from(*byte) + u16::from(add) + carry;
+            *byte = sum as u8;
+            carry = sum >> 8;
+        }
+        assert!(!verify(&key, b"message", &malleable));
+    }
 }
