@@ -24,7 +24,7 @@ pub struct Bundle {
     pub openings: Openings,
     /// Room for what version 1 does not know.
     pub attachments: Vec<Attachment>,
-    /// For people; canonical JSON that verifiers ignore.
+    /// For people; canonical JSON that verifiers ignore. May hold booleans.
     pub view: Option<String>,
 }
 
@@ -114,7 +114,7 @@ impl Attachment {
     pub fn parse(json: &str) -> Result<Self> {
         // One level down, so that the depth counts as it will in the bundle.
         let list = format!("{{\"attachments\":[{json}]}}");
-        let checked = jcs::check_with_free_members(list.as_bytes(), FREE)?;
+        let checked = jcs::check_with_view(list.as_bytes(), None)?;
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Wire<'a> {
@@ -151,8 +151,8 @@ impl Attachment {
     }
 }
 
-/// Members that are not hashed, and may hold any JSON that RFC 8785 can write.
-const FREE: &[&str] = &["attachments", "view"];
+/// For people, and ignored: may hold booleans, which no other JSON of ours does.
+const VIEW: Option<&str> = Some("view");
 
 strict::version!(V = "touchstone/bundle/1");
 
@@ -184,7 +184,7 @@ impl Bundle {
     /// Not canonical, members missing or unknown, something out of its bounds, evidence without a
     /// purpose, of purpose `session`, or two of one purpose.
     pub fn parse(file: &[u8]) -> Result<Self> {
-        let json = jcs::check_with_free_members(jcs::file_content(file)?, FREE)?;
+        let json = jcs::check_with_view(jcs::file_content(file)?, VIEW)?;
         let wire: Wire<'_> = jcs::from_checked(json)?;
         check_purposes(&wire.evidence)?;
         Ok(Self {

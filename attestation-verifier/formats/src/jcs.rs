@@ -1,12 +1,11 @@
 //! Canonical JSON: JCS (RFC 8785), narrowed as "Conventions" says.
 //!
-//! Hashed JSON holds strings, integers within ±(2^53−1), arrays, objects and null, nothing else, so
-//! that no reader has to agree with another about floating point. The free parts of a bundle
-//! (`view`, attachments) are not hashed and may hold whatever RFC 8785 can write.
+//! It holds strings, integers within ±(2^53−1), arrays, objects and null, nothing else, so that no
+//! reader has to agree with another about floating point. The `view` of a bundle, which is for people
+//! and ignored, may hold booleans too.
 
 mod check;
 mod de;
-mod number;
 mod ser;
 
 use crate::error::bounded;
@@ -15,7 +14,7 @@ use crate::{FormatError, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub(crate) use check::check_with_free_members;
+pub(crate) use check::check_with_view;
 pub(crate) use de::{Raw, from_checked};
 
 /// Whether `bytes` are canonical JSON: no white space, members sorted by UTF-16 code units and
@@ -25,7 +24,7 @@ pub(crate) use de::{Raw, from_checked};
 /// # Errors
 /// [`FormatError::Syntax`] with the offset of the first byte that is not canonical.
 pub fn check(bytes: &[u8]) -> Result<()> {
-    check_with_free_members(bytes, &[]).map(|_| ())
+    check_with_view(bytes, None).map(|_| ())
 }
 
 /// Splits one of our JSON files: canonical JSON and exactly one newline. Gives the JSON.
@@ -58,7 +57,7 @@ pub(crate) fn file_content(bytes: &[u8]) -> Result<&[u8]> {
 /// Writes canonical JSON.
 ///
 /// # Errors
-/// What hashed JSON cannot hold: booleans, floating point, integers beyond ±(2^53−1), more than
+/// What our JSON cannot hold: booleans, floating point, integers beyond ±(2^53−1), more than
 /// 16 levels.
 pub fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>> {
     ser::write(value)
@@ -87,6 +86,6 @@ pub(crate) fn must_write(written: Result<Vec<u8>>) -> Vec<u8> {
 /// # Errors
 /// As [`check`], then what the type refuses, with its offset.
 pub fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
-    let json = check_with_free_members(bytes, &[])?;
+    let json = check_with_view(bytes, None)?;
     from_checked(json)
 }

@@ -54,7 +54,7 @@ fn read_all(bytes: &[u8]) {
 fn seeds() -> Vec<Vec<u8>> {
     let v = common::vectors();
     let mut full = common::bundle();
-    full.view = Some(r#"{"a":[true,1e-7,"\u0001é"]}"#.into());
+    full.view = Some(r#"{"a":[true,-7,"\u0001é"]}"#.into());
     full.attachments = vec![Attachment::parse(r#"{"type":"x"}"#).unwrap()];
     vec![
         full.to_file(),

@@ -1,6 +1,5 @@
 //! The validator: one pass, no recursion, no allocation unless it finds something wrong.
 
-use super::number::ecmascript;
 use crate::error::shown;
 use crate::limits::{MAX_DEPTH, MAX_INTEGER};
 use crate::{FormatError, Result};
@@ -14,12 +13,9 @@ enum Open<'a> {
     Object(Option<&'a str>),
 }
 
-/// As [`super::check`]; the values of the named members of the outermost object are free: they may
-/// hold booleans and any number that RFC 8785 can write. Gives the bytes back as text.
-pub(crate) fn check_with_free_members<'a>(
-    bytes: &'a [u8],
-    free_members: &[&str],
-) -> Result<&'a str> {
+/// As [`super::check`]; the value of the outermost object's member `view`, where one is named, may hold
+/// booleans. Gives the bytes back as text.
+pub(crate) fn check_with_view<'a>(bytes: &'a [u8], view: Option<&str>) -> Result<&'a str> {
     let text = std::str::from_utf8(bytes).map_err(|error| FormatError::Syntax {
         field: "json",
         offset: error.valid_up_to(),
@@ -29,7 +25,7 @@ pub(crate) fn check_with_free_members<'a>(
     let mut scanner = Scanner { text, at: 0 };
     let mut stack = [Open::Array; MAX_DEPTH];
     let mut depth = 0;
-    let mut free = false;
+    let mut in_view = false;
 
     // Each turn reads one value, or opens one; then closes all that end here.
     'value: loop {
@@ -49,7 +45,12 @@ pub(crate) fn check_with_free_members<'a>(
                 };
                 if scanner.peek() != Some(end) {
                     if object {
-                        free = next_key(&mut scanner, slot, depth, free, free_members)?;
+                        let key = next_key(&mut scanner, slot)?;
+                        in_view = if depth == 1 {
+                            view == Some(key)
+                        } else {
+                            in_view
+                        };
                     }
                     continue 'value;
                 }
@@ -58,10 +59,10 @@ pub(crate) fn check_with_free_members<'a>(
             Some(b'"') => {
                 scanner.string()?;
             }
-            Some(b'-' | b'0'..=b'9') => scanner.number(free)?,
+            Some(b'-' | b'0'..=b'9') => scanner.number()?,
             Some(b'n') => scanner.literal("null")?,
-            Some(b't') if free => scanner.literal("true")?,
-            Some(b'f') if free => scanner.literal("false")?,
+            Some(b't') if in_view => scanner.literal("true")?,
+            Some(b'f') if in_view => scanner.literal("false")?,
             _ => {
                 return Err(scanner.unexpected(
                     "a string, an integer, an array, an object or null, without white space",
@@ -83,7 +84,12 @@ pub(crate) fn check_with_free_members<'a>(
                 Some(b',') => {
                     scanner.at += 1;
                     if matches!(slot, Open::Object(_)) {
-                        free = next_key(&mut scanner, slot, depth, free, free_members)?;
+                        let key = next_key(&mut scanner, slot)?;
+                        in_view = if depth == 1 {
+                            view == Some(key)
+                        } else {
+                            in_view
+                        };
                     }
                     continue 'value;
                 }
@@ -97,14 +103,8 @@ pub(crate) fn check_with_free_members<'a>(
     }
 }
 
-/// Reads a key and its colon; gives whether the value that follows is free.
-fn next_key<'a>(
-    scanner: &mut Scanner<'a>,
-    slot: &mut Open<'a>,
-    depth: usize,
-    free: bool,
-    free_members: &[&str],
-) -> Result<bool> {
+/// Reads a key and its colon; gives the key as written.
+fn next_key<'a>(scanner: &mut Scanner<'a>, slot: &mut Open<'a>) -> Result<&'a str> {
     let start = scanner.at;
     if scanner.peek() != Some(b'"') {
         return Err(scanner.unexpected("a member name"));
@@ -128,11 +128,7 @@ fn next_key<'a>(
         return Err(scanner.unexpected("':'"));
     }
     scanner.at += 1;
-    Ok(if depth == 1 {
-        free_members.contains(&key)
-    } else {
-        free
-    })
+    Ok(key)
 }
 
 struct Scanner<'a> {
@@ -217,20 +213,18 @@ impl<'a> Scanner<'a> {
         shown(&self.rest().chars().take(6).collect::<String>())
     }
 
-    fn number(&mut self, free: bool) -> Result<()> {
+    fn number(&mut self) -> Result<()> {
         let rest = self.rest();
         let length = rest
             .bytes()
             .take_while(|byte| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E'))
             .count();
         let number = rest.get(..length).unwrap_or("");
-        if !(is_integer(number) || free && is_canonical(number)) {
-            let expected = if free {
-                "a number as RFC 8785 writes it"
-            } else {
-                "an integer within ±(2^53−1), without leading zero, fraction or exponent"
-            };
-            return Err(self.error(&shown(number), expected));
+        if !is_integer(number) {
+            return Err(self.error(
+                &shown(number),
+                "an integer within ±(2^53−1), without leading zero, fraction or exponent",
+            ));
         }
         self.at += length;
         Ok(())
@@ -245,14 +239,6 @@ fn is_integer(number: &str) -> bool {
     !digits.starts_with('0')
         && digits.bytes().all(|byte| byte.is_ascii_digit())
         && digits.parse::<u64>().is_ok_and(|n| n <= MAX_INTEGER)
-}
-
-fn is_canonical(number: &str) -> bool {
-    // No double needs more; and what is longer is not worth the work of reading it.
-    number.len() <= 32
-        && number
-            .parse::<f64>()
-            .is_ok_and(|value| value.is_finite() && ecmascript(value) == number)
 }
 
 /// The characters of a string that was checked, its escapes undone.

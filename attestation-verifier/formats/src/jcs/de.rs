@@ -39,7 +39,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Raw<'a> {
     }
 }
 
-/// Reads a value from JSON that [`super::check_with_free_members`] accepted.
+/// Reads a value from JSON that [`super::check_with_view`] accepted.
 pub(crate) fn from_checked<'de, T: Deserialize<'de>>(json: &'de str) -> Result<T> {
     let mut reader = Reader { json, at: 0 };
     T::deserialize(&mut reader).map_err(|error| FormatError::Json {
@@ -183,10 +183,8 @@ impl<'de> Reader<'de> {
             visitor.visit_u64(number)
         } else if let Ok(number) = text.parse::<i64>() {
             visitor.visit_i64(number)
-        } else if let Ok(number) = text.parse::<f64>() {
-            visitor.visit_f64(number)
         } else {
-            self.refuse("expected a number")
+            self.refuse("expected an integer")
         }
     }
 

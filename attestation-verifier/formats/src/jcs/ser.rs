@@ -19,11 +19,7 @@ fn write_value(out: &mut Vec<u8>, value: &Value, levels: usize) -> Result<()> {
     match value {
         Value::Null => out.extend_from_slice(b"null"),
         Value::Bool(_) => {
-            return Err(FormatError::value(
-                "json",
-                value,
-                "no boolean in hashed JSON",
-            ));
+            return Err(FormatError::value("json", value, "no boolean"));
         }
         Value::Number(number) => write_integer(out, number)?,
         Value::String(text) => write_string(out, text),
