@@ -113,15 +113,26 @@ pub fn arguments(error: &clap::Error, json: bool) -> u8 {
     }
     if json {
         let text = error.render().to_string();
-        let message = text
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .trim_start_matches("error: ");
-        print(&(usage("usage", message).to_json() + "\n"));
+        print(&(usage("usage", summary(&text)).to_json() + "\n"));
     }
     let _ = error.print();
     1
+}
+
+/// What is wrong with the arguments, on one line: everything before clap's usage and hints.
+fn summary(text: &str) -> String {
+    let lines = text
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.starts_with("Usage:"));
+    let lines: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
+    let joined = lines.join(" ");
+    let message = joined.strip_prefix("error: ").unwrap_or(&joined);
+    if message.is_empty() {
+        "no command was given".into()
+    } else {
+        message.to_owned()
+    }
 }
 
 /// Writes to stdout. A reader that went away is no error of ours.

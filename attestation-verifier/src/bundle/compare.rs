@@ -56,7 +56,7 @@ impl Judging<'_> {
             let equal = match own {
                 None => false,
                 Some(Ok(own)) => {
-                    self.agrees_with_itself(checks, role, compare_id)
+                    self.agrees_with_record(checks, role, compare_id)
                         && committed.compare(checks, opened, own)
                 }
                 Some(Err(error)) => {
@@ -76,39 +76,22 @@ impl Judging<'_> {
         covers
     }
 
-    /// What the caller says of its own files has to agree before they are compared.
-    fn agrees_with_itself(&self, checks: &mut Checks, role: Role, id: &'static str) -> bool {
+    /// The caller's record of the request has to agree with the request that is compared.
+    fn agrees_with_record(&self, checks: &mut Checks, role: Role, id: &'static str) -> bool {
         let held = self.comparison;
-        match role {
-            Role::Request => {
-                let (Some(request), Some(expected)) = (&held.request, held.request_sha256) else {
-                    return true;
-                };
-                let found = Digest::of(&request.body);
-                if found == expected {
-                    return true;
-                }
-                let reason = "the request you gave is not the one your record says was sent";
-                let (expected, found) = (expected.to_string(), found.to_string());
-                checks.fail(id, Fault::NotAuthentic, expected, found, reason);
-                false
-            }
-            Role::Response => {
-                // A refusal's status is said twice: in the claim and in the response digest.
-                let stated = self.parts.receipt.claims.status;
-                let Some(response) = &held.response else {
-                    return true;
-                };
-                if stated == 0 || stated == response.status {
-                    return true;
-                }
-                let reason =
-                    "the answer you gave has another status than the refusal in the receipt";
-                checks.fail(id, Fault::NotAuthentic, stated, response.status, reason);
-                false
-            }
-            Role::Inputs | Role::Outputs => true,
+        let (Role::Request, Some(request), Some(expected)) =
+            (role, &held.request, held.request_sha256)
+        else {
+            return true;
+        };
+        let found = Digest::of(&request.body);
+        if found == expected {
+            return true;
         }
+        let reason = "the request you gave is not the one your record says was sent";
+        let (expected, found) = (expected.to_string(), found.to_string());
+        checks.fail(id, Fault::NotAuthentic, expected, found, reason);
+        false
     }
 
     /// A receipt that was not compared with the request and the answer it is about, and with the

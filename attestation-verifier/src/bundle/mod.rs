@@ -14,7 +14,8 @@ use touchstone_formats::evidence::Evidence;
 use touchstone_formats::report_data::{bind_boot, bind_checkpoint, bind_receipt, report_data};
 use touchstone_formats::text::hex_encode;
 use touchstone_formats::{
-    Bundle, Checkpoint, Digest, FormatError, Guarantee, GuaranteeSet, Purpose, Receipt, TlogProof,
+    Bundle, Checkpoint, Digest, FormatError, Guarantee, GuaranteeSet, Purpose, Receipt, Tee,
+    TlogProof,
 };
 
 use crate::exchange::Comparison;
@@ -248,6 +249,12 @@ impl Judging<'_> {
                     Purpose::Receipt => "the evidence names another nonce than the receipt",
                     _ => "evidence of this purpose carries no nonce",
                 },
+            );
+        }
+        if evidence.event_log.is_some() && evidence.tee == Tee::SevSnp {
+            own.unconsidered(
+                "evidence.event_log",
+                "a SEV-SNP report measures no event log; nothing rests on it",
             );
         }
         let expected = bind.map(|bind| report_data(purpose, keyset, nonce, bind));

@@ -1,0 +1,11 @@
+//! The judgement of whole bundles: honest ones hold, and every lie is refused by the check it is
+//! about, also when the liar holds all keys and signs it again.
+
+mod bits;
+mod claims;
+mod comparing;
+mod evidence;
+mod log;
+mod order;
+mod support;
+mod swaps;
