@@ -14,6 +14,7 @@
 //! | [`platform`] | such a machine behind the quote agent protocol, with latency and faults |
 //! | [`mint`] | complete bundles without an enclave, every ingredient changeable before it is signed |
 //! | [`mutate`] | bit flips, truncations, edits of JSON: lies that are *not* signed again |
+//! | [`policy`] | the strict policy template with a few values changed |
 //! | [`stack`] | the real programs on loopback, for end-to-end tests |
 //! | [`fixtures`] | where real evidence and models lie, and how a test says that it was skipped |
 //!
@@ -48,5 +49,6 @@ pub mod machine;
 pub mod mint;
 pub mod mutate;
 pub mod platform;
+pub mod policy;
 pub mod snp;
 pub mod stack;

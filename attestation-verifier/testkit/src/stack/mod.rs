@@ -26,6 +26,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub use http::{Client, Response};
 pub use process::Process;
+use touchstone_formats::{Digest, ModelFile, ModelManifest};
 
 use crate::amd::Product;
 use crate::fixtures;
@@ -440,6 +441,41 @@ impl Stack {
             .expect("touchstone runs")
     }
 
+    /// Writes a policy: the strict template that `touchstone policy init` gives, with this stack's measurement and models, and
+    /// these changes on top ([`crate::policy::edit`]). Gives its path.
+    ///
+    /// # Panics
+    /// When there is no template, or a change does not fit it.
+    pub fn policy(&self, name: &str, changes: &[(&str, &str)]) -> PathBuf {
+        let template = self.touchstone(["policy", "init", "--tee", "sev-snp"]);
+        assert!(
+            template.status.success(),
+            "{}",
+            String::from_utf8_lossy(&template.stderr)
+        );
+        let template = String::from_utf8(template.stdout).expect("a policy is text");
+        let measurement = hex::encode(self.platform.machine().report.measurement);
+        let mut models: Vec<String> = Vec::new();
+        for file in files_named("model.onnx", &self.repository()) {
+            models.push(model_digest(&file).to_string());
+        }
+        let honest = [
+            ("models", format!("{{ expect = {models:?} }}")),
+            (
+                "snp.measurement",
+                format!("{{ expect = [{measurement:?}] }}"),
+            ),
+        ];
+        let honest: Vec<(&str, &str)> = honest
+            .iter()
+            .map(|(key, value)| (*key, value.as_str()))
+            .collect();
+        let text = crate::policy::edit(&crate::policy::edit(&template, &honest), changes);
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, text).expect("a policy file");
+        path
+    }
+
     fn write_settings(&self, name: &str, settings: &BTreeMap<String, String>) -> PathBuf {
         // Keys without a dot first: after a dotted one TOML would still take them, but people read these files too.
         let mut lines: Vec<String> = settings
@@ -460,21 +496,54 @@ fn quoted(text: impl AsRef<OsStr>) -> String {
     serde_json::Value::from(text).to_string()
 }
 
+/// The digest of a model that is one file (formats.md §5).
+///
+/// # Panics
+/// When the file cannot be read.
+pub fn model_digest(file: &Path) -> Digest {
+    let bytes = std::fs::read(file).expect("a model's file");
+    let file = ModelFile {
+        name: "model.onnx".into(),
+        sha256: Digest::of(&bytes),
+        size: bytes.len() as u64,
+    };
+    ModelManifest::new(vec![file])
+        .expect("one file, the entry")
+        .digest()
+}
+
+/// All files of this name below a folder, in order.
+fn files_named(name: &str, folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        match path.is_dir() {
+            true => found.extend(files_named(name, &path)),
+            false => found.extend((path.file_name() == Some(OsStr::new(name))).then_some(path)),
+        }
+    }
+    found.sort();
+    found
+}
+
 fn sha256_of(file: &Path) -> String {
-    touchstone_formats::Digest::of(&std::fs::read(file).expect("the runtime's library")).to_string()
+    Digest::of(&std::fs::read(file).expect("the runtime's library")).to_string()
 }
 
 fn unknown() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
-/// The `tcp://…` address in a log line.
+/// The `address` in a log line, with or without `tcp://` and quotes.
 fn address_in(line: &str) -> SocketAddr {
-    let address = line.split("tcp://").nth(1).unwrap_or_default();
-    let end = address
-        .find(|c: char| !matches!(c, '0'..='9' | 'a'..='f' | '.' | ':' | '[' | ']'))
-        .unwrap_or(address.len());
-    address[..end]
+    let after = line.split("address").nth(1).unwrap_or_default();
+    let start = after
+        .find(|c: char| matches!(c, '0'..='9' | '['))
+        .unwrap_or(after.len());
+    let rest = &after[start..];
+    let end = rest.find(|c: char| !matches!(c, '0'..='9' | 'a'..='f' | '.' | ':' | '[' | ']'));
+    let address = &rest[..end.unwrap_or(rest.len())];
+    address
         .parse()
         .unwrap_or_else(|_| panic!("no address in the log line {line:?}"))
 }
@@ -505,7 +574,7 @@ mod tests {
         let line = "2026-11-21T00:00:00Z  INFO enclave::run: listening name=\"public\" address=tcp://127.0.0.1:40123";
         assert_eq!(address_in(line), SocketAddr::from(([127, 0, 0, 1], 40123)));
         assert_eq!(
-            address_in("listening address=\"tcp://127.0.0.1:80\""),
+            address_in("listening address=127.0.0.1:80 enclave=tcp://127.0.0.1:39645"),
             SocketAddr::from(([127, 0, 0, 1], 80))
         );
         assert_eq!(

@@ -1,0 +1,278 @@
+//! The real programs together: platform, enclave, host, and the command that judges.
+
+use std::path::Path;
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use touchstone_formats::headers::TouchstoneResponse;
+use touchstone_testkit::fixtures;
+use touchstone_testkit::platform::Fault;
+use touchstone_testkit::stack::{Response, Stack, StackBuilder};
+
+const MODEL: &str = "digits_mlp_plain";
+
+/// Asks the digits model about its shared inputs; gives the answer's folder.
+fn ask(stack: &Stack, policy: &Path, folder: &str, more: &[&str]) -> Output {
+    let input = fixtures::models()
+        .expect("the stack started with models")
+        .join(format!("{MODEL}_x.npy"));
+    let input = format!("X={}", input.display());
+    let mut arguments = vec!["ask", "URL", MODEL, "--input", &input, "--policy"];
+    let (url, policy) = (stack.url(), policy.display().to_string());
+    arguments[1] = &url;
+    arguments.extend([policy.as_str(), "-o", folder]);
+    arguments.extend(more);
+    stack.touchstone(arguments)
+}
+
+fn check(stack: &Stack, policy: &Path, folder: &str, more: &[&str]) -> (i32, Value) {
+    let policy = policy.display().to_string();
+    let mut arguments = vec!["check", folder, "--policy", &policy, "--json"];
+    arguments.extend(more);
+    let output = stack.touchstone(arguments);
+    let verdict = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|e| panic!("{e}: {} {}", text(&output.stdout), text(&output.stderr)));
+    (output.status.code().unwrap_or(-1), verdict)
+}
+
+fn logs(stack: &Stack) -> String {
+    format!(
+        "{}\n{}",
+        stack.enclave_process().tail(),
+        stack.host_process().tail()
+    )
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn an_answer_proves_itself_and_a_changed_one_does_not() {
+    let test = "an_answer_proves_itself_and_a_changed_one_does_not";
+    let Some(stack) = StackBuilder::new().model(MODEL).start(test) else {
+        return;
+    };
+    let policy = stack.policy("policy.toml", &[]);
+    let root = stack.root().display().to_string();
+    let trusted = ["--trust-simulated-root", root.as_str()];
+    for (folder, more) in [
+        ("json", vec!["--json-encoding"]),
+        ("binary", vec!["--binary", "--require", "logged quoted"]),
+    ] {
+        let asked = ask(&stack, &policy, folder, &more);
+        assert!(
+            asked.status.success(),
+            "{}\n{}",
+            text(&asked.stderr),
+            logs(&stack)
+        );
+
+        let (exit, verdict) = check(&stack, &policy, folder, &trusted);
+        assert_eq!(exit, 6, "{verdict:#}");
+        assert_eq!(verdict["simulated"], true);
+        let (exit, _) = check(
+            &stack,
+            &policy,
+            folder,
+            &[&trusted[..], &["--expect-simulated"]].concat(),
+        );
+        assert_eq!(exit, 0);
+        // Without its root it is not authentic.
+        let (exit, verdict) = check(&stack, &policy, folder, &[]);
+        assert_eq!(
+            (exit, verdict["deciding"].as_str()),
+            (3, Some("snp.chain.root")),
+            "{verdict:#}"
+        );
+
+        // One bit of the answer.
+        let file = stack.folder().join(folder).join("response.bin");
+        let mut response = std::fs::read(&file).unwrap();
+        let last = response.len() - 3;
+        response[last] ^= 1;
+        std::fs::write(&file, &response).unwrap();
+        let (exit, verdict) = check(&stack, &policy, folder, &trusted);
+        assert_eq!(
+            (exit, verdict["deciding"].as_str()),
+            (3, Some("compare.response")),
+            "{verdict:#}"
+        );
+    }
+}
+
+/// What the enclave does with every way in which a quote source can be bad: it goes on, refuses what needs a quote, never gives
+/// less than was asked, and seals what waited as soon as the source is well again.
+#[test]
+fn no_fault_of_the_quote_source_loses_or_weakens_anything() {
+    let test = "no_fault_of_the_quote_source_loses_or_weakens_anything";
+    let builder = StackBuilder::new()
+        .model(MODEL)
+        .enclave("quote.timeout_ms", "300")
+        .enclave("quote.retries", "1");
+    let Some(stack) = builder.start(test) else {
+        return;
+    };
+    let policy = stack.policy(
+        "policy.toml",
+        &[("nonce", "{ waive = \"asked without one\" }")],
+    );
+    let root = stack.root().display().to_string();
+    let mut receipts = Vec::new();
+    for fault in Fault::ALL {
+        stack.platform.set_fault(fault, None);
+        let first = infer(&stack, "logged signed", None);
+        assert_eq!(
+            first.status, 200,
+            "{fault:?}: the source was well when this was asked"
+        );
+        assert_eq!(state(&first), "pending");
+        receipts.push((fault, id(&first)));
+
+        let refused = until(&format!("{fault:?} to be noticed"), || {
+            let answer = infer(&stack, "logged signed", None);
+            match answer.status {
+                200 => {
+                    assert_eq!(
+                        state(&answer),
+                        "pending",
+                        "{fault:?}: nothing can be sealed"
+                    );
+                    receipts.push((fault, id(&answer)));
+                    None
+                }
+                _ => Some(answer),
+            }
+        });
+        assert_eq!(refused.status, 503, "{fault:?}");
+        assert!(refused.header("retry-after").is_some(), "{fault:?}");
+        assert_eq!(infer(&stack, "quoted", None).status, 503, "{fault:?}");
+        // What needs no further quote is answered.
+        let signed = infer(&stack, "signed", None);
+        assert_eq!(signed.status, 200, "{fault:?}");
+
+        stack.platform.clear_fault();
+        until(&format!("recovery from {fault:?}"), || {
+            let answer = infer(&stack, "logged signed", Some(20));
+            (answer.status == 200 && state(&answer) == "sealed").then_some(())
+        });
+    }
+    for (fault, id) in receipts {
+        let bundle = until(&format!("the receipt made under {fault:?}"), || {
+            let answer = stack.host().get(&format!("/v1/receipts/{id}"));
+            (answer.status == 200).then_some(answer.body)
+        });
+        let file = format!("{id}.json");
+        std::fs::write(stack.folder().join(&file), bundle).unwrap();
+        let arguments = [
+            "--receipt-only",
+            "--trust-simulated-root",
+            &root,
+            "--expect-simulated",
+        ];
+        let (exit, verdict) = check(&stack, &policy, &file, &arguments);
+        assert_eq!(exit, 0, "{fault:?}: {verdict:#}");
+    }
+    let counters = stack.platform.counters();
+    assert!(counters.faults >= Fault::ALL.len() as u64, "{counters:?}");
+    assert_eq!(counters.malformed, 0, "the enclave keeps to the protocol");
+}
+
+#[test]
+fn a_killed_host_forgets_nothing_and_a_killed_enclave_is_not_papered_over() {
+    let test = "a_killed_host_forgets_nothing_and_a_killed_enclave_is_not_papered_over";
+    let Some(mut stack) = StackBuilder::new().model(MODEL).start(test) else {
+        return;
+    };
+    let sealed = id(&infer(&stack, "logged signed", Some(20)));
+    let receipt = |stack: &Stack, id: &str| stack.host().get(&format!("/v1/receipts/{id}"));
+    let before = until("the receipt", || {
+        Some(receipt(&stack, &sealed)).filter(|a| a.status == 200)
+    });
+
+    stack.kill_host();
+    stack.start_host();
+    let after = receipt(&stack, &sealed);
+    assert_eq!((after.status, &after.body), (200, &before.body));
+
+    // A receipt whose seal never comes: the platform hangs, and the enclave dies waiting.
+    stack.platform.set_fault(Fault::Hang, None);
+    let lost = id(&infer(&stack, "logged signed", None));
+    assert_eq!(receipt(&stack, &lost).status, 202);
+    stack.kill_enclave();
+    stack.platform.clear_fault();
+    stack.start_enclave();
+    let gone = until("the end of the other enclave to be noticed", || {
+        Some(receipt(&stack, &lost)).filter(|answer| answer.status != 202)
+    });
+    assert_eq!(gone.status, 410, "{}", text(&gone.body));
+    assert_eq!(
+        receipt(&stack, &sealed).status,
+        200,
+        "what was sealed under the old boot stays"
+    );
+
+    // And the new enclave serves, under another keyset.
+    let answer = infer(&stack, "logged signed", Some(20));
+    assert_eq!(state(&answer), "sealed");
+    assert_ne!(id(&answer), sealed);
+    let unknown = stack
+        .host()
+        .get("/v1/receipts/00000000000000000000000000000000");
+    assert_eq!(unknown.status, 404);
+}
+
+/// Asks about 64 zeros under these guarantees, waiting so many seconds for them to hold.
+fn infer(stack: &Stack, require: &str, wait: Option<u32>) -> Response {
+    let data = vec!["0"; 64].join(",");
+    let body = format!(
+        r#"{{"inputs":[{{"name":"X","datatype":"FP32","shape":[1,64],"data":[{data}]}}]}}"#
+    );
+    let touchstone = format!("require=({require})");
+    let prefer = wait.map(|seconds| format!("wait={seconds}"));
+    let mut headers = vec![
+        ("content-type", "application/json"),
+        ("touchstone", &touchstone),
+    ];
+    headers.extend(prefer.as_deref().map(|prefer| ("prefer", prefer)));
+    stack.host().post(
+        &format!("/v2/models/{MODEL}/infer"),
+        &headers,
+        body.as_bytes(),
+    )
+}
+
+fn id(answer: &Response) -> String {
+    touchstone(answer)
+        .id
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+fn state(answer: &Response) -> String {
+    format!("{:?}", touchstone(answer).state).to_lowercase()
+}
+
+fn touchstone(answer: &Response) -> TouchstoneResponse {
+    let header = answer
+        .header("touchstone")
+        .unwrap_or_else(|| panic!("{} {}", answer.status, text(&answer.body)));
+    TouchstoneResponse::parse(header).unwrap()
+}
+
+/// Tries for up to a minute.
+fn until<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(result) = attempt() {
+            return result;
+        }
+        assert!(
+            began.elapsed() < Duration::from_secs(60),
+            "waited in vain for {what}"
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
