@@ -255,6 +255,9 @@ class Platform:
             "committed_version": bytes([1, 58, 1, 0]),
             "launch_tcb": tcb,
         }
+        if self.version < 3:
+            del values["cpuid"]
+            values["platform_info"] = PLATFORM_SMT
         if self.version >= 5:
             values |= {"launch_mit_vector": 0x0F, "current_mit_vector": 0x0F}
         return values

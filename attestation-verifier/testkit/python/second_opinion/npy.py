@@ -5,11 +5,16 @@ import struct
 from pathlib import Path
 
 
-def write_f32(path: Path, shape: list[int], values: list[float]) -> None:
-    header = repr({"descr": "<f4", "fortran_order": False, "shape": tuple(shape)})
+def write(path: Path, descr: str, shape: list[int], data: bytes) -> None:
+    """`descr` is NumPy's type string, such as `<f4`; `data` the raw elements."""
+    header = repr({"descr": descr, "fortran_order": False, "shape": tuple(shape)})
+    # Magic, version, length and header together are a multiple of 64 bytes, newline included.
     header = header.ljust((len(header) + 74) // 64 * 64 - 11) + "\n"
-    data = struct.pack(f"<{len(values)}f", *values)
     path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + data)
+
+
+def write_f32(path: Path, shape: list[int], values: list[float]) -> None:
+    write(path, "<f4", shape, struct.pack(f"<{len(values)}f", *values))
 
 
 def read(path: Path) -> tuple[str, list[int], bytes]:

@@ -155,7 +155,7 @@ def add(cases: Catalogue) -> None:
 
     # replay between receipts
     bad("nonce-absent", {}, 4, "receipt.nonce", nonce=None)
-    bad("quote-of-another-nonce", items(_quote_with_other_nonce), (2, 3), ("evidence.report_data", "bundle.format", "evidence.format"), twin="quoted")
+    bad("quote-of-another-nonce", items(_quote_with_other_nonce), (2, 3), ("evidence.nonce", "evidence.report_data", "bundle.format", "evidence.format"), twin="quoted")
     bad("quote-for-another-receipt", items(_quote_for_other_receipt), 3, "evidence.report_data", twin="quoted")
     bad("quote-without-nonce", items(_quote_without_nonce), 3, "evidence.report_data", twin="quoted")
     bad("nonce-only-in-evidence", items(_nonce_beside), (2, 3), twin="quoted-without-nonce")
