@@ -157,34 +157,37 @@ fn check(
     outputs: &[TensorSpec],
     request: &InferRequest,
 ) -> Result<(), ProtocolError> {
-    let wrong_input = |name: &str, problem| ProtocolError::input(name, problem);
     for tensor in &request.inputs {
         let Some(spec) = inputs.iter().find(|spec| spec.name == tensor.name) else {
-            return Err(wrong_input(
+            return Err(ProtocolError::input(
                 &tensor.name,
                 format!("the model has no such input; it has {}", names(inputs)),
             ));
         };
         if tensor.datatype != spec.datatype {
-            return Err(wrong_input(
+            return Err(ProtocolError::input(
                 &tensor.name,
                 format!("datatype is {}, expected {}", tensor.datatype, spec.datatype),
             ));
         }
         if !spec.accepts(&tensor.shape) {
-            return Err(wrong_input(
+            return Err(ProtocolError::input(
                 &tensor.name,
                 format!("shape is {:?}, expected {:?} (-1: any)", tensor.shape, spec.shape),
             ));
         }
     }
-    // Names in a request are unique, so an input is missing exactly if its name is.
     let given = |spec: &&TensorSpec| request.inputs.iter().any(|input| input.name == spec.name);
     if let Some(missing) = inputs.iter().find(|spec| !given(spec)) {
-        return Err(wrong_input(
+        return Err(ProtocolError::input(
             &missing.name,
             format!("missing; expected {} {:?}", missing.datatype, missing.shape),
         ));
+    }
+
+    // All are known and none is missing, so a surplus is one given twice. (Parsing refuses that too.)
+    if let (Some(extra), true) = (request.inputs.last(), request.inputs.len() > inputs.len()) {
+        return Err(ProtocolError::input(&extra.name, "an input is given twice".into()));
     }
 
     for requested in request.outputs.iter().flatten() {

@@ -141,7 +141,7 @@ impl Elements<'_> {
     /// One array of elements. The datatype is looked at once, outside the loop.
     fn flat(&mut self, reader: &mut Reader<'_>) -> Result<()> {
         match self.datatype {
-            Datatype::Bool => self.each(reader, |out, reader| {
+            Datatype::Bool => self.each(reader, |out, reader, _| {
                 out.push(u8::from(reader.boolean()?));
                 Ok(())
             }),
@@ -156,21 +156,15 @@ impl Elements<'_> {
             Datatype::Fp32 => self.each(reader, float::<f32, 4>),
             Datatype::Fp64 => self.each(reader, float::<f64, 8>),
             Datatype::Bytes => {
-                let limit = self.budget.left;
-                let before = self.out.len();
-                self.each(reader, |out, reader| {
+                self.each(reader, |out, reader, budget| {
                     let text = reader.string()?;
-                    // A string in memory is at most isize::MAX long; one that passes u32 is far
-                    // over every budget.
-                    let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
-                    if out.len() - before + 4 + text.len() > limit {
-                        return Err(Element::OverBudget(4 + text.len()));
-                    }
+                    budget.take(text.len().saturating_add(4))?;
+                    let length = u32::try_from(text.len())
+                        .map_err(|_| Element::Value("longer than 4 GiB".into()))?;
                     out.extend_from_slice(&length.to_le_bytes());
                     out.extend_from_slice(text.as_bytes());
                     Ok(())
-                })?;
-                self.budget.take(self.out.len() - before)
+                })
             }
             // Refused by read_elements; here so that a new datatype does not compile unseen.
             Datatype::Fp16 | Datatype::Bf16 => Ok(()),
@@ -181,7 +175,7 @@ impl Elements<'_> {
     fn each(
         &mut self,
         reader: &mut Reader<'_>,
-        read: impl Fn(&mut Vec<u8>, &mut Reader<'_>) -> std::result::Result<(), Element>,
+        read: impl Fn(&mut Vec<u8>, &mut Reader<'_>, &mut Budget) -> std::result::Result<(), Element>,
     ) -> Result<()> {
         let Self { name, datatype, shape, count, read: index, out, budget } = self;
         reader.array(|reader| {
@@ -190,17 +184,12 @@ impl Elements<'_> {
                     format!("shape {shape:?} has {count} elements, data holds more than that");
                 return Err(ProtocolError::input(name, problem));
             }
-            read(out, reader).map_err(|e| match e {
+            read(out, reader, budget).map_err(|e| match e {
                 Element::Json(error) => in_element(name, *datatype, *index, error),
                 Element::Value(found) => ProtocolError::input(
                     name,
                     format!("element {index} is {found}, which is no {datatype}"),
                 ),
-                Element::OverBudget(bytes) => {
-                    budget.take(budget.left.saturating_add(bytes)).err().unwrap_or_else(|| {
-                        ProtocolError::input(name, "holds more tensor data than is allowed".into())
-                    })
-                }
             })?;
             *index += 1;
             Ok(())
@@ -213,7 +202,6 @@ enum Element {
     Json(ProtocolError),
     /// A number that the datatype does not have, as it was written.
     Value(String),
-    OverBudget(usize),
 }
 
 impl From<ProtocolError> for Element {
@@ -242,6 +230,7 @@ fn not_of_type(number: Number<'_>) -> Element {
 fn integer<T: std::str::FromStr + LittleEndian<N>, const N: usize>(
     out: &mut Vec<u8>,
     reader: &mut Reader<'_>,
+    _: &mut Budget,
 ) -> std::result::Result<(), Element> {
     let number = reader.number()?;
     // Rust reads "-0" as no unsigned integer; JSON means zero by it.
@@ -259,6 +248,7 @@ fn integer<T: std::str::FromStr + LittleEndian<N>, const N: usize>(
 fn float<T: std::str::FromStr + LittleEndian<N> + Finite, const N: usize>(
     out: &mut Vec<u8>,
     reader: &mut Reader<'_>,
+    _: &mut Budget,
 ) -> std::result::Result<(), Element> {
     let number = reader.number()?;
     match number.text.parse::<T>() {

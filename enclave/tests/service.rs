@@ -1,0 +1,30 @@
+//! The service on real sockets, in front of a quote source made for these tests. That source fills the right
+//! number of bytes with the report data in the right place and signs nothing: what is tested is
+//! the enclave's plumbing, not evidence.
+
+#[path = "service/admission.rs"]
+mod admission;
+#[path = "service/agent.rs"]
+mod agent;
+#[path = "service/catalog.rs"]
+mod catalog;
+#[path = "service/control.rs"]
+mod control;
+#[path = "service/follower.rs"]
+mod follower;
+#[path = "service/headers.rs"]
+mod headers;
+#[path = "service/limits.rs"]
+mod limits;
+#[path = "service/onnx.rs"]
+mod onnx;
+#[path = "service/receipts.rs"]
+mod receipts;
+#[path = "service/rotation.rs"]
+mod rotation;
+#[path = "service/sealing.rs"]
+mod sealing;
+#[path = "service/source.rs"]
+mod source;
+#[path = "service/support.rs"]
+mod support;

@@ -1,0 +1,291 @@
+//! Bounds in size, number and time, met by clients that keep to none.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use super::support::{INFER, Running, body, until};
+
+/// Writes bytes as they are and reads whatever comes back until the connection ends or is quiet for a while.
+async fn raw(address: SocketAddr, parts: &[&[u8]]) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    for part in parts {
+        // The other side may have answered and closed already.
+        let _ = stream.write_all(part).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let mut answer = Vec::new();
+    let mut buffer = [0; 4_096];
+    while let Ok(Ok(read)) =
+        tokio::time::timeout(Duration::from_millis(500), stream.read(&mut buffer)).await
+    {
+        if read == 0 {
+            break;
+        }
+        answer.extend_from_slice(&buffer[..read]);
+    }
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn status(answer: &str) -> Option<u16> {
+    answer.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()
+}
+
+fn chunked(parts: &[&str], trailer: &str) -> Vec<u8> {
+    let mut out = format!("POST {INFER} HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n");
+    for part in parts {
+        out.push_str(&format!("{:x}\r\n{part}\r\n", part.len()));
+    }
+    out.push_str(&format!("0\r\n{trailer}\r\n"));
+    out.into_bytes()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies() {
+    let changes = [
+        "limits.body_bytes = 4096",
+        "limits.buffered_bytes = 8192",
+        "limits.body_timeout_ms = 300",
+    ];
+    let Some((running, _models)) = Running::with_models("bodies", &changes, 0).await else {
+        return;
+    };
+    let json = body([1.0, 2.0, 4.0, 8.0]);
+
+    // In one piece, in several, in chunks: the same.
+    let whole = format!(
+        "POST {INFER} HTTP/1.1\r\nhost: t\r\ncontent-length: {}\r\n\r\n{json}",
+        json.len()
+    );
+    assert_eq!(
+        status(&raw(running.public, &[whole.as_bytes()]).await),
+        Some(200)
+    );
+    let (head, tail) = whole.as_bytes().split_at(whole.len() - 20);
+    assert_eq!(status(&raw(running.public, &[head, tail]).await), Some(200));
+    let (first, second) = json.split_at(10);
+    assert_eq!(
+        status(&raw(running.public, &[&chunked(&[first, second], "")]).await),
+        Some(200)
+    );
+
+    // Trailers.
+    let answer = raw(running.public, &[&chunked(&[&json], "x-a: b\r\n")]).await;
+    assert_eq!(status(&answer), Some(400));
+    assert!(answer.contains("trailers are refused"), "{answer}");
+
+    // Too long by its own word: refused before a byte of it comes.
+    let started = Instant::now();
+    let huge = format!("POST {INFER} HTTP/1.1\r\nhost: t\r\ncontent-length: 999999999999\r\n\r\n");
+    let answer = raw(running.public, &[huge.as_bytes()]).await;
+    assert_eq!(status(&answer), Some(413));
+    assert!(started.elapsed() < Duration::from_secs(2));
+    // Too long without a word.
+    let long = "x".repeat(3_000);
+    assert_eq!(
+        status(&raw(running.public, &[&chunked(&[&long, &long], "")]).await),
+        Some(413)
+    );
+    // At the bound it is read, and refused for what it is.
+    let spaces = format!("{json}{}", " ".repeat(4_096 - json.len()));
+    assert_eq!(
+        status(&raw(running.public, &[&chunked(&[&spaces], "")]).await),
+        Some(200)
+    );
+
+    // Slow.
+    let slow = format!("POST {INFER} HTTP/1.1\r\nhost: t\r\ncontent-length: 50\r\n\r\n{{");
+    let answer = raw(running.public, &[slow.as_bytes()]).await;
+    assert_eq!(status(&answer), Some(408), "{answer}");
+
+    // Too much by all together: three of 3,000 bytes do not fit into 8,192.
+    let mut waiting = Vec::new();
+    let part = format!("POST {INFER} HTTP/1.1\r\nhost: t\r\ncontent-length: 3001\r\n\r\n{long}");
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(running.public).await.unwrap();
+        stream.write_all(part.as_bytes()).await.unwrap();
+        waiting.push(stream);
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let answer = raw(running.public, &[part.as_bytes()]).await;
+    assert_eq!(status(&answer), Some(503), "{answer}");
+    assert!(answer.contains("retry-after"), "{answer}");
+    drop(waiting);
+    until("the bytes are given back", async || {
+        running
+            .service
+            .buffered
+            .load(std::sync::atomic::Ordering::Relaxed)
+            == 0
+    })
+    .await;
+    assert_eq!(
+        status(&raw(running.public, &[whole.as_bytes()]).await),
+        Some(200)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heads() {
+    let changes = [
+        "limits.header_bytes = 8192",
+        "limits.headers = 16",
+        "limits.header_timeout_ms = 200",
+    ];
+    let Some((running, _models)) = Running::with_models("heads", &changes, 0).await else {
+        return;
+    };
+    let get = |extra: &str| format!("GET /v2 HTTP/1.1\r\nhost: t\r\n{extra}\r\n");
+    assert_eq!(
+        status(&raw(running.public, &[get("").as_bytes()]).await),
+        Some(200)
+    );
+    let long = format!("x: {}\r\n", "y".repeat(10_000));
+    assert_eq!(
+        status(&raw(running.public, &[get(&long).as_bytes()]).await),
+        Some(431)
+    );
+    let many: String = (0..20).map(|n| format!("x-{n}: y\r\n")).collect();
+    assert_eq!(
+        status(&raw(running.public, &[get(&many).as_bytes()]).await),
+        Some(431)
+    );
+    assert_eq!(
+        status(&raw(running.public, &[b"nonsense\r\n\r\n"]).await),
+        Some(400)
+    );
+    // A head that never ends, and a connection that says nothing: both are closed.
+    for start in [&b"GET /v2 HTTP/1.1\r\nhost"[..], &b""[..]] {
+        let mut stream = TcpStream::connect(running.public).await.unwrap();
+        stream.write_all(start).await.unwrap();
+        let mut rest = Vec::new();
+        let ended =
+            tokio::time::timeout(Duration::from_secs(3), stream.read_to_end(&mut rest)).await;
+        assert!(ended.is_ok(), "{start:?} is not closed");
+    }
+    assert_eq!(running.get("/v2").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections() {
+    let changes = ["limits.connections = 4"];
+    let Some((running, _models)) = Running::with_models("connections", &changes, 0).await else {
+        return;
+    };
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        let mut client = running.client().await;
+        assert_eq!(client.get("/v2").await.status, 200);
+        held.push(client);
+    }
+    assert_eq!(
+        raw(running.public, &[b"GET /v2 HTTP/1.1\r\nhost: t\r\n\r\n"]).await,
+        "",
+        "closed without a word"
+    );
+    // Those that are in still work, and leaving makes room.
+    assert_eq!(held[0].get("/v2").await.status, 200);
+    held.clear();
+    until("room", async || {
+        status(
+            &raw(
+                running.public,
+                &[b"GET /v2 HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n"],
+            )
+            .await,
+        ) == Some(200)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_flight() {
+    let changes = ["limits.in_flight = 1"];
+    let Some((running, _models)) = Running::with_models("in_flight", &changes, 0).await else {
+        return;
+    };
+    let matrix = vec![0.5_f32; 300 * 300];
+    let text = format!(
+        r#"{{"inputs":[{{"name":"X","datatype":"FP32","shape":[300,300],"data":{matrix:?}}}]}}"#
+    );
+    let mut slow = running.client().await;
+    let slow = tokio::spawn(async move {
+        slow.send(hyper::Method::POST, "/v2/models/power/infer", &[], text)
+            .await
+    });
+    let mut client = running.client().await;
+    let mut refused = None;
+    until("a refusal", async || {
+        let reply = client.infer(&[]).await;
+        let done = reply.status == 503;
+        refused = Some(reply);
+        done
+    })
+    .await;
+    assert!(refused.unwrap().problem().contains("in flight"));
+    // The slow one overflows to infinity at some point, or not: it is answered either way.
+    assert!([200, 422].contains(&slow.await.unwrap().status));
+    assert_eq!(client.infer(&[]).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_read_its_answer_is_cut_off() {
+    let test = "a_client_that_does_not_read_its_answer_is_cut_off";
+    let changes = ["limits.write_timeout_ms = 200", "limits.connections = 1"];
+    let Some((running, _models)) = Running::with_models(test, &changes, 0).await else {
+        return;
+    };
+    // Pipelines so many requests that their answers fill every buffer, and reads none.
+    let mut stream = TcpStream::connect(running.public).await.unwrap();
+    let requests = "GET /v1/keyset HTTP/1.1\r\nhost: t\r\n\r\n".repeat(2_000);
+    let flood = tokio::spawn(async move {
+        for _ in 0..200 {
+            if stream.write_all(requests.as_bytes()).await.is_err() {
+                break;
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        drop(stream);
+    });
+    until("its place is free", async || {
+        status(
+            &raw(
+                running.public,
+                &[b"GET /v2 HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n"],
+            )
+            .await,
+        ) == Some(200)
+    })
+    .await;
+    flood.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn smuggling() {
+    let Some((running, _models)) = Running::with_models("smuggling", &[], 0).await else {
+        return;
+    };
+    let json = body([1.0; 4]);
+    let length = json.len();
+    for head in [
+        // Length said twice, differently; length beside chunks; a coding that is not chunked.
+        format!("content-length: {length}\r\ncontent-length: 1\r\n"),
+        format!("content-length: {length}\r\ntransfer-encoding: chunked\r\n"),
+        "transfer-encoding: gzip\r\n".to_owned(),
+        format!("content-length: +{length}\r\n"),
+        format!("content-length : {length}\r\n"),
+        format!("content-length:\r\n {length}\r\n"),
+    ] {
+        let request = format!("POST {INFER} HTTP/1.1\r\nhost: t\r\n{head}\r\n{json}");
+        let answer = raw(running.public, &[request.as_bytes()]).await;
+        assert_eq!(status(&answer), Some(400), "{head:?}: {answer}");
+        assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{head:?}: {answer}");
+    }
+    assert_eq!(running.client().await.infer(&[]).await.status, 200);
+}
