@@ -14,6 +14,7 @@
 //! assert_eq!(ready.status, 200);
 //! ```
 
+mod builder;
 mod http;
 mod process;
 
@@ -24,174 +25,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+pub use builder::{StackBuilder, onnxruntime, programs};
 pub use http::{Client, Response};
 pub use process::Process;
 use touchstone_formats::{Digest, ModelFile, ModelManifest};
 
+use builder::Needs;
+
 use crate::amd::Product;
-use crate::fixtures;
 use crate::machine::Machine;
 use crate::platform::{PlatformConfig, PlatformHandle, SimulatedPlatform};
 
 /// Longest time from the start of a program until it serves. Debug builds load slowly on busy machines.
 const START_LIMIT: Duration = Duration::from_secs(120);
-
-/// What a stack is to be like.
-#[derive(Debug)]
-pub struct StackBuilder {
-    machine: Option<Machine>,
-    latency: Duration,
-    models: Vec<(String, String, PathBuf)>,
-    enclave: BTreeMap<String, String>,
-    host: BTreeMap<String, String>,
-    start_host: bool,
-}
-
-impl Default for StackBuilder {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl StackBuilder {
-    /// A Genoa with reports of version 5, certificates valid now, no latency, no models, all settings at their defaults.
-    pub fn new() -> Self {
-        Self {
-            machine: None,
-            latency: Duration::ZERO,
-            models: Vec::new(),
-            enclave: BTreeMap::new(),
-            host: BTreeMap::new(),
-            start_host: true,
-        }
-    }
-
-    /// Runs on this machine.
-    #[must_use]
-    pub fn machine(mut self, machine: Machine) -> Self {
-        self.machine = Some(machine);
-        self
-    }
-
-    /// How long a quote takes.
-    #[must_use]
-    pub fn latency(mut self, latency: Duration) -> Self {
-        self.latency = latency;
-        self
-    }
-
-    /// Serves `<name>.onnx`, or `<name>/model.onnx`, of the shared models as version 1.
-    #[must_use]
-    pub fn model(self, name: &str) -> Self {
-        let folder = fixtures::models().unwrap_or_default();
-        let file = folder.join(format!("{name}.onnx"));
-        let path = if file.is_file() {
-            file
-        } else {
-            folder.join(name).join("model.onnx")
-        };
-        self.model_file(name, "1", &path)
-    }
-
-    /// Serves a copy of this ONNX file under this name and version.
-    #[must_use]
-    pub fn model_file(mut self, name: &str, version: &str, file: &Path) -> Self {
-        self.models.push((name.into(), version.into(), file.into()));
-        self
-    }
-
-    /// Sets one of the enclave's settings: dotted key, TOML value (`"answers.default_guarantees"`, `"\"signed\""`).
-    #[must_use]
-    pub fn enclave(mut self, key: &str, value: &str) -> Self {
-        self.enclave.insert(key.into(), value.into());
-        self
-    }
-
-    /// Sets one of the host's settings.
-    #[must_use]
-    pub fn host(mut self, key: &str, value: &str) -> Self {
-        self.host.insert(key.into(), value.into());
-        self
-    }
-
-    /// Starts no host: the test plays the host itself.
-    #[must_use]
-    pub fn without_host(mut self) -> Self {
-        self.start_host = false;
-        self
-    }
-
-    /// Starts everything and waits until it serves. `None`, with a line on stderr, when something that a test may lack is not there: the
-    /// programs, ONNX Runtime, the models.
-    ///
-    /// # Panics
-    /// When anything else goes wrong.
-    pub fn start(self, test: &str) -> Option<Stack> {
-        let needs = match Needs::find(&self) {
-            Ok(needs) => needs,
-            Err(why) => {
-                fixtures::skipped(test, &why);
-                return None;
-            }
-        };
-        Some(Stack::start(self, needs))
-    }
-}
-
-/// What must be there before anything is started.
-struct Needs {
-    programs: PathBuf,
-    runtime: PathBuf,
-}
-
-impl Needs {
-    fn find(wanted: &StackBuilder) -> Result<Self, String> {
-        let programs = programs();
-        let mut names = vec!["enclave", "touchstone"];
-        names.extend(wanted.start_host.then_some("host"));
-        for name in names {
-            let path = programs.join(name);
-            if !path.is_file() {
-                return Err(format!(
-                    "no {}: build it first, or set TOUCHSTONE_BIN_DIR",
-                    path.display()
-                ));
-            }
-        }
-        let runtime = onnxruntime().ok_or(
-            "no ONNX Runtime: run scripts/fetch-onnxruntime, or set TOUCHSTONE_ONNXRUNTIME",
-        )?;
-        for (name, _, file) in &wanted.models {
-            if !file.is_file() {
-                return Err(format!(
-                    "no file for the model {name}: set TOUCHSTONE_MODELS"
-                ));
-            }
-        }
-        Ok(Self { programs, runtime })
-    }
-}
-
-/// The folder of the built programs.
-pub fn programs() -> PathBuf {
-    if let Some(folder) = std::env::var_os("TOUCHSTONE_BIN_DIR") {
-        return PathBuf::from(folder);
-    }
-    let test = std::env::current_exe().expect("a test knows its own file");
-    test.ancestors()
-        .nth(2)
-        .map(Path::to_path_buf)
-        .unwrap_or_default()
-}
-
-/// ONNX Runtime's shared library, if it is there.
-pub fn onnxruntime() -> Option<PathBuf> {
-    let path = match std::env::var_os("TOUCHSTONE_ONNXRUNTIME") {
-        Some(path) => PathBuf::from(path),
-        None => fixtures::workspace_root().join("target/onnxruntime/libonnxruntime.so"),
-    };
-    path.is_file().then_some(path)
-}
 
 /// A running stack. Dropping it kills the programs and removes the folder.
 #[derive(Debug)]
@@ -586,12 +432,5 @@ mod tests {
     #[test]
     fn settings_are_toml_strings() {
         assert_eq!(quoted("/a \"b\"\\c"), r#""/a \"b\"\\c""#);
-    }
-
-    #[test]
-    fn what_is_missing_is_said() {
-        let wanted = StackBuilder::new().model_file("m", "1", Path::new("/nowhere/model.onnx"));
-        let why = Needs::find(&wanted).err().unwrap();
-        assert!(why.starts_with("no "), "{why}");
     }
 }

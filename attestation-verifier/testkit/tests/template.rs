@@ -1,0 +1,114 @@
+//! What the simulated machine says by default is what the strict policy template asks for, measurement aside; and what the
+//! template is strict about, it refuses when the machine says otherwise.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+use touchstone_formats::Evidence;
+use touchstone_testkit::amd::Product;
+use touchstone_testkit::machine::Machine;
+use touchstone_testkit::mint::World;
+use touchstone_testkit::snp::policy::DEBUG;
+use touchstone_testkit::{fixtures, policy, stack};
+
+#[test]
+fn default_reports_satisfy_the_strict_template() {
+    let test = "default_reports_satisfy_the_strict_template";
+    let program = stack::programs().join("touchstone");
+    if !program.is_file() {
+        return fixtures::skipped(
+            test,
+            &format!(
+                "no {}: build it first, or set TOUCHSTONE_BIN_DIR",
+                program.display()
+            ),
+        );
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let template = Command::new(&program)
+        .args(["policy", "init", "--tee", "sev-snp"])
+        .output()
+        .unwrap();
+    let template = String::from_utf8(template.stdout).unwrap();
+    let at = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    for (product, version) in [
+        (Product::Genoa, 3),
+        (Product::Genoa, 5),
+        (Product::Turin, 3),
+        (Product::Turin, 5),
+    ] {
+        let machine = Machine::new(product, version, at);
+        let measurement = hex::encode(machine.report.measurement);
+        let policy = policy::edit(
+            &template,
+            &[(
+                "snp.measurement",
+                &format!("{{ expect = [{measurement:?}] }}"),
+            )],
+        );
+        let judge = |machine: &Machine| judge(&program, folder.path(), &policy, machine, at);
+        assert_eq!(judge(&machine), (6, None), "{product} v{version}");
+
+        type Lie = fn(&mut Machine);
+        let lies: [(Lie, &str); 5] = [
+            (|m| m.report.policy |= DEBUG, "snp.policy.debug"),
+            (
+                |m| m.report.platform_info &= !(1 << 5),
+                "snp.platform.alias_check",
+            ),
+            (|m| m.report.measurement = [0; 48], "snp.measurement"),
+            (|m| m.report.launch_tcb = [0; 8], "snp.tcb.launch"),
+            (|m| m.report.report_id_ma = [0; 32], "snp.report_id_ma"),
+        ];
+        for (lie, deciding) in lies {
+            let mut machine = machine.clone();
+            lie(&mut machine);
+            assert_eq!(
+                judge(&machine),
+                (4, Some(deciding.into())),
+                "{product} v{version}"
+            );
+        }
+    }
+}
+
+/// Exit code and deciding check for this machine's evidence.
+fn judge(
+    program: &Path,
+    folder: &Path,
+    policy: &str,
+    machine: &Machine,
+    at: u64,
+) -> (i32, Option<String>) {
+    let world = World::on(machine.clone(), 1, at);
+    let bind = touchstone_formats::report_data::bind_boot();
+    let evidence = Evidence {
+        purpose: None,
+        ..world.evidence(touchstone_formats::Purpose::Boot, None, bind)
+    };
+    let path = |name: &str| folder.join(name);
+    std::fs::write(path("evidence.json"), evidence.to_file()).unwrap();
+    std::fs::write(path("policy.toml"), policy).unwrap();
+    std::fs::write(path("root.pem"), machine.root_pem()).unwrap();
+    let output = Command::new(program)
+        .args([
+            "appraise",
+            "evidence.json",
+            "--policy",
+            "policy.toml",
+            "--trust-simulated-root",
+            "root.pem",
+            "--json",
+        ])
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    let verdict: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let deciding = verdict["deciding"].as_str().map(str::to_owned);
+    (output.status.code().unwrap(), deciding)
+}
