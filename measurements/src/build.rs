@@ -65,8 +65,12 @@ pub struct BuildFacts<'a> {
 impl BuildStatement {
     /// The statement about a program with these facts.
     pub fn new(facts: BuildFacts<'_>) -> Self {
-        let mut features: Vec<String> =
-            facts.features.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+        let mut features: Vec<String> = facts
+            .features
+            .split(',')
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned)
+            .collect();
         features.sort_unstable();
         features.dedup();
         Self {
@@ -120,7 +124,9 @@ mod tests {
 
     #[test]
     fn a_statement_is_canonical_and_complete() {
-        let bytes = BuildStatement::new(FACTS).to_jcs().expect("text and digests");
+        let bytes = BuildStatement::new(FACTS)
+            .to_jcs()
+            .expect("text and digests");
         let lock = Digest::of(b"lock");
         let expected = format!(
             concat!(
@@ -140,17 +146,49 @@ mod tests {
 
     #[test]
     fn every_fact_changes_the_digest() {
-        let digest = |facts| BuildStatement::new(facts).digest().expect("text and digests");
+        let digest = |facts| {
+            BuildStatement::new(facts)
+                .digest()
+                .expect("text and digests")
+        };
         let base = digest(FACTS);
-        assert_eq!(base, digest(BuildFacts { features: "a,b", ..FACTS }), "order of features means nothing");
+        assert_eq!(
+            base,
+            digest(BuildFacts {
+                features: "a,b",
+                ..FACTS
+            }),
+            "order of features means nothing"
+        );
         for other in [
-            BuildFacts { package: "other", ..FACTS },
-            BuildFacts { version: "0.1.1", ..FACTS },
-            BuildFacts { cargo_lock: b"another lock", ..FACTS },
-            BuildFacts { rustc: "rustc 1.95.1", ..FACTS },
-            BuildFacts { target: "aarch64-unknown-linux-gnu", ..FACTS },
-            BuildFacts { profile: "debug", ..FACTS },
-            BuildFacts { features: "", ..FACTS },
+            BuildFacts {
+                package: "other",
+                ..FACTS
+            },
+            BuildFacts {
+                version: "0.1.1",
+                ..FACTS
+            },
+            BuildFacts {
+                cargo_lock: b"another lock",
+                ..FACTS
+            },
+            BuildFacts {
+                rustc: "rustc 1.95.1",
+                ..FACTS
+            },
+            BuildFacts {
+                target: "aarch64-unknown-linux-gnu",
+                ..FACTS
+            },
+            BuildFacts {
+                profile: "debug",
+                ..FACTS
+            },
+            BuildFacts {
+                features: "",
+                ..FACTS
+            },
         ] {
             assert_ne!(base, digest(other));
         }

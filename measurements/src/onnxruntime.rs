@@ -34,7 +34,13 @@ mod tests {
             .flat_map(str::split_whitespace)
             .filter(|word| *word != "\\")
             .collect();
-        assert_eq!(written, [format!("{NAME}=={VERSION}"), format!("--hash=sha256:{WHEEL_SHA256}")]);
+        assert_eq!(
+            written,
+            [
+                format!("{NAME}=={VERSION}"),
+                format!("--hash=sha256:{WHEEL_SHA256}")
+            ]
+        );
         assert_eq!(LIBRARY, format!("{LIBRARY_SHA256}  libonnxruntime.so\n"));
     }
 

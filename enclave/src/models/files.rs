@@ -49,7 +49,10 @@ pub(super) fn folders(folder: &Path) -> Result<Vec<(String, PathBuf)>, ModelErro
     let mut found = Vec::new();
     for (name, path, kind) in entries(folder)? {
         if !kind.is_dir() {
-            return Err(ModelError::Unlisted { path: shown(&path), why: "only folders belong here" });
+            return Err(ModelError::Unlisted {
+                path: shown(&path),
+                why: "only folders belong here",
+            });
         }
         if !is_name(&name) {
             return Err(ModelError::Name { path: shown(&path) });
@@ -62,7 +65,9 @@ pub(super) fn folders(folder: &Path) -> Result<Vec<(String, PathBuf)>, ModelErro
 /// A name or version: `[A-Za-z0-9._-]{1,128}`, and neither `.` nor `..`.
 pub(super) fn is_name(name: &str) -> bool {
     (1..=128).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
         && !matches!(name, "." | "..")
 }
 
@@ -74,28 +79,38 @@ pub(super) fn read_model(folder: &Path, defaults: &Settings) -> Result<ModelByte
     let settings = match present.remove(SETTINGS) {
         None => defaults.clone(),
         Some(path) => {
-            let refuse = |reason| ModelError::Settings { path: shown(&path), reason };
+            let refuse = |reason| ModelError::Settings {
+                path: shown(&path),
+                reason,
+            };
             let bytes = read_file(&path)?;
             let text = std::str::from_utf8(&bytes).map_err(|_| refuse("not UTF-8".into()))?;
             defaults.clone().overridden(text).map_err(refuse)?
         }
     };
 
-    let entry = present.remove(model::ENTRY).ok_or_else(|| ModelError::Missing {
-        path: shown(&folder.join(model::ENTRY)),
-        why: "every version has one",
-    })?;
+    let entry = present
+        .remove(model::ENTRY)
+        .ok_or_else(|| ModelError::Missing {
+            path: shown(&folder.join(model::ENTRY)),
+            why: "every version has one",
+        })?;
     let bytes = read_file(&entry)?;
-    let refuse = |source| ModelError::Onnx { path: shown(&entry), source };
+    let refuse = |source| ModelError::Onnx {
+        path: shown(&entry),
+        source,
+    };
     let locations = onnx::external_files(&bytes).map_err(refuse)?;
 
     let mut manifest = vec![listed(model::ENTRY, &bytes)];
     let mut external = BTreeMap::new();
     for location in locations {
-        let path = present.remove(&location).ok_or_else(|| ModelError::Missing {
-            path: shown(&folder.join(&location)),
-            why: "model.onnx keeps tensor data there",
-        })?;
+        let path = present
+            .remove(&location)
+            .ok_or_else(|| ModelError::Missing {
+                path: shown(&folder.join(&location)),
+                why: "model.onnx keeps tensor data there",
+            })?;
         let data = read_file(&path)?;
         manifest.push(listed(&location, &data));
         external.insert(location, data);
@@ -107,14 +122,27 @@ pub(super) fn read_model(folder: &Path, defaults: &Settings) -> Result<ModelByte
         });
     }
 
-    let onnx = onnx::embed(&bytes, &external).map_err(refuse)?.unwrap_or_else(|| bytes.to_vec());
-    let manifest = ModelManifest::new(manifest)
-        .map_err(|source| ModelError::Manifest { path: shown(folder), reason: source.to_string() })?;
-    Ok(ModelBytes { manifest, onnx, external, settings })
+    let onnx = onnx::embed(&bytes, &external)
+        .map_err(refuse)?
+        .unwrap_or_else(|| bytes.to_vec());
+    let manifest = ModelManifest::new(manifest).map_err(|source| ModelError::Manifest {
+        path: shown(folder),
+        reason: source.to_string(),
+    })?;
+    Ok(ModelBytes {
+        manifest,
+        onnx,
+        external,
+        settings,
+    })
 }
 
 fn listed(name: &str, bytes: &[u8]) -> ModelFile {
-    ModelFile { name: name.to_owned(), sha256: Digest::of(bytes), size: bytes.len() as u64 }
+    ModelFile {
+        name: name.to_owned(),
+        sha256: Digest::of(bytes),
+        size: bytes.len() as u64,
+    }
 }
 
 pub(super) fn shown(path: &Path) -> String {
@@ -144,14 +172,20 @@ fn list(
         } else {
             "too many files"
         };
-        return Err(ModelError::Unlisted { path: shown(&path), why });
+        return Err(ModelError::Unlisted {
+            path: shown(&path),
+            why,
+        });
     }
     Ok(())
 }
 
 /// What lies in a folder, sorted by name. Links are refused whatever they point to.
 fn entries(folder: &Path) -> Result<Vec<(String, PathBuf, fs::FileType)>, ModelError> {
-    let read = |source| ModelError::Read { path: shown(folder), source };
+    let read = |source| ModelError::Read {
+        path: shown(folder),
+        source,
+    };
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).map_err(read)? {
         let entry = entry.map_err(read)?;
@@ -172,7 +206,10 @@ fn entries(folder: &Path) -> Result<Vec<(String, PathBuf, fs::FileType)>, ModelE
 
 /// The bytes of a regular file, read once.
 fn read_file(path: &Path) -> Result<Arc<[u8]>, ModelError> {
-    let read = |source| ModelError::Read { path: shown(path), source };
+    let read = |source| ModelError::Read {
+        path: shown(path),
+        source,
+    };
     // Between listing and opening the file may have become a link or a pipe: neither is followed,
     // neither blocks.
     let mut file = OpenOptions::new()
@@ -182,7 +219,10 @@ fn read_file(path: &Path) -> Result<Arc<[u8]>, ModelError> {
         .map_err(read)?;
     let about = file.metadata().map_err(read)?;
     if !about.is_file() {
-        return Err(ModelError::Unlisted { path: shown(path), why: "not a regular file" });
+        return Err(ModelError::Unlisted {
+            path: shown(path),
+            why: "not a regular file",
+        });
     }
     let size = usize::try_from(about.len())
         .map_err(|_| read(std::io::Error::from(std::io::ErrorKind::FileTooLarge)))?;

@@ -163,7 +163,9 @@ impl Repository {
             }
         }
         models.sort_by(|a, b| {
-            a.name.cmp(&b.name).then_with(|| compare_versions(&a.version, &b.version))
+            a.name
+                .cmp(&b.name)
+                .then_with(|| compare_versions(&a.version, &b.version))
         });
         Ok(LoadedModels { models })
     }
@@ -189,12 +191,19 @@ impl LoadedModels {
 
     /// All versions of a name, ascending; empty if the name is unknown.
     pub fn versions(&self, name: &str) -> Vec<&str> {
-        self.of_name(name).iter().map(|model| model.version.as_str()).collect()
+        self.of_name(name)
+            .iter()
+            .map(|model| model.version.as_str())
+            .collect()
     }
 
     fn of_name(&self, name: &str) -> &[Arc<Model>] {
-        let start = self.models.partition_point(|model| model.name.as_str() < name);
-        let end = self.models.partition_point(|model| model.name.as_str() <= name);
+        let start = self
+            .models
+            .partition_point(|model| model.name.as_str() < name);
+        let end = self
+            .models
+            .partition_point(|model| model.name.as_str() <= name);
         self.models.get(start..end).unwrap_or_default()
     }
 
@@ -226,7 +235,10 @@ impl LoadedModels {
 
     /// A configuration object by its digest: its JCS bytes.
     pub fn config_object(&self, digest: Digest) -> Option<&[u8]> {
-        let model = self.models.iter().find(|model| model.config_digest == digest)?;
+        let model = self
+            .models
+            .iter()
+            .find(|model| model.config_digest == digest)?;
         Some(&model.config_object)
     }
 }
@@ -248,11 +260,29 @@ mod tests {
 
     #[test]
     fn versions_of_digits_are_numbers_and_above_all_others() {
-        let mut versions = ["10", "v2", "9", "alpha", "1", "01", "99999999999999999999999", "2.0"];
+        let mut versions = [
+            "10",
+            "v2",
+            "9",
+            "alpha",
+            "1",
+            "01",
+            "99999999999999999999999",
+            "2.0",
+        ];
         versions.sort_by(|a, b| compare_versions(a, b));
         assert_eq!(
             versions,
-            ["2.0", "alpha", "v2", "01", "1", "9", "10", "99999999999999999999999"]
+            [
+                "2.0",
+                "alpha",
+                "v2",
+                "01",
+                "1",
+                "9",
+                "10",
+                "99999999999999999999999"
+            ]
         );
     }
 

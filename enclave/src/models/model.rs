@@ -63,17 +63,26 @@ impl Model {
         bytes: ModelBytes,
     ) -> Result<Self, ModelError> {
         let path = folder.join(ENTRY).display().to_string();
-        let refuse = |reason| ModelError::Runtime { path: path.clone(), reason };
-        let ModelBytes { manifest, onnx, external, settings } = bytes;
+        let refuse = |reason| ModelError::Runtime {
+            path: path.clone(),
+            reason,
+        };
+        let ModelBytes {
+            manifest,
+            onnx,
+            external,
+            settings,
+        } = bytes;
 
         let mut sessions = Vec::with_capacity(settings.sessions);
         for _ in 0..settings.sessions {
-            let session =
-                session::create(runtime, &settings, &onnx, &external).map_err(refuse)?;
+            let session = session::create(runtime, &settings, &onnx, &external).map_err(refuse)?;
             sessions.push(session);
         }
         // All sessions are of the same bytes and declare the same.
-        let first = sessions.first().ok_or_else(|| refuse("no session was created".into()))?;
+        let first = sessions
+            .first()
+            .ok_or_else(|| refuse("no session was created".into()))?;
         let (inputs, outputs) =
             session::interface(first).map_err(|unsupported| ModelError::Interface {
                 path: path.clone(),
@@ -138,13 +147,21 @@ impl Model {
                 waited.await.map_err(|_| Busy)?.map_err(|_| Busy)?
             }
         };
-        let session = pool.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let session = pool
+            .free
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop();
         Ok(Lease::new(self.clone(), session.ok_or(Busy)?, permit))
     }
 
     /// Puts a session back; its permit must be released after this.
     pub(crate) fn give_back(&self, session: Session) {
-        self.pool.free.lock().unwrap_or_else(PoisonError::into_inner).push(session);
+        self.pool
+            .free
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(session);
     }
 
     pub(crate) fn speed(&self) -> &Speed {
@@ -167,13 +184,19 @@ fn check(
         if tensor.datatype != spec.datatype {
             return Err(ProtocolError::input(
                 &tensor.name,
-                format!("datatype is {}, expected {}", tensor.datatype, spec.datatype),
+                format!(
+                    "datatype is {}, expected {}",
+                    tensor.datatype, spec.datatype
+                ),
             ));
         }
         if !spec.accepts(&tensor.shape) {
             return Err(ProtocolError::input(
                 &tensor.name,
-                format!("shape is {:?}, expected {:?} (-1: any)", tensor.shape, spec.shape),
+                format!(
+                    "shape is {:?}, expected {:?} (-1: any)",
+                    tensor.shape, spec.shape
+                ),
             ));
         }
     }
@@ -187,7 +210,10 @@ fn check(
 
     // All are known and none is missing, so a surplus is one given twice. (Parsing refuses that too.)
     if let (Some(extra), true) = (request.inputs.last(), request.inputs.len() > inputs.len()) {
-        return Err(ProtocolError::input(&extra.name, "an input is given twice".into()));
+        return Err(ProtocolError::input(
+            &extra.name,
+            "an input is given twice".into(),
+        ));
     }
 
     for requested in request.outputs.iter().flatten() {
@@ -215,6 +241,9 @@ fn check(
 }
 
 fn names(specs: &[TensorSpec]) -> String {
-    let names: Vec<String> = specs.iter().map(|spec| format!("{:?}", spec.name)).collect();
+    let names: Vec<String> = specs
+        .iter()
+        .map(|spec| format!("{:?}", spec.name))
+        .collect();
     names.join(", ")
 }

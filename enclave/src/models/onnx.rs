@@ -57,7 +57,11 @@ pub fn external_files(model: &[u8]) -> Result<BTreeSet<String>> {
     let mut files = BTreeSet::new();
     walk(Message::Model, model, 0, &mut |tensor, _| {
         files.insert(tensor.location.clone());
-        if files.len() > MAX_FILES { Err(OnnxError::TooMany) } else { Ok(None) }
+        if files.len() > MAX_FILES {
+            Err(OnnxError::TooMany)
+        } else {
+            Ok(None)
+        }
     })?;
     Ok(files)
 }
@@ -68,26 +72,34 @@ pub fn external_files(model: &[u8]) -> Result<BTreeSet<String>> {
 ///
 /// # Errors
 /// [`OnnxError`].
-pub fn embed<B: AsRef<[u8]>>(
-    model: &[u8],
-    files: &BTreeMap<String, B>,
-) -> Result<Option<Vec<u8>>> {
+pub fn embed<B: AsRef<[u8]>>(model: &[u8], files: &BTreeMap<String, B>) -> Result<Option<Vec<u8>>> {
     walk(Message::Model, model, 0, &mut |tensor, place| {
-        let refuse = |problem| OnnxError::External { tensor: tensor.name.clone(), problem };
+        let refuse = |problem| OnnxError::External {
+            tensor: tensor.name.clone(),
+            problem,
+        };
         let Some(file) = files.get(&tensor.location).map(AsRef::as_ref) else {
-            return Err(refuse(format!("external data file {:?} is missing", tensor.location)));
+            return Err(refuse(format!(
+                "external data file {:?} is missing",
+                tensor.location
+            )));
         };
         let start = usize::try_from(tensor.offset).ok();
         let end = match tensor.length {
             None => Some(file.len()),
-            Some(length) => tensor.offset.checked_add(length).and_then(|end| end.try_into().ok()),
+            Some(length) => tensor
+                .offset
+                .checked_add(length)
+                .and_then(|end| end.try_into().ok()),
         };
         let data = start.zip(end).and_then(|(start, end)| file.get(start..end));
         match data {
             None => Err(refuse(format!(
                 "external data at {} of length {} is outside {:?} of {} bytes",
                 tensor.offset,
-                tensor.length.map_or("all the rest".to_owned(), |length| length.to_string()),
+                tensor
+                    .length
+                    .map_or("all the rest".to_owned(), |length| length.to_string()),
                 tensor.location,
                 file.len()
             ))),
@@ -195,9 +207,8 @@ fn walk(
             (None, None) => {}
             (Some(out), None) => out.extend_from_slice(field.whole),
             (_, Some(new)) => {
-                let out = changed.get_or_insert_with(|| {
-                    bytes.get(..field.start).unwrap_or_default().to_vec()
-                });
+                let out = changed
+                    .get_or_insert_with(|| bytes.get(..field.start).unwrap_or_default().to_vec());
                 write_bytes(out, field.number, &new);
             }
         }
@@ -212,7 +223,10 @@ fn read_tensor(message: &[u8]) -> Result<Option<External<'_>>> {
     let mut external: Option<bool> = None;
     let mut own_data = false;
     let mut twice = None;
-    let mut fields = Fields { bytes: message, at: 0 };
+    let mut fields = Fields {
+        bytes: message,
+        at: 0,
+    };
     while let Some(field) = fields.next()? {
         match (field.number, field.value) {
             (8, Value::Bytes(text)) => name = String::from_utf8_lossy(text).into_owned(),
@@ -237,7 +251,10 @@ fn read_tensor(message: &[u8]) -> Result<Option<External<'_>>> {
         return Ok(None);
     }
     let refuse = |problem: String| {
-        Err(OnnxError::External { tensor: name.chars().take(128).collect(), problem })
+        Err(OnnxError::External {
+            tensor: name.chars().take(128).collect(),
+            problem,
+        })
     };
     if let Some(key) = twice {
         return refuse(format!("external_data has {key:?} twice"));
@@ -264,27 +281,42 @@ fn read_tensor(message: &[u8]) -> Result<Option<External<'_>>> {
             _ => return refuse(format!("external_data {key:?} is {value:?}")),
         }
     }
-    let Some(location) = location else { return refuse("external data has no location".into()) };
+    let Some(location) = location else {
+        return refuse("external data has no location".into());
+    };
     if let Err(problem) = check_location(location) {
         return refuse(format!("external data location {location:?} {problem}"));
     }
-    Ok(Some(External { name, location: location.to_owned(), offset, length, message }))
+    Ok(Some(External {
+        name,
+        location: location.to_owned(),
+        offset,
+        length,
+        message,
+    }))
 }
 
 fn read_entry(message: &[u8]) -> Result<(&str, &str)> {
     let (mut key, mut value) = (None, None);
-    let mut fields = Fields { bytes: message, at: 0 };
+    let mut fields = Fields {
+        bytes: message,
+        at: 0,
+    };
     while let Some(field) = fields.next()? {
         let place = match field.number {
             1 => &mut key,
             2 => &mut value,
             _ => continue,
         };
-        let Value::Bytes(bytes) = field.value else { continue };
+        let Value::Bytes(bytes) = field.value else {
+            continue;
+        };
         let text = std::str::from_utf8(bytes)
             .map_err(|_| OnnxError::Malformed("external_data is not UTF-8"))?;
         if place.replace(text).is_some() {
-            return Err(OnnxError::Malformed("an external_data entry says a thing twice"));
+            return Err(OnnxError::Malformed(
+                "an external_data entry says a thing twice",
+            ));
         }
     }
     Ok((key.unwrap_or_default(), value.unwrap_or_default()))
@@ -298,11 +330,18 @@ fn check_location(location: &str) -> std::result::Result<(), &'static str> {
     if location.split('/').any(|part| part == "..") {
         return Err("contains \"..\"");
     }
-    if location.is_empty() || location.split('/').any(|part| part.is_empty() || part == ".") {
+    if location.is_empty()
+        || location
+            .split('/')
+            .any(|part| part.is_empty() || part == ".")
+    {
         return Err("has an empty or \".\" part");
     }
     // `*` is what the runtime marks addresses in its own memory with.
-    if location.chars().any(|c| c.is_control() || matches!(c, '\\' | '*')) {
+    if location
+        .chars()
+        .any(|c| c.is_control() || matches!(c, '\\' | '*'))
+    {
         return Err("has a character that is not served");
     }
     if location.len() > 256 {
@@ -318,7 +357,10 @@ impl External<'_> {
     /// The tensor with `data` as its raw_data, and nothing external.
     fn with_data(&self, data: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.message.len() + data.len() + 16);
-        let mut fields = Fields { bytes: self.message, at: 0 };
+        let mut fields = Fields {
+            bytes: self.message,
+            at: 0,
+        };
         // The message was read before, so no error can come.
         while let Ok(Some(field)) = fields.next() {
             if !matches!(field.number, 13 | 14) {
@@ -376,7 +418,12 @@ impl<'a> Fields<'a> {
             _ => return Err(OnnxError::Malformed("a group or an unknown wire type")),
         };
         let whole = self.bytes.get(start..self.at).unwrap_or_default();
-        Ok(Some(Field { number: tag >> 3, value, start, whole }))
+        Ok(Some(Field {
+            number: tag >> 3,
+            value,
+            start,
+            whole,
+        }))
     }
 
     fn take(&mut self, length: usize) -> Result<&'a [u8]> {
@@ -392,7 +439,10 @@ impl<'a> Fields<'a> {
     fn varint(&mut self) -> Result<u64> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
-            let byte = *self.bytes.get(self.at).ok_or(OnnxError::Malformed("cut short"))?;
+            let byte = *self
+                .bytes
+                .get(self.at)
+                .ok_or(OnnxError::Malformed("cut short"))?;
             self.at += 1;
             if shift == 63 && byte > 1 {
                 break;

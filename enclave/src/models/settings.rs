@@ -128,16 +128,22 @@ impl Settings {
             ("library_sha256", json!(runtime.library_digest())),
             ("execution_provider", json!("CPUExecutionProvider")),
             ("cpu_features", json!(runtime.cpu_features())),
-            ("optimization", json!(match self.optimization {
-                Optimization::None => "none",
-                Optimization::Basic => "basic",
-                Optimization::Extended => "extended",
-                Optimization::All => "all",
-            })),
-            ("execution_mode", json!(match self.execution {
-                Execution::Sequential => "sequential",
-                Execution::Parallel => "parallel",
-            })),
+            (
+                "optimization",
+                json!(match self.optimization {
+                    Optimization::None => "none",
+                    Optimization::Basic => "basic",
+                    Optimization::Extended => "extended",
+                    Optimization::All => "all",
+                }),
+            ),
+            (
+                "execution_mode",
+                json!(match self.execution {
+                    Execution::Sequential => "sequential",
+                    Execution::Parallel => "parallel",
+                }),
+            ),
             ("intra_op_threads", json!(self.intra_threads)),
             ("inter_op_threads", json!(self.inter_threads)),
             ("spinning", json!("off")),
@@ -151,8 +157,10 @@ impl Settings {
             ("preprocessing", json!([])),
             ("postprocessing", json!([])),
         ];
-        let object: Map<String, Value> =
-            members.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        let object: Map<String, Value> = members
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect();
         let digest = config::config_digest(&object)?;
         Ok((object, digest))
     }
@@ -165,7 +173,10 @@ mod tests {
     #[test]
     fn settings_override_what_they_name_and_nothing_else() {
         let base = Settings::new(3);
-        assert_eq!(base.clone().overridden("").expect("an empty file is fine"), base);
+        assert_eq!(
+            base.clone().overridden("").expect("an empty file is fine"),
+            base
+        );
         let given = "optimization = \"basic\"\nsessions = 2\narena = false\n";
         let expected = Settings {
             sessions: 2,
@@ -173,17 +184,32 @@ mod tests {
             arena: false,
             ..base.clone()
         };
-        assert_eq!(base.clone().overridden(given).expect("known keys"), expected);
+        assert_eq!(
+            base.clone().overridden(given).expect("known keys"),
+            expected
+        );
         let parallel = "execution = \"parallel\"\ninter_threads = 2\n";
-        assert_eq!(base.clone().overridden(parallel).expect("parallel").inter_threads, 2);
+        assert_eq!(
+            base.clone()
+                .overridden(parallel)
+                .expect("parallel")
+                .inter_threads,
+            2
+        );
 
         for (bad, says) in [
             ("optimisation = \"all\"", "unknown field `optimisation`"),
             ("optimization = \"most\"", "unknown variant `most`"),
             ("sessions = 0", "sessions is 0, expected 1 to 256"),
             ("sessions = 257", "sessions is 257"),
-            ("intra_threads = 65", "intra_threads is 65, expected 1 to 64"),
-            ("inter_threads = 2", "inter_threads is 2 while execution is \"sequential\""),
+            (
+                "intra_threads = 65",
+                "intra_threads is 65, expected 1 to 64",
+            ),
+            (
+                "inter_threads = 2",
+                "inter_threads is 2 while execution is \"sequential\"",
+            ),
             ("sessions = -1", "sessions"),
             ("sessions = \"2\"", "sessions"),
             ("sessions = 2\nsessions = 3", "duplicate key"),

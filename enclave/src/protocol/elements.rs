@@ -38,12 +38,17 @@ impl Budget {
 /// refused all the same: the runtime multiplies them too.
 pub(super) fn element_count(name: &str, shape: &[u64]) -> Result<u64> {
     let product = shape.iter().try_fold(1u64, |product, dim| {
-        product.checked_mul((*dim).max(1)).filter(|product| *product <= i64::MAX as u64)
+        product
+            .checked_mul((*dim).max(1))
+            .filter(|product| *product <= i64::MAX as u64)
     });
     match product {
         Some(_) if shape.contains(&0) => Ok(0),
         Some(product) => Ok(product),
-        None => Err(ProtocolError::input(name, format!("shape {shape:?} is too large"))),
+        None => Err(ProtocolError::input(
+            name,
+            format!("shape {shape:?} is too large"),
+        )),
     }
 }
 
@@ -62,7 +67,9 @@ pub(super) fn read_elements(
     }
     // Every element takes at least a digit and a comma of the text: that bounds what a shape can
     // make us allocate, before anything is read.
-    let count = usize::try_from(count).ok().filter(|count| *count <= reader.remaining() / 2 + 1);
+    let count = usize::try_from(count)
+        .ok()
+        .filter(|count| *count <= reader.remaining() / 2 + 1);
     let Some(count) = count else {
         let problem = format!("shape {shape:?} has more elements than the request can hold");
         return Err(ProtocolError::input(name, problem));
@@ -93,8 +100,10 @@ pub(super) fn read_elements(
         elements.flat(reader)?;
     }
     if elements.read != count {
-        let problem =
-            format!("shape {shape:?} has {count} elements, data holds {}", elements.read);
+        let problem = format!(
+            "shape {shape:?} has {count} elements, data holds {}",
+            elements.read
+        );
         return Err(ProtocolError::input(name, problem));
     }
     Ok(elements.out)
@@ -113,7 +122,9 @@ struct Elements<'a> {
 
 impl Elements<'_> {
     fn nested(&mut self, reader: &mut Reader<'_>, shape: &[u64]) -> Result<()> {
-        let Some((dim, inner)) = shape.split_first() else { return Ok(()) };
+        let Some((dim, inner)) = shape.split_first() else {
+            return Ok(());
+        };
         if inner.is_empty() {
             let before = self.read;
             self.flat(reader)?;
@@ -155,17 +166,15 @@ impl Elements<'_> {
             Datatype::Int64 => self.each(reader, integer::<i64, 8>),
             Datatype::Fp32 => self.each(reader, float::<f32, 4>),
             Datatype::Fp64 => self.each(reader, float::<f64, 8>),
-            Datatype::Bytes => {
-                self.each(reader, |out, reader, budget| {
-                    let text = reader.string()?;
-                    budget.take(text.len().saturating_add(4))?;
-                    let length = u32::try_from(text.len())
-                        .map_err(|_| Element::Value("longer than 4 GiB".into()))?;
-                    out.extend_from_slice(&length.to_le_bytes());
-                    out.extend_from_slice(text.as_bytes());
-                    Ok(())
-                })
-            }
+            Datatype::Bytes => self.each(reader, |out, reader, budget| {
+                let text = reader.string()?;
+                budget.take(text.len().saturating_add(4))?;
+                let length = u32::try_from(text.len())
+                    .map_err(|_| Element::Value("longer than 4 GiB".into()))?;
+                out.extend_from_slice(&length.to_le_bytes());
+                out.extend_from_slice(text.as_bytes());
+                Ok(())
+            }),
             // Refused by read_elements; here so that a new datatype does not compile unseen.
             Datatype::Fp16 | Datatype::Bf16 => Ok(()),
         }
@@ -177,7 +186,15 @@ impl Elements<'_> {
         reader: &mut Reader<'_>,
         read: impl Fn(&mut Vec<u8>, &mut Reader<'_>, &mut Budget) -> std::result::Result<(), Element>,
     ) -> Result<()> {
-        let Self { name, datatype, shape, count, read: index, out, budget } = self;
+        let Self {
+            name,
+            datatype,
+            shape,
+            count,
+            read: index,
+            out,
+            budget,
+        } = self;
         reader.array(|reader| {
             if *index == *count {
                 let problem =
@@ -213,9 +230,10 @@ impl From<ProtocolError> for Element {
 #[cold]
 fn in_element(name: &str, datatype: Datatype, index: usize, error: ProtocolError) -> ProtocolError {
     match error {
-        ProtocolError::Malformed(text) => {
-            ProtocolError::input(name, format!("element {index} cannot be read as {datatype}: {text}"))
-        }
+        ProtocolError::Malformed(text) => ProtocolError::input(
+            name,
+            format!("element {index} cannot be read as {datatype}: {text}"),
+        ),
         other => other,
     }
 }
@@ -234,7 +252,11 @@ fn integer<T: std::str::FromStr + LittleEndian<N>, const N: usize>(
 ) -> std::result::Result<(), Element> {
     let number = reader.number()?;
     // Rust reads "-0" as no unsigned integer; JSON means zero by it.
-    let text = if number.text == "-0" { "0" } else { number.text };
+    let text = if number.text == "-0" {
+        "0"
+    } else {
+        number.text
+    };
     match text.parse::<T>() {
         Ok(value) if number.integer => out.extend_from_slice(&value.bytes()),
         _ => return Err(not_of_type(number)),
@@ -310,7 +332,10 @@ pub(super) fn check_binary(
         if datatype == Datatype::Bool
             && let Some(byte) = data.iter().find(|byte| **byte > 1)
         {
-            return Err(ProtocolError::input(name, format!("a BOOL is 0 or 1, found byte {byte}")));
+            return Err(ProtocolError::input(
+                name,
+                format!("a BOOL is 0 or 1, found byte {byte}"),
+            ));
         }
         return Ok(());
     }
@@ -321,7 +346,10 @@ pub(super) fn check_binary(
             name,
             format!("shape {shape:?} has {count} elements, the binary data holds {found}"),
         )),
-        None => Err(ProtocolError::input(name, "a BYTES element ends after the end of the data".into())),
+        None => Err(ProtocolError::input(
+            name,
+            "a BYTES element ends after the end of the data".into(),
+        )),
     }
 }
 

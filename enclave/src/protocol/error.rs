@@ -67,7 +67,9 @@ pub enum ProtocolError {
         name: String,
     },
     /// An answer that JSON cannot carry: FP16 and BF16 travel in the binary extension alone.
-    #[error("output {name:?} is {datatype}, which travels in the binary extension alone; ask for it with binary_data")]
+    #[error(
+        "output {name:?} is {datatype}, which travels in the binary extension alone; ask for it with binary_data"
+    )]
     BinaryOnly {
         /// The output's name.
         name: String,
@@ -80,13 +82,19 @@ impl ProtocolError {
     /// Something is wrong with an input.
     #[cold]
     pub(crate) fn input(name: &str, problem: String) -> Self {
-        Self::Input { name: shorten(name), problem }
+        Self::Input {
+            name: shorten(name),
+            problem,
+        }
     }
 
     /// Something is wrong with a requested output.
     #[cold]
     pub(crate) fn output(name: &str, problem: String) -> Self {
-        Self::Output { name: shorten(name), problem }
+        Self::Output {
+            name: shorten(name),
+            problem,
+        }
     }
 
     /// The HTTP status that answers this error: 400, 413 or 422.
@@ -106,7 +114,9 @@ impl ProtocolError {
             Self::Output { .. } => "Requested outputs do not fit the model",
             Self::Parameter { .. } => "Unsupported parameter",
             Self::TooLarge { .. } => "Request too large",
-            Self::NotFinite { .. } | Self::NotText { .. } | Self::BinaryOnly { .. } => "Answer cannot be written as JSON",
+            Self::NotFinite { .. } | Self::NotText { .. } | Self::BinaryOnly { .. } => {
+                "Answer cannot be written as JSON"
+            }
         }
     }
 }

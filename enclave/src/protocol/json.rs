@@ -35,7 +35,11 @@ impl<'a> Reader<'a> {
     /// The bytes are not UTF-8.
     pub(super) fn new(bytes: &'a [u8]) -> Result<Self> {
         match std::str::from_utf8(bytes) {
-            Ok(text) => Ok(Self { text, at: 0, depth: 0 }),
+            Ok(text) => Ok(Self {
+                text,
+                at: 0,
+                depth: 0,
+            }),
             Err(e) => Err(ProtocolError::Malformed(format!(
                 "the JSON is not UTF-8 from byte {}",
                 e.valid_up_to()
@@ -56,7 +60,10 @@ impl<'a> Reader<'a> {
             Some(byte @ 0x21..=0x7e) => format!("'{}'", *byte as char),
             Some(byte) => format!("byte 0x{byte:02x}"),
         };
-        ProtocolError::Malformed(format!("JSON at byte {}: expected {expected}, found {found}", self.at))
+        ProtocolError::Malformed(format!(
+            "JSON at byte {}: expected {expected}, found {found}",
+            self.at
+        ))
     }
 
     #[inline]
@@ -85,7 +92,11 @@ impl<'a> Reader<'a> {
 
     #[inline]
     fn expect(&mut self, byte: u8, what: &str) -> Result<()> {
-        if self.take(byte) { Ok(()) } else { Err(self.error(what)) }
+        if self.take(byte) {
+            Ok(())
+        } else {
+            Err(self.error(what))
+        }
     }
 
     /// Nothing but white space may follow.
@@ -236,7 +247,11 @@ impl<'a> Reader<'a> {
     fn some_digits(&mut self) -> Result<()> {
         let start = self.at;
         self.digits();
-        if self.at == start { Err(self.error("a digit")) } else { Ok(()) }
+        if self.at == start {
+            Err(self.error("a digit"))
+        } else {
+            Ok(())
+        }
     }
 
     /// Reads a string; it is copied only if it holds escapes.
@@ -287,7 +302,9 @@ impl<'a> Reader<'a> {
     }
 
     fn escape(&mut self) -> Result<char> {
-        let Some(byte) = self.byte() else { return Err(self.error("an escape")) };
+        let Some(byte) = self.byte() else {
+            return Err(self.error("an escape"));
+        };
         let simple = match byte {
             b'"' | b'\\' | b'/' => byte as char,
             b'b' => '\u{8}',
@@ -331,7 +348,9 @@ impl<'a> Reader<'a> {
         let mut code = 0;
         for _ in 0..4 {
             let digit = self.byte().and_then(|byte| (byte as char).to_digit(16));
-            let Some(digit) = digit else { return Err(self.error("four hex digits")) };
+            let Some(digit) = digit else {
+                return Err(self.error("four hex digits"));
+            };
             code = code * 16 + digit;
             self.at += 1;
         }
@@ -368,7 +387,10 @@ fn duplicate(name: &str) -> ProtocolError {
 
 /// The first 128 bytes of what a caller wrote, for error messages.
 pub(super) fn shorten(text: &str) -> String {
-    match text.char_indices().find(|(index, c)| index + c.len_utf8() > 128) {
+    match text
+        .char_indices()
+        .find(|(index, c)| index + c.len_utf8() > 128)
+    {
         None => text.to_owned(),
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
     }

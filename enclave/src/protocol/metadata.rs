@@ -16,16 +16,9 @@ pub fn model_document(model: &Model, versions: &[&str]) -> Bytes {
     describe(&model.name, versions, &model.inputs, &model.outputs)
 }
 
-fn describe(
-    name: &str,
-    versions: &[&str],
-    inputs: &[TensorSpec],
-    outputs: &[TensorSpec],
-) -> Bytes {
+fn describe(name: &str, versions: &[&str], inputs: &[TensorSpec], outputs: &[TensorSpec]) -> Bytes {
     let tensors = |specs: &[TensorSpec]| -> Vec<Value> {
-        let one = |spec: &TensorSpec| {
-            json!({ "name": spec.name, "datatype": spec.datatype.name(), "shape": spec.shape })
-        };
+        let one = |spec: &TensorSpec| json!({ "name": spec.name, "datatype": spec.datatype.name(), "shape": spec.shape });
         specs.iter().map(one).collect()
     };
     body(json!({
@@ -67,9 +60,16 @@ mod tests {
             read(server_document("1.2.3")),
             json!({ "name": "touchstone", "version": "1.2.3", "extensions": ["binary_tensor_data"] })
         );
-        let input =
-            TensorSpec { name: "X".into(), datatype: Datatype::Fp32, shape: vec![-1, 64] };
-        let output = TensorSpec { name: "label".into(), datatype: Datatype::Bytes, shape: vec![-1] };
+        let input = TensorSpec {
+            name: "X".into(),
+            datatype: Datatype::Fp32,
+            shape: vec![-1, 64],
+        };
+        let output = TensorSpec {
+            name: "label".into(),
+            datatype: Datatype::Bytes,
+            shape: vec![-1],
+        };
         assert_eq!(
             read(describe("digits", &["1", "2"], &[input], &[output])),
             json!({
@@ -80,6 +80,9 @@ mod tests {
         );
         assert_eq!(read(live_document()), json!({ "live": true }));
         assert_eq!(read(ready_document(None, false)), json!({ "ready": false }));
-        assert_eq!(read(ready_document(Some("m"), true)), json!({ "name": "m", "ready": true }));
+        assert_eq!(
+            read(ready_document(Some("m"), true)),
+            json!({ "name": "m", "ready": true })
+        );
     }
 }

@@ -24,7 +24,12 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { tensors: 256, rank: 16, tensor_bytes: 64 << 20, text: 1024 }
+        Self {
+            tensors: 256,
+            rank: 16,
+            tensor_bytes: 64 << 20,
+            text: 1024,
+        }
     }
 }
 
@@ -149,7 +154,11 @@ fn text(reader: &mut Reader<'_>, what: &'static str, limits: &Limits) -> Result<
     let text = reader.string()?;
     if text.len() > limits.text {
         return Err(ProtocolError::TooLarge {
-            what: if what == "id" { "bytes of the request's id" } else { "bytes of a tensor's name" },
+            what: if what == "id" {
+                "bytes of the request's id"
+            } else {
+                "bytes of a tensor's name"
+            },
             limit: limits.text as u64,
             found: text.len() as u64,
         });
@@ -204,8 +213,7 @@ fn read_input(reader: &mut Reader<'_>, limits: &Limits, budget: &mut Budget) -> 
         }
         Ok(())
     })?;
-    let name =
-        name.ok_or_else(|| ProtocolError::Malformed("an input has no \"name\"".into()))?;
+    let name = name.ok_or_else(|| ProtocolError::Malformed("an input has no \"name\"".into()))?;
     let missing = |what: &str| ProtocolError::input(&name, format!("\"{what}\" is missing"));
     let datatype = datatype.ok_or_else(|| missing("datatype"))?;
     let shape = shape.ok_or_else(|| missing("shape"))?;
@@ -220,11 +228,20 @@ fn read_input(reader: &mut Reader<'_>, limits: &Limits, budget: &mut Budget) -> 
         },
         (false, Some(size)) => Data::Binary(size),
         (true, Some(_)) => {
-            return Err(ProtocolError::input(&name, "has both \"data\" and binary_data_size".into()));
+            return Err(ProtocolError::input(
+                &name,
+                "has both \"data\" and binary_data_size".into(),
+            ));
         }
         (false, None) => return Err(missing("data")),
     };
-    Ok(Input { name, datatype, shape, count, data })
+    Ok(Input {
+        name,
+        datatype,
+        shape,
+        count,
+        data,
+    })
 }
 
 fn read_datatype(reader: &mut Reader<'_>) -> Result<Datatype> {
@@ -282,9 +299,10 @@ fn request_parameters(reader: &mut Reader<'_>, request: &mut InferRequest) -> Re
         "priority" => only_neutral(reader, name, "requests are served in the order they come"),
         "timeout" => only_neutral(reader, name, "the server's own time limits hold"),
         // A misspelt demand must not become no demand.
-        _ if name.starts_with("touchstone_") => {
-            Err(unsupported(name, "known are touchstone_require and touchstone_nonce"))
-        }
+        _ if name.starts_with("touchstone_") => Err(unsupported(
+            name,
+            "known are touchstone_require and touchstone_nonce",
+        )),
         _ => reader.skip(),
     })
 }
@@ -316,7 +334,10 @@ fn read_outputs(reader: &mut Reader<'_>, limits: &Limits) -> Result<Vec<Requeste
         at_most("requested outputs", outputs.len() + 1, limits.tensors)?;
         let output = read_output(reader, limits)?;
         if outputs.iter().any(|other| other.name == output.name) {
-            return Err(ProtocolError::output(&output.name, "asked for twice".into()));
+            return Err(ProtocolError::output(
+                &output.name,
+                "asked for twice".into(),
+            ));
         }
         outputs.push(output);
         Ok(())
@@ -350,8 +371,8 @@ fn read_output(reader: &mut Reader<'_>, limits: &Limits) -> Result<RequestedOutp
         }
         Ok(())
     })?;
-    let name = name
-        .ok_or_else(|| ProtocolError::Malformed("a requested output has no \"name\"".into()))?;
+    let name =
+        name.ok_or_else(|| ProtocolError::Malformed("a requested output has no \"name\"".into()))?;
     Ok(RequestedOutput { name, binary_data })
 }
 
@@ -363,7 +384,11 @@ fn only_neutral(reader: &mut Reader<'_>, name: &str, why: &'static str) -> Resul
         Some(b'n') => reader.null()?,
         _ => reader.number()?.text == "0",
     };
-    if neutral { Ok(()) } else { Err(unsupported(name, why)) }
+    if neutral {
+        Ok(())
+    } else {
+        Err(unsupported(name, why))
+    }
 }
 
 /// Gives each input the bytes that its `binary_data_size` claims, in order, none left over.
@@ -376,7 +401,14 @@ fn attach_binary(
 ) -> Result<Vec<Tensor>> {
     let mut at = json_length;
     let mut tensors = Vec::with_capacity(inputs.len());
-    for Input { name, datatype, shape, count, data } in inputs {
+    for Input {
+        name,
+        datatype,
+        shape,
+        count,
+        data,
+    } in inputs
+    {
         let data = match data {
             Data::Read(data) => Bytes::from(data),
             Data::Binary(_) if header_length.is_none() => {
@@ -386,7 +418,9 @@ fn attach_binary(
                 ));
             }
             Data::Binary(size) => {
-                let length = usize::try_from(size).ok().filter(|size| *size <= body.len() - at);
+                let length = usize::try_from(size)
+                    .ok()
+                    .filter(|size| *size <= body.len() - at);
                 let Some(length) = length else {
                     return Err(ProtocolError::input(
                         &name,
@@ -403,7 +437,12 @@ fn attach_binary(
                 data
             }
         };
-        tensors.push(Tensor { name, datatype, shape, data });
+        tensors.push(Tensor {
+            name,
+            datatype,
+            shape,
+            data,
+        });
     }
     if at != body.len() {
         return Err(ProtocolError::Malformed(format!(
@@ -416,12 +455,19 @@ fn attach_binary(
 
 fn at_most(what: &'static str, found: usize, limit: usize) -> Result<()> {
     if found > limit {
-        return Err(ProtocolError::TooLarge { what, limit: limit as u64, found: found as u64 });
+        return Err(ProtocolError::TooLarge {
+            what,
+            limit: limit as u64,
+            found: found as u64,
+        });
     }
     Ok(())
 }
 
 #[cold]
 fn unsupported(name: &str, why: &'static str) -> ProtocolError {
-    ProtocolError::Parameter { name: shorten(name), why }
+    ProtocolError::Parameter {
+        name: shorten(name),
+        why,
+    }
 }

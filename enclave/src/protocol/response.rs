@@ -38,8 +38,11 @@ pub(super) fn encode(
     output: &InferOutput,
     touchstone_id: Option<&str>,
 ) -> Result<EncodedResponse, ProtocolError> {
-    let binary: Vec<bool> =
-        output.outputs.iter().map(|tensor| request.wants_binary(&tensor.name)).collect();
+    let binary: Vec<bool> = output
+        .outputs
+        .iter()
+        .map(|tensor| request.wants_binary(&tensor.name))
+        .collect();
     let mut json = Vec::with_capacity(estimate(output, &binary));
     json.extend_from_slice(br#"{"model_name":"#);
     value(&mut json, model_name);
@@ -77,13 +80,24 @@ pub(super) fn encode(
     }
     json.extend_from_slice(b"]}");
     if !binary.contains(&true) {
-        return Ok(EncodedResponse { body: json.into(), header_length: None });
+        return Ok(EncodedResponse {
+            body: json.into(),
+            header_length: None,
+        });
     }
     let header_length = json.len() as u64;
-    for (tensor, _) in output.outputs.iter().zip(&binary).filter(|(_, binary)| **binary) {
+    for (tensor, _) in output
+        .outputs
+        .iter()
+        .zip(&binary)
+        .filter(|(_, binary)| **binary)
+    {
         json.extend_from_slice(&tensor.data);
     }
-    Ok(EncodedResponse { body: json.into(), header_length: Some(header_length) })
+    Ok(EncodedResponse {
+        body: json.into(),
+        header_length: Some(header_length),
+    })
 }
 
 /// About how long the body will be, so that it is allocated once in the usual case.
@@ -113,14 +127,30 @@ fn write_data(json: &mut Vec<u8>, tensor: &Tensor) -> Result<(), ProtocolError> 
             json.extend_from_slice(if byte == 0 { b"false" } else { b"true" });
             true
         }),
-        Datatype::Uint8 => each(json, data, |json, bytes| plain(json, u8::from_le_bytes(bytes))),
-        Datatype::Uint16 => each(json, data, |json, bytes| plain(json, u16::from_le_bytes(bytes))),
-        Datatype::Uint32 => each(json, data, |json, bytes| plain(json, u32::from_le_bytes(bytes))),
-        Datatype::Uint64 => each(json, data, |json, bytes| plain(json, u64::from_le_bytes(bytes))),
-        Datatype::Int8 => each(json, data, |json, bytes| plain(json, i8::from_le_bytes(bytes))),
-        Datatype::Int16 => each(json, data, |json, bytes| plain(json, i16::from_le_bytes(bytes))),
-        Datatype::Int32 => each(json, data, |json, bytes| plain(json, i32::from_le_bytes(bytes))),
-        Datatype::Int64 => each(json, data, |json, bytes| plain(json, i64::from_le_bytes(bytes))),
+        Datatype::Uint8 => each(json, data, |json, bytes| {
+            plain(json, u8::from_le_bytes(bytes))
+        }),
+        Datatype::Uint16 => each(json, data, |json, bytes| {
+            plain(json, u16::from_le_bytes(bytes))
+        }),
+        Datatype::Uint32 => each(json, data, |json, bytes| {
+            plain(json, u32::from_le_bytes(bytes))
+        }),
+        Datatype::Uint64 => each(json, data, |json, bytes| {
+            plain(json, u64::from_le_bytes(bytes))
+        }),
+        Datatype::Int8 => each(json, data, |json, bytes| {
+            plain(json, i8::from_le_bytes(bytes))
+        }),
+        Datatype::Int16 => each(json, data, |json, bytes| {
+            plain(json, i16::from_le_bytes(bytes))
+        }),
+        Datatype::Int32 => each(json, data, |json, bytes| {
+            plain(json, i32::from_le_bytes(bytes))
+        }),
+        Datatype::Int64 => each(json, data, |json, bytes| {
+            plain(json, i64::from_le_bytes(bytes))
+        }),
         // serde_json writes the fewest digits that read back as the same f32 or f64.
         Datatype::Fp32 => each(json, data, |json, bytes| {
             let number = f32::from_le_bytes(bytes);
@@ -139,7 +169,9 @@ fn write_data(json: &mut Vec<u8>, tensor: &Tensor) -> Result<(), ProtocolError> 
         Datatype::Bytes => return write_strings(json, tensor),
     }
     .then_some(())
-    .ok_or_else(|| ProtocolError::NotFinite { name: tensor.name.clone() })
+    .ok_or_else(|| ProtocolError::NotFinite {
+        name: tensor.name.clone(),
+    })
 }
 
 /// Writes elements of `N` bytes, comma-separated, until `write` says no.
@@ -175,7 +207,11 @@ fn write_strings(json: &mut Vec<u8>, tensor: &Tensor) -> Result<(), ProtocolErro
         }
         match element.map(std::str::from_utf8) {
             Some(Ok(text)) => value(json, text),
-            _ => return Err(ProtocolError::NotText { name: tensor.name.clone() }),
+            _ => {
+                return Err(ProtocolError::NotText {
+                    name: tensor.name.clone(),
+                });
+            }
         }
     }
     Ok(())

@@ -20,7 +20,12 @@ pub struct Tensor {
 impl Tensor {
     /// What the tensors digest is taken over.
     pub fn as_tensor_ref(&self) -> TensorRef<'_> {
-        TensorRef { name: &self.name, datatype: self.datatype, shape: &self.shape, data: &self.data }
+        TensorRef {
+            name: &self.name,
+            datatype: self.datatype,
+            shape: &self.shape,
+            data: &self.data,
+        }
     }
 }
 

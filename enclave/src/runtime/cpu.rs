@@ -37,7 +37,11 @@ pub(super) fn features() -> Vec<&'static str> {
 #[cfg(target_arch = "x86_64")]
 fn amx() -> [(&'static str, bool); 3] {
     use std::arch::x86_64::{__cpuid, __cpuid_count};
-    let bits = if __cpuid(0).eax >= 7 { __cpuid_count(7, 0).edx } else { 0 };
+    let bits = if __cpuid(0).eax >= 7 {
+        __cpuid_count(7, 0).edx
+    } else {
+        0
+    };
     [("amx-bf16", 22), ("amx-tile", 24), ("amx-int8", 25)]
         .map(|(name, bit)| (name, bits >> bit & 1 == 1))
 }

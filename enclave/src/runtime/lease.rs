@@ -65,7 +65,8 @@ impl Speed {
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         // Two threads that note at once may lose one of the two; an average survives that.
         let before = self.0.load(Ordering::Relaxed);
-        self.0.store(before - before / 8 + took / 8, Ordering::Relaxed);
+        self.0
+            .store(before - before / 8 + took / 8, Ordering::Relaxed);
     }
 
     fn is_fast(&self) -> bool {
@@ -91,7 +92,11 @@ pub struct Lease {
 
 impl Lease {
     pub(crate) fn new(model: Arc<Model>, session: Session, permit: OwnedSemaphorePermit) -> Self {
-        Self { model, session: Some(session), _permit: permit }
+        Self {
+            model,
+            session: Some(session),
+            _permit: permit,
+        }
     }
 
     /// Whose session it is.
@@ -115,10 +120,20 @@ impl Lease {
     }
 
     fn run_session(&mut self, request: &InferRequest) -> Result<InferOutput, InferError> {
-        let session = self.session.as_mut().ok_or(InferError::Failed("no session".into()))?;
+        let session = self
+            .session
+            .as_mut()
+            .ok_or(InferError::Failed("no session".into()))?;
         let mut inputs = Vec::with_capacity(request.inputs.len());
         for tensor in &request.inputs {
-            inputs.push((tensor.name.as_str(), values::input(tensor)?));
+            // The runtime reads names up to their first NUL, so only the model's own reach it.
+            let known = self
+                .model
+                .inputs
+                .iter()
+                .find(|spec| spec.name == tensor.name);
+            let spec = known.ok_or_else(|| InferError::Inputs("an unknown input".into()))?;
+            inputs.push((spec.name.as_str(), values::input(tensor)?));
         }
         let outputs = session.run(inputs).map_err(|e| {
             let message = super::cut(e.message());
@@ -135,7 +150,12 @@ impl Lease {
         };
         let outputs: Result<Vec<_>, _> = match &request.outputs {
             Some(requested) => requested.iter().map(|output| one(&output.name)).collect(),
-            None => self.model.outputs.iter().map(|spec| one(&spec.name)).collect(),
+            None => self
+                .model
+                .outputs
+                .iter()
+                .map(|spec| one(&spec.name))
+                .collect(),
         };
         Ok(InferOutput { outputs: outputs? })
     }

@@ -80,7 +80,10 @@ impl Runtime {
         let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(runtime) = &*loaded {
             if runtime.digest != expected {
-                return Err(RuntimeError::Loaded { loaded: runtime.digest, expected });
+                return Err(RuntimeError::Loaded {
+                    loaded: runtime.digest,
+                    expected,
+                });
             }
             return Ok(runtime.clone());
         }
@@ -125,7 +128,10 @@ impl Runtime {
 
 /// Opens the file and hashes what was opened.
 fn open_checked(library: &Path, path: &str, expected: Digest) -> Result<File, RuntimeError> {
-    let read = |source| RuntimeError::Read { path: path.to_owned(), source };
+    let read = |source| RuntimeError::Read {
+        path: path.to_owned(),
+        source,
+    };
     let mut file = File::open(library).map_err(read)?;
     let mut hasher = Hasher::new();
     let mut buffer = vec![0; 1 << 16];
@@ -137,7 +143,11 @@ fn open_checked(library: &Path, path: &str, expected: Digest) -> Result<File, Ru
     }
     let found = hasher.finish();
     if found != expected {
-        return Err(RuntimeError::Digest { path: path.to_owned(), found, expected });
+        return Err(RuntimeError::Digest {
+            path: path.to_owned(),
+            found,
+            expected,
+        });
     }
     Ok(file)
 }
@@ -151,7 +161,9 @@ fn start(file: &File, digest: Digest) -> Result<Runtime, String> {
         .with_telemetry(false)
         .build()
         .map_err(|e| e.to_string())?;
-    let build_info = ort::info().chars().filter(|c| c.is_ascii() && !c.is_ascii_control());
+    let build_info = ort::info()
+        .chars()
+        .filter(|c| c.is_ascii() && !c.is_ascii_control());
     Ok(Runtime {
         environment,
         digest,

@@ -83,9 +83,15 @@ pub(crate) fn interface(
     session: &Session,
 ) -> Result<(Vec<TensorSpec>, Vec<TensorSpec>), Unsupported> {
     let specs = |side, outlets: &[Outlet]| {
-        outlets.iter().map(|outlet| spec(side, outlet)).collect::<Result<Vec<_>, _>>()
+        outlets
+            .iter()
+            .map(|outlet| spec(side, outlet))
+            .collect::<Result<Vec<_>, _>>()
     };
-    Ok((specs("input", session.inputs())?, specs("output", session.outputs())?))
+    Ok((
+        specs("input", session.inputs())?,
+        specs("output", session.outputs())?,
+    ))
 }
 
 fn spec(side: &'static str, outlet: &Outlet) -> Result<TensorSpec, Unsupported> {

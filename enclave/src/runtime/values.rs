@@ -13,14 +13,18 @@ use super::{InferError, session::datatype};
 use crate::protocol::{Tensor, elements::bytes_elements};
 
 // The binary extension is little-endian, and the runtime wants the machine's own order.
-const _: () = assert!(cfg!(target_endian = "little"), "little-endian machines only");
+const _: () = assert!(
+    cfg!(target_endian = "little"),
+    "little-endian machines only"
+);
 
 /// The runtime's view of an input. Its bytes are not copied, unless they lie unaligned in the
 /// request's body.
 pub(super) fn input(tensor: &Tensor) -> Result<SessionInputValue<'_>, InferError> {
     let shape = || -> Result<Vec<i64>, InferError> {
         let dims = tensor.shape.iter().map(|dim| i64::try_from(*dim));
-        dims.collect::<Result<_, _>>().map_err(|_| wrong(tensor, "its shape is too large"))
+        dims.collect::<Result<_, _>>()
+            .map_err(|_| wrong(tensor, "its shape is too large"))
     };
     let shape = shape()?;
     match tensor.datatype {
@@ -82,7 +86,9 @@ fn strings(tensor: &Tensor, shape: Vec<i64>) -> Result<SessionInputValue<'_>, In
     let mut elements = Vec::new();
     for element in bytes_elements(&tensor.data) {
         let element = element.ok_or_else(|| wrong(tensor, "a BYTES element is cut short"))?;
-        let text = std::str::from_utf8(element).ok().filter(|text| !text.contains('\0'));
+        let text = std::str::from_utf8(element)
+            .ok()
+            .filter(|text| !text.contains('\0'));
         let Some(text) = text else {
             let problem = "the runtime's strings are UTF-8 without NUL; a BYTES element is not";
             return Err(wrong(tensor, problem));
@@ -103,9 +109,8 @@ fn wrong(tensor: &Tensor, problem: &str) -> InferError {
 
 /// An output's bytes, as the binary extension writes them.
 pub(super) fn output(name: &str, value: &DynValue) -> Result<Tensor, InferError> {
-    let failed = |problem: String| {
-        InferError::Failed(super::cut(&format!("output {name:?}: {problem}")))
-    };
+    let failed =
+        |problem: String| InferError::Failed(super::cut(&format!("output {name:?}: {problem}")));
     let ValueType::Tensor { ty, shape, .. } = value.dtype() else {
         return Err(failed(format!("is {}, no tensor", value.dtype())));
     };
@@ -131,7 +136,12 @@ pub(super) fn output(name: &str, value: &DynValue) -> Result<Tensor, InferError>
         Datatype::Bytes => copy_strings(value),
     }
     .map_err(|e| failed(e.to_string()))?;
-    Ok(Tensor { name: name.to_owned(), datatype, shape, data })
+    Ok(Tensor {
+        name: name.to_owned(),
+        datatype,
+        shape,
+        data,
+    })
 }
 
 fn copy<T>(value: &DynValue) -> ort::Result<Bytes>

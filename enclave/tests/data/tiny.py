@@ -20,10 +20,11 @@ def info(name, kind=T.FLOAT, shape=(None, 64)):
     return h.make_tensor_value_info(name, kind, shape)
 
 
-def save(case, nodes, inputs, outputs, initializers=(), functions=(), files=None, **graph):
+def save(case, nodes, inputs, outputs, initializers=(), functions=(), files=None, opset=17, **graph):
     graph = h.make_graph(nodes, case, inputs, outputs, list(initializers), **graph)
-    opsets = [h.make_opsetid("", 17), h.make_opsetid("ai.onnx.ml", 3), h.make_opsetid("local", 1)]
-    model = h.make_model(graph, opset_imports=opsets, ir_version=8, functions=list(functions))
+    opsets = [h.make_opsetid("", opset), h.make_opsetid("ai.onnx.ml", 3), h.make_opsetid("local", 1)]
+    model = h.make_model(graph, opset_imports=opsets, ir_version=8 if opset == 17 else 9,
+                         functions=list(functions))
     save_bytes(case, model.SerializeToString(deterministic=True), files)
 
 
@@ -147,6 +148,8 @@ def interfaces():
     maps = h.make_value_info("M", h.make_sequence_type_proto(element))
     save("refused_map", [h.make_node("ZipMap", ["X"], ["M"], domain="ai.onnx.ml", classlabels_int64s=[0, 1])],
          [info("X", shape=[None, 2])], [maps])
+    save("refused_float8", [h.make_node("Cast", ["X"], ["Y"], to=T.FLOAT)],
+         [info("X", T.FLOAT8E4M3FN, [None])], [info("Y", shape=[None])], opset=19)
     save("refused_complex", [h.make_node("Identity", ["X"], ["Y"])],
          [info("X", T.COMPLEX64, [None])], [info("Y", T.COMPLEX64, [None])])
 

@@ -6,12 +6,17 @@ use std::{
 use super::*;
 
 fn tiny(case: &str) -> Vec<u8> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/tiny").join(case).join("model.onnx");
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data/tiny")
+        .join(case)
+        .join("model.onnx");
     std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
 fn weights() -> Vec<u8> {
-    (0..64).flat_map(|number| (number as f32).to_le_bytes()).collect()
+    (0..64)
+        .flat_map(|number| (number as f32).to_le_bytes())
+        .collect()
 }
 
 const GOOD: [(&str, &str); 6] = [
@@ -30,7 +35,10 @@ fn external_data_is_found_wherever_it_stands() {
         assert_eq!(found, BTreeSet::from([file.to_owned()]), "{case}");
     }
     for case in ["all_types", "log", "two"] {
-        assert!(external_files(&tiny(case)).expect(case).is_empty(), "{case}");
+        assert!(
+            external_files(&tiny(case)).expect(case).is_empty(),
+            "{case}"
+        );
     }
 }
 
@@ -39,19 +47,36 @@ fn data_is_embedded_where_the_runtime_would_look_for_a_path() {
     let weights = weights();
     for (case, file) in GOOD {
         let model = tiny(case);
-        let files = BTreeMap::from([(file.to_owned(), [weights.clone(), weights.clone()].concat())]);
+        let files =
+            BTreeMap::from([(file.to_owned(), [weights.clone(), weights.clone()].concat())]);
         let embedded = embed(&model, &files).expect(case);
         if matches!(case, "external" | "external_shared") {
-            assert_eq!(embedded, None, "{case}: the main graph's initializers stay as they are");
+            assert_eq!(
+                embedded, None,
+                "{case}: the main graph's initializers stay as they are"
+            );
             continue;
         }
         let embedded = embedded.expect(case);
-        assert!(external_files(&embedded).expect(case).is_empty(), "{case}: nothing is left to resolve");
+        assert!(
+            external_files(&embedded).expect(case).is_empty(),
+            "{case}: nothing is left to resolve"
+        );
         assert_eq!(embed(&embedded, &files).expect(case), None);
         // The sparse tensor's values are two elements at offset 4.
-        let data = if case == "external_sparse" { &weights[4..12] } else { &weights[..] };
-        assert!(embedded.windows(data.len()).any(|window| window == data), "{case}");
-        assert!(!embedded.windows(5).any(|window| window == b"w.bin"), "{case}");
+        let data = if case == "external_sparse" {
+            &weights[4..12]
+        } else {
+            &weights[..]
+        };
+        assert!(
+            embedded.windows(data.len()).any(|window| window == data),
+            "{case}"
+        );
+        assert!(
+            !embedded.windows(5).any(|window| window == b"w.bin"),
+            "{case}"
+        );
     }
 }
 
@@ -61,14 +86,26 @@ fn what_is_unclear_or_leads_elsewhere_is_refused() {
         ("refused_absolute", "location \"/w.bin\" is absolute"),
         ("refused_dotdot", "contains \"..\""),
         ("refused_dot", "has an empty or \".\" part"),
-        ("refused_memory_address", "has a character that is not served"),
+        (
+            "refused_memory_address",
+            "has a character that is not served",
+        ),
         ("refused_itself", "is not a data file"),
         ("refused_offset_sign", "external_data \"offset\" is \"+0\""),
         ("refused_no_location", "external data has no location"),
-        ("refused_unknown_key", "external_data \"basepath\" is \"elsewhere\""),
-        ("refused_location_twice", "external_data has \"location\" twice"),
+        (
+            "refused_unknown_key",
+            "external_data \"basepath\" is \"elsewhere\"",
+        ),
+        (
+            "refused_location_twice",
+            "external_data has \"location\" twice",
+        ),
         ("refused_both_data", "has external data and data of its own"),
-        ("refused_quiet_location", "external_data without data_location EXTERNAL"),
+        (
+            "refused_quiet_location",
+            "external_data without data_location EXTERNAL",
+        ),
         ("refused_training_info", "\"../w.bin\" contains \"..\""),
         ("refused_two_graphs", "a single message given twice"),
         ("refused_group", "a group or an unknown wire type"),
@@ -83,18 +120,33 @@ fn what_is_unclear_or_leads_elsewhere_is_refused() {
 #[test]
 fn ranges_outside_their_file_are_refused() {
     let files = |length| BTreeMap::from([("w.bin".to_owned(), vec![0u8; length])]);
-    assert_eq!(embed(&tiny("external"), &files(256)).expect("exactly long enough"), None);
+    assert_eq!(
+        embed(&tiny("external"), &files(256)).expect("exactly long enough"),
+        None
+    );
     for (case, length, says) in [
-        ("external", 255, "at 0 of length 256 is outside \"w.bin\" of 255 bytes"),
+        (
+            "external",
+            255,
+            "at 0 of length 256 is outside \"w.bin\" of 255 bytes",
+        ),
         ("external_subgraph", 255, "is outside"),
         ("refused_range", 256, "at 4 of length 256 is outside"),
-        ("refused_offset_overflow", 256, "at 18446744073709551612 of length 256 is outside"),
+        (
+            "refused_offset_overflow",
+            256,
+            "at 18446744073709551612 of length 256 is outside",
+        ),
     ] {
-        let error = embed(&tiny(case), &files(length)).expect_err(case).to_string();
+        let error = embed(&tiny(case), &files(length))
+            .expect_err(case)
+            .to_string();
         assert!(error.contains(says), "{case}: {error}");
     }
     let none: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-    let error = embed(&tiny("external"), &none).expect_err("no file").to_string();
+    let error = embed(&tiny("external"), &none)
+        .expect_err("no file")
+        .to_string();
     assert!(error.contains("\"w.bin\" is missing"), "{error}");
 }
 
@@ -134,13 +186,25 @@ fn varints_are_read_as_protobuf_reads_them() {
         write_bytes(&mut model, 7, &graph);
         model
     };
-    assert_eq!(external_files(&wrap(&tensor)).expect("padded"), BTreeSet::from(["w.bin".to_owned()]));
+    assert_eq!(
+        external_files(&wrap(&tensor)).expect("padded"),
+        BTreeSet::from(["w.bin".to_owned()])
+    );
     let over = [&tensor[..tensor.len() - 4], &[14 << 3], &[0xff; 9], &[0x02]].concat();
-    assert_eq!(external_files(&wrap(&over)), Err(OnnxError::Malformed("a varint beyond 64 bits")));
+    assert_eq!(
+        external_files(&wrap(&over)),
+        Err(OnnxError::Malformed("a varint beyond 64 bits"))
+    );
     // A tag padded to six bytes.
     let tag = [0xfa, 0x80, 0x80, 0x80, 0x80, 0x00, 0x00];
-    assert_eq!(external_files(&tag), Err(OnnxError::Malformed("an impossible tag")));
-    assert_eq!(external_files(&[0x00, 0x00]), Err(OnnxError::Malformed("an impossible tag")));
+    assert_eq!(
+        external_files(&tag),
+        Err(OnnxError::Malformed("an impossible tag"))
+    );
+    assert_eq!(
+        external_files(&[0x00, 0x00]),
+        Err(OnnxError::Malformed("an impossible tag"))
+    );
 }
 
 #[test]
@@ -156,7 +220,11 @@ fn no_mutant_of_a_model_makes_the_walk_panic() {
                 let _ = external_files(&mutant);
                 // Whatever is embedded is sound protobuf with nothing external beside the main graph.
                 if let Ok(Some(embedded)) = embed(&mutant, &files) {
-                    assert_eq!(embed(&embedded, &files), Ok(None), "{case} byte {at} bit {bit}");
+                    assert_eq!(
+                        embed(&embedded, &files),
+                        Ok(None),
+                        "{case} byte {at} bit {bit}"
+                    );
                 }
             }
         }
