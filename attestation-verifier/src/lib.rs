@@ -18,6 +18,7 @@ pub mod authenticate;
 pub mod bundle;
 mod crypto;
 pub mod dates;
+pub mod describe;
 pub mod exchange;
 pub mod parse;
 pub mod policy;

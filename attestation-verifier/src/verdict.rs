@@ -6,7 +6,6 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 
 use serde::{Serialize, Serializer};
 use serde_json::Value;
@@ -493,60 +492,66 @@ impl Verdict {
 
     /// The verdict in words, for people; several lines, each ending in a newline.
     pub fn words(&self) -> String {
-        let mut out = String::new();
+        let mut out = Words(String::new());
         let c = &self.conclusion;
-        let simulated = if self.context.simulated {
-            " (SIMULATED platform)"
-        } else {
-            ""
-        };
-        let _ = writeln!(
-            out,
-            "{}{simulated}, exit {}",
-            c.word.text().to_uppercase(),
-            c.exit
-        );
+        let simulated = if self.context.simulated { " (SIMULATED platform)" } else { "" };
+        out.line(format!("{}{simulated}, exit {}", c.word.text().to_uppercase(), c.exit));
         if let Some(check) = self.checks.deciding() {
-            let _ = writeln!(out, "because {}: {}", check.id, check.reason);
+            out.line(format!("because {}: {}", check.id, check.reason));
             if !check.expected.is_null() {
-                let _ = writeln!(out, "  expected {}", check.expected);
+                out.line(format!("  expected {}", check.expected));
             }
             if !check.found.is_null() {
-                let _ = writeln!(out, "  found    {}", check.found);
+                out.line(format!("  found    {}", check.found));
             }
         }
         if let Some(at) = &self.at {
-            let _ = writeln!(out, "judged at {} ({})", rfc3339(at.time), at.words());
+            out.line(format!("judged at {} ({})", rfc3339(at.time), at.words()));
         }
         if !self.context.required.is_empty() {
-            let _ = writeln!(out, "required: {}", self.context.required.join(" "));
-            let _ = writeln!(out, "achieved: {}", self.context.achieved.join(" "));
+            out.line(format!("required: {}", self.context.required.join(" ")));
+            out.line(format!("achieved: {}", self.context.achieved.join(" ")));
         }
         if let Some(measurement) = &self.context.measurement {
-            let _ = writeln!(out, "measurement: {measurement}");
+            out.line(format!("measurement: {measurement}"));
         }
-        let others: Vec<&Check> = self.checks.list().iter().filter(|c| c.refuses()).collect();
-        if others.len() > 1 {
-            let _ = writeln!(out, "all that refuses:");
-            for check in others {
-                let about = check
-                    .evidence
-                    .map(|p| format!(" [{p}]"))
-                    .unwrap_or_default();
-                let _ = writeln!(out, "  {}{about}: {}", check.id, check.reason);
+        let refusing = || self.checks.list().iter().filter(|check| check.refuses());
+        let failed = || refusing().filter(|check| check.result == Outcome::Fail);
+        if failed().count() > 1 {
+            out.line("all that failed:".to_owned());
+            for check in failed() {
+                let about = check.evidence.map(|p| format!(" [{p}]")).unwrap_or_default();
+                out.line(format!("  {}{about}: {}", check.id, check.reason));
             }
         }
+        let open = refusing().count() - failed().count();
+        if open > 0 {
+            out.line(format!("{open} required checks could not be evaluated"));
+        }
         for waiver in self.checks.waivers() {
-            let until = waiver
-                .until
-                .map(|u| format!(" (until {u})"))
-                .unwrap_or_default();
-            let _ = writeln!(out, "waived {}: {}{until}", waiver.id, waiver.reason);
+            let until = waiver.until.map(|until| format!(" (until {until})")).unwrap_or_default();
+            out.line(format!("waived {}: {}{until}", waiver.id, waiver.reason));
         }
         for risk in &self.context.residual_risks {
-            let _ = writeln!(out, "note: {risk}");
+            out.line(format!("note: {risk}"));
         }
-        out
+        out.0
+    }
+}
+
+/// Lines for a terminal. Names and texts in them may be a liar's: no control character gets out.
+struct Words(String);
+
+impl Words {
+    fn line(&mut self, line: String) {
+        for c in line.chars() {
+            if c.is_control() {
+                self.0.extend(c.escape_default());
+            } else {
+                self.0.push(c);
+            }
+        }
+        self.0.push('\n');
     }
 }
 

@@ -93,13 +93,8 @@ fn product(
     }
     // A report of version 2 names no product: only now is the layout of its TCB fields known.
     if let Err(error) = report.check_tcb_layout(product) {
-        checks.fail(
-            id,
-            Fault::Malformed,
-            Value::Null,
-            Value::Null,
-            error.to_string(),
-        );
+        let reason = error.to_string();
+        checks.fail("snp.vek.tcb", Fault::Malformed, Value::Null, Value::Null, reason);
         return None;
     }
     checks.pass(id, product.name(), product.name());

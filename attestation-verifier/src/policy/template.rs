@@ -45,7 +45,7 @@ collateral_age_seconds = { expect = 2592000 }
 "#;
 
 const SNP_HEAD: &str = r#"
-# One kind of platform. Add another [[platform]] with all its checks to accept another kind.
+# One kind of platform. Add another such table, with all its checks, to accept another kind.
 [[platform]]
 tee = "sev-snp"
 
@@ -54,21 +54,18 @@ tee = "sev-snp"
 [platform.checks]
 "#;
 
-/// Lines before a check's own.
-fn introduction(id: &str) -> &'static str {
-    match id {
-        "snp.tcb.reported" => {
-            r#"
-# Floors at the levels of AMD-SB-3019 (CVE-2024-56161, forged microcode): the microcode level is the low
-# byte of the fixed revision (Milan 0x0A0011DB, Milan-X 0x0A001244, Genoa 0x0A101154, Genoa-X 0x0A10124F,
-# Bergamo and Siena 0x0AA00219), SNP firmware 24 (Milan) and 23 (Zen 4). Turin is at AMD-SB-3020's level
-# (SNP firmware 4, microcode 0x0B002150, which is above 0x0B002147, the first that is not open to forged
-# microcode), Turin-Dense has microcode 0x0B101047. Boot loader and TEE have no floor there. Newer bulletins ask for
-# more: AMD-SB-3020 (CVE-2025-0033) SNP 27 on Zen 4, AMD-SB-3034 SNP 28. Raise these numbers as soon
-# as the machines you use allow it."#
-        }
-        _ => "",
-    }
+/// A paragraph before a check's own.
+fn introduction(id: &str) -> Option<&'static str> {
+    (id == "snp.tcb.reported").then_some(
+        "Floors at the levels of AMD-SB-3019 (CVE-2024-56161, forged microcode). The microcode level is \
+         the low byte of the fixed revision: Milan 0x0A0011DB, Milan-X 0x0A001244, Genoa 0x0A101154, \
+         Genoa-X 0x0A10124F, Bergamo and Siena 0x0AA00219; SNP firmware is 24 (Milan) and 23 (Zen 4). \
+         Turin has AMD-SB-3020's level, SNP firmware 4 and microcode 0x0B002150 (0x0B002147 is the \
+         first that is not open to forged microcode); Turin-Dense has microcode 0x0B101047. Boot loader \
+         and TEE have no floor there. Newer bulletins ask for more: AMD-SB-3020 (CVE-2025-0033) for SNP \
+         27 on Zen 4, AMD-SB-3034 for SNP 28. Raise these numbers as soon as the machines you use allow \
+         it; they have to be raised by hand with every bulletin.",
+    )
 }
 
 /// A strict policy with every check named and explained. It parses, and accepts nothing until
@@ -85,11 +82,11 @@ pub fn template(tee: Tee) -> String {
         }
     }
     for spec in check_ids(tee) {
-        let before = introduction(spec.id);
-        if !before.is_empty() {
-            let _ = writeln!(out, "{before}");
-        }
         out.push('\n');
+        if let Some(paragraph) = introduction(spec.id) {
+            comment(&mut out, paragraph);
+            out.push_str("#\n");
+        }
         comment(&mut out, spec.summary);
         comment(&mut out, spec.why);
         comment(

@@ -1,6 +1,8 @@
 //! What several tests need: evidence made of parts, and policies loosened one check at a time.
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
+pub mod simulated;
+
 use std::path::{Path, PathBuf};
 
 use attestation_verifier::policy::{self, Policy};
@@ -60,7 +62,7 @@ pub fn toml_of(value: &serde_json::Value) -> String {
 
 /// Parses a policy that has to be right.
 pub fn policy(text: &str) -> Policy {
-    Policy::parse(text).unwrap_or_else(|e| panic!("{e}\n{text}"))
+    Policy::parse(text).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// Judgement time said by the caller.
