@@ -88,6 +88,23 @@ fn malformed_notes() {
 }
 
 #[test]
+fn size() {
+    let sized = |length: usize| {
+        let end = format!("\n\n{}", line("b", [0; 4], &[1]));
+        format!("{}{end}", "a".repeat(length - end.len()))
+    };
+    assert!(SignedNote::parse(&sized(128 << 10)).is_ok());
+    assert!(matches!(
+        SignedNote::parse(&sized((128 << 10) + 1)),
+        Err(FormatError::TooLong {
+            field: "note",
+            found: 131073,
+            ..
+        })
+    ));
+}
+
+#[test]
 fn signatures_of_others() {
     let key = signer().log_key();
     let good = note();
