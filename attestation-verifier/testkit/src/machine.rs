@@ -112,29 +112,40 @@ impl Machine {
         }
     }
 
-    /// Writes `root.pem` for verifiers and `collateral/` for the host (`vek.der`, `chain/*.der`, `crls/*.der`) into `folder`.
+    /// Writes `root.pem` for verifiers and `collateral/` for the host (`vek.der`, `chain/*.der`, `crls/*.der`) into `folder`. What an
+    /// earlier machine left there is replaced, file by file, each at once: a host may be looking.
     ///
     /// # Errors
     /// When a file cannot be written.
     pub fn write_to(&self, folder: &Path) -> io::Result<()> {
-        let collateral = folder.join("collateral");
         let files = self.collateral();
-        for sub in ["chain", "crls"] {
-            std::fs::create_dir_all(collateral.join(sub))?;
-        }
-        std::fs::write(folder.join("root.pem"), self.root_pem())?;
-        std::fs::write(folder.join("README"), README)?;
-        std::fs::write(collateral.join("README"), README)?;
-        std::fs::write(collateral.join("vek.der"), files.vek)?;
-        let intermediate = match self.endorsement {
-            Endorsement::Vcek => "ask.der",
-            Endorsement::Vlek { .. } => "asvk.der",
+        let (intermediate, other) = match self.endorsement {
+            Endorsement::Vcek => ("ask.der", "asvk.der"),
+            Endorsement::Vlek { .. } => ("asvk.der", "ask.der"),
         };
+        let collateral = folder.join("collateral");
+        let (chain, crls) = (collateral.join("chain"), collateral.join("crls"));
+        std::fs::create_dir_all(&chain)?;
+        std::fs::create_dir_all(&crls)?;
+        let put = |path: &Path, bytes: &[u8]| {
+            // Not in the folders that the host reads whole.
+            let new = folder.join(".new");
+            std::fs::write(&new, bytes)?;
+            std::fs::rename(&new, path)
+        };
+        put(&folder.join("README"), README.as_bytes())?;
+        put(&folder.join("root.pem"), self.root_pem().as_bytes())?;
+        put(&collateral.join("README"), README.as_bytes())?;
+        put(&collateral.join("vek.der"), &files.vek)?;
+        match std::fs::remove_file(chain.join(other)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
         for der in files.chain {
-            std::fs::write(collateral.join("chain").join(intermediate), der)?;
+            put(&chain.join(intermediate), &der)?;
         }
         for der in files.crls {
-            std::fs::write(collateral.join("crls").join("ark.der"), der)?;
+            put(&crls.join("ark.der"), &der)?;
         }
         Ok(())
     }
@@ -148,3 +159,33 @@ root.pem                 the simulated root, for the verifier\n\
 collateral/vek.der       the certificate of the key that signs the reports, for the host\n\
 collateral/chain/*.der   the intermediate above it\n\
 collateral/crls/*.der    the root's revocation list\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_holds_one_machine_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let list = |sub: &str| {
+            let files = std::fs::read_dir(folder.path().join(sub)).unwrap();
+            let mut names: Vec<_> = files
+                .map(|f| f.unwrap().file_name().into_string().unwrap())
+                .collect();
+            names.sort();
+            names
+        };
+        let mut machine = Machine::new(Product::Genoa, 5, 1_790_000_000);
+        machine.write_to(folder.path()).unwrap();
+        assert_eq!(list("collateral/chain"), ["ask.der"]);
+        machine.endorsement = Endorsement::Vlek {
+            csp_id: "CN=cc-x.simulated.invalid".into(),
+        };
+        machine.reissue();
+        machine.write_to(folder.path()).unwrap();
+        assert_eq!(list("collateral/chain"), ["asvk.der"]);
+        assert_eq!(list("collateral/crls"), ["ark.der"]);
+        assert_eq!(list("collateral"), ["README", "chain", "crls", "vek.der"]);
+        assert_eq!(list(""), ["README", "collateral", "root.pem"]);
+    }
+}
