@@ -334,7 +334,7 @@ mod tests {
         for case in [nan, half, raw] {
             let message = format!(
                 "{:#}",
-                request(&[case.clone()], Encoding::Json).unwrap_err()
+                request(std::slice::from_ref(&case), Encoding::Json).unwrap_err()
             );
             assert!(message.contains("--binary"), "{message}");
             assert!(request(&[case], Encoding::Binary).is_ok());

@@ -283,8 +283,8 @@ fn show_describes_reports_certificates_and_evidence() {
         ("evidence.json", measurement.as_str()),
         ("collateral/vek.der", "SEV-VCEK"),
         ("collateral/chain/ask.der", "SIM-SEV-Genoa"),
-        ("collateral/crls/ark.der", "Revocation list"),
-        ("root.pem", "self-signed"),
+        ("collateral/crls/ark.der", "revocation list"),
+        ("root.pem", "SIM-ARK-Genoa"),
         ("policy.toml", "snp.policy.debug: false"),
     ] {
         let run = touchstone_in(work.path(), &["show", file]);

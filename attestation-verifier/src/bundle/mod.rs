@@ -6,24 +6,22 @@
 //! the guarantees, which follow from all the others. [`Checks::conclude`] does the rest.
 
 mod compare;
+mod evidence;
 mod log;
 mod receipt;
 
 use serde_json::{Value, json};
-use touchstone_formats::evidence::Evidence;
-use touchstone_formats::report_data::{bind_boot, bind_checkpoint, bind_receipt, report_data};
-use touchstone_formats::text::hex_encode;
 use touchstone_formats::{
-    Bundle, Checkpoint, Digest, FormatError, Guarantee, GuaranteeSet, Purpose, Receipt, Tee,
-    TlogProof,
+    Bundle, Checkpoint, Digest, FormatError, Guarantee, GuaranteeSet, Purpose, Receipt, TlogProof,
 };
 
 use crate::exchange::Comparison;
 use crate::policy::Rule;
 use crate::verdict::{Checks, Context, Fault, Verdict};
-use crate::{At, Judged, Policy, Roots, judge};
+use crate::{At, Policy, Roots};
+use evidence::Evidenced;
 
-/// What is always so, whatever the evidence says.
+/// Said with every verdict at a time that the caller asserted (formats.md §7, "Time").
 const TIME_ASSERTED: &str = "time asserted by you; a key broken since could have made this";
 
 /// Judges a bundle file against a policy, roots of trust, what the caller holds, and a time.
@@ -88,20 +86,12 @@ impl Parts {
                 decoded(checks, "log.proof.format", seal).map(Some)
             }
         };
-        let purposes = bundle.evidence.iter().map(|e| purpose_is_right(checks, e));
-        // All of them, so that every malformed part is named.
-        let purposes = purposes.fold(true, |all, one| all && one);
-        let keyset_digest = bundle.keyset.digest();
-        (purposes && checks.hold())
-            .then(|| {
-                Some(Parts {
-                    receipt: receipt?,
-                    seal: seal?,
-                    keyset_digest,
-                    bundle,
-                })
-            })
-            .flatten()
+        Some(Parts {
+            receipt: receipt?,
+            seal: seal?,
+            keyset_digest: bundle.keyset.digest(),
+            bundle,
+        })
     }
 }
 
@@ -124,27 +114,6 @@ fn decoded<T>(checks: &mut Checks, id: &'static str, parsed: Result<T, FormatErr
     }
 }
 
-/// Session evidence, and evidence of other systems (no purpose), never stand in a bundle.
-fn purpose_is_right(checks: &mut Checks, evidence: &Evidence) -> bool {
-    let right = matches!(
-        evidence.purpose,
-        Some(Purpose::Boot | Purpose::Checkpoint | Purpose::Receipt)
-    );
-    if !right {
-        let expected = json!(["boot", "checkpoint", "receipt"]);
-        let found = evidence.purpose.map_or(Value::Null, |p| json!(p.name()));
-        let reason = "evidence of this purpose never stands in a bundle";
-        checks.fail(
-            "evidence.purpose",
-            Fault::Malformed,
-            expected,
-            found,
-            reason,
-        );
-    }
-    right
-}
-
 /// One judgement: the parts of the bundle, and what they are judged by.
 struct Judging<'a> {
     parts: &'a Parts,
@@ -152,15 +121,6 @@ struct Judging<'a> {
     roots: &'a Roots,
     comparison: &'a Comparison,
     at: At,
-}
-
-/// What the evidence objects proved together.
-#[derive(Default)]
-struct Evidenced {
-    /// Purposes of evidence that was accepted.
-    purposes: Vec<Purpose>,
-    /// Some evidence object was refused.
-    refused: bool,
 }
 
 impl Judging<'_> {
@@ -176,105 +136,6 @@ impl Judging<'_> {
         context.covers = self.compare(checks, nonce);
         self.attachments(checks);
         self.guarantees(checks, context, signed, &evidenced, logged);
-    }
-
-    /// Judges every evidence object; one that fails fails the bundle.
-    fn evidence(&self, checks: &mut Checks, context: &mut Context) -> Evidenced {
-        let mut evidenced = Evidenced::default();
-        let mut platforms = Vec::new();
-        for evidence in &self.parts.bundle.evidence {
-            // Another purpose was refused when the parts were decoded.
-            let Some(purpose) = evidence.purpose else {
-                continue;
-            };
-            let (own, judged) = self.one_evidence(evidence, purpose);
-            if own.hold() && judged.checks.hold() {
-                evidenced.purposes.push(purpose);
-            } else {
-                evidenced.refused = true;
-            }
-            context.simulated |= judged.simulated;
-            context.measurement = context.measurement.take().or(judged.measurement.clone());
-            for risk in judged.residual_risks {
-                if !context.residual_risks.contains(&risk) {
-                    context.residual_risks.push(risk);
-                }
-            }
-            platforms.push((judged.platform, judged.measurement));
-            checks.extend(own);
-            checks.extend(judged.checks);
-        }
-        if let Some((first, rest)) = platforms.split_first() {
-            context.platform = first.0.clone();
-            if rest.iter().any(|other| other != first) {
-                context.residual_risks.push(
-                    "the evidence objects describe different platforms or platform states; the first is shown"
-                        .to_owned(),
-                );
-            }
-        }
-        evidenced
-    }
-
-    /// The evidence's REPORT_DATA, recomputed, and everything about its platform.
-    fn one_evidence(&self, evidence: &Evidence, purpose: Purpose) -> (Checks, Judged) {
-        let mut own = Checks::about(purpose.name());
-        let claims = &self.parts.receipt.claims;
-        let keyset = self.parts.keyset_digest;
-        let (nonce, bind) = match purpose {
-            Purpose::Boot => (None, Some(bind_boot())),
-            Purpose::Checkpoint => (
-                None,
-                self.parts
-                    .seal
-                    .as_ref()
-                    .map(|seal| bind_checkpoint(&seal.proof.note.text)),
-            ),
-            Purpose::Receipt => (
-                claims.nonce.as_deref(),
-                Some(bind_receipt(self.parts.receipt.cose())),
-            ),
-            // Refused when the parts were decoded; here it would bind nothing.
-            Purpose::Session => (None, None),
-        };
-        if evidence.nonce.as_deref() != nonce {
-            // A value said twice has to agree.
-            let show = |n: Option<&[u8]>| n.map_or(Value::Null, |n| json!(hex_encode(n)));
-            own.fail(
-                "evidence.nonce",
-                Fault::NotAuthentic,
-                show(nonce),
-                show(evidence.nonce.as_deref()),
-                match purpose {
-                    Purpose::Receipt => "the evidence names another nonce than the receipt",
-                    _ => "evidence of this purpose carries no nonce",
-                },
-            );
-        }
-        if evidence.event_log.is_some() && evidence.tee == Tee::SevSnp {
-            own.unconsidered(
-                "evidence.event_log",
-                "a SEV-SNP report measures no event log; nothing rests on it",
-            );
-        }
-        let expected = bind.map(|bind| report_data(purpose, keyset, nonce, bind));
-        if expected.is_none() {
-            own.not_evaluated(
-                "evidence.report_data",
-                Fault::NotYet,
-                Value::Null,
-                "the checkpoint that this evidence is about is not in the bundle (no proof)",
-            );
-        }
-        let judged = judge(
-            evidence,
-            self.policy,
-            self.roots,
-            expected.as_ref(),
-            self.at,
-            Some(purpose.name()),
-        );
-        (own, judged)
     }
 
     /// Types this version does not know: listed, and they achieve nothing.

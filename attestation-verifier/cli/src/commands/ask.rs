@@ -26,6 +26,9 @@ use crate::inputs::{self, NamedFile};
 use crate::oip::{self, Body, Encoding};
 use crate::output::{Failure, Outcome, print, say};
 
+/// How long a server may hold a question for a receipt.
+const MAX_HOLD: Duration = Duration::from_secs(10);
+
 /// The files of a folder, in the order in which they are written.
 const FOLDER: [&str; 5] = [
     "request.bin",
@@ -294,6 +297,10 @@ impl Asking {
             response: open(salts.response, response),
             ..Openings::default()
         };
+        // A refusal commits to no tensors.
+        if !(200..300).contains(&info.status) {
+            return openings;
+        }
         if let Ok(digest) = tensors_digest(&self.tensors) {
             openings.inputs = open(salts.inputs, digest);
         }
@@ -344,9 +351,16 @@ impl Asking {
         let mut latest = None;
         let mut shown = String::new();
         loop {
-            let request = self.request("GET", &target).body(Full::default());
-            let request = request.map_err(anyhow::Error::from)?;
-            let timeout = Duration::from_secs(self.args.timeout.min(30));
+            // The first question is answered at once, to show how matters stand; the others may
+            // be held by the server until there is something new (RFC 7240).
+            let left = deadline.saturating_duration_since(Instant::now());
+            let mut request = self.request("GET", &target);
+            let hold = left.min(MAX_HOLD).as_secs();
+            if latest.is_some() && hold > 0 {
+                request = request.header("prefer", format!("wait={hold}"));
+            }
+            let request = request.body(Full::default()).map_err(anyhow::Error::from)?;
+            let timeout = Duration::from_secs(self.args.timeout).min(MAX_HOLD * 3);
             let state = match self.server.send(request, MAX_BUNDLE, timeout).await {
                 Err(error) => format!("{error:#}"),
                 Ok(answer) => match answer.status {

@@ -3,13 +3,11 @@
 //! Everything here comes from whoever made the file: control characters are taken out before a
 //! terminal sees them.
 
-mod report;
-
 use anyhow::{Context, Result, anyhow, bail};
-use attestation_verifier::Policy;
 use attestation_verifier::dates::rfc3339;
 use attestation_verifier::exchange::{Expect, ResponseInfo};
 use attestation_verifier::policy::Rule;
+use attestation_verifier::{Policy, describe as raw};
 use serde_json::Value;
 use touchstone_formats::evidence::{Collateral, quote_report_data};
 use touchstone_formats::text::hex_encode;
@@ -17,8 +15,6 @@ use touchstone_formats::{
     Bundle, Catalog, Digest, Evidence, Keyset, Receipt, SignedNote, Tee, TlogProof, jcs,
 };
 use x509_parser::pem::Pem;
-use x509_parser::prelude::{FromDer, X509Certificate};
-use x509_parser::revocation_list::CertificateRevocationList;
 
 /// A description that grows line by line.
 #[derive(Default)]
@@ -303,7 +299,7 @@ fn evidence(page: &mut Page, evidence: &Evidence) -> Result<()> {
         );
     }
     match evidence.tee {
-        Tee::SevSnp => report::snp(page, &evidence.quote),
+        Tee::SevSnp => snp_report(page, &evidence.quote),
         Tee::Tdx => {
             tdx_quote(page, &evidence.quote);
             Ok(())
@@ -317,7 +313,12 @@ fn quote(page: &mut Page, bytes: &[u8]) -> Result<()> {
         tdx_quote(page, bytes);
         return Ok(());
     }
-    report::snp(page, bytes).context("none of our files, no certificate, and no SEV-SNP report")
+    snp_report(page, bytes).context("none of our files, no certificate, and no SEV-SNP report")
+}
+
+fn snp_report(page: &mut Page, bytes: &[u8]) -> Result<()> {
+    page.block(&raw::snp_report(bytes)?);
+    Ok(())
 }
 
 fn tdx_quote(page: &mut Page, bytes: &[u8]) {
@@ -429,58 +430,11 @@ fn verdict(page: &mut Page, value: &Value) -> Result<()> {
     })
 }
 
+/// A certificate or a revocation list, DER.
 fn certificate_or_crl(page: &mut Page, der: &[u8]) -> Result<()> {
-    if let Ok((rest, certificate)) = X509Certificate::from_der(der) {
-        anyhow::ensure!(
-            rest.is_empty(),
-            "a certificate, and {} bytes after it",
-            rest.len()
-        );
-        let root = certificate.subject().as_raw() == certificate.issuer().as_raw();
-        return page.under(
-            if root {
-                "Certificate, self-signed"
-            } else {
-                "Certificate"
-            },
-            |page| {
-                page.field("subject", certificate.subject());
-                page.field("issuer", certificate.issuer());
-                page.field("serial", certificate.raw_serial_as_string());
-                let validity = certificate.validity();
-                page.field(
-                    "valid",
-                    format!(
-                        "{} to {}",
-                        time(validity.not_before),
-                        time(validity.not_after)
-                    ),
-                );
-                page.field("sha256", Digest::of(der));
-                Ok(())
-            },
-        );
-    }
-    let (rest, crl) = CertificateRevocationList::from_der(der)
-        .map_err(|_| anyhow!("neither certificate nor revocation list"))?;
-    anyhow::ensure!(
-        rest.is_empty(),
-        "a revocation list, and {} bytes after it",
-        rest.len()
-    );
-    page.under("Revocation list", |page| {
-        page.field("issuer", crl.issuer());
-        page.field("this update", time(crl.last_update()));
-        page.maybe("next update", crl.next_update().map(time));
-        page.field(
-            "revoked certificates",
-            crl.iter_revoked_certificates().count(),
-        );
-        page.field("sha256", Digest::of(der));
-        Ok(())
-    })
-}
-
-fn time(time: x509_parser::time::ASN1Time) -> String {
-    u64::try_from(time.timestamp()).map_or_else(|_| "before 1970".into(), rfc3339)
+    let text = raw::certificate(der)
+        .or_else(|error| raw::crl(der).map_err(|_| error))
+        .map_err(|error| anyhow!("no certificate or revocation list: {error}"))?;
+    page.block(&text);
+    Ok(())
 }
