@@ -161,7 +161,7 @@ impl Config {
             connections: section.size("connections", 4_096, 1..=1_000_000)?,
             in_flight: section.size("in_flight", 4_096, 1..=1_000_000)?,
             header_bytes: section.size("header_bytes", 32 << 10, 8_192..=1 << 20)?,
-            headers: section.size("headers", 128, 16..=1_024)?,
+            headers: section.size("headers", 100, 16..=1_024)?,
             body_bytes: section.integer("body_bytes", 64 << 20, 1_024..=1 << 40)?,
             header_timeout: section.milliseconds("header_timeout_ms", 10_000, 10..=3_600_000)?,
             body_timeout: section.milliseconds("body_timeout_ms", 60_000, 10..=3_600_000)?,

@@ -17,7 +17,6 @@ use touchstone_formats::{
 };
 
 use crate::{
-    config::Enclave,
     pending::Id,
     relay::{
         body::Outgoing,
@@ -34,6 +33,8 @@ const LONG_ANSWER: usize = 8 * MAX_BATCHES;
 /// Questions about single receipts under way at once: callers cause them, and the enclave has few
 /// control connections to give.
 const QUESTIONS: usize = 8;
+/// Unused connections that are worth keeping.
+pub const CONNECTIONS: usize = QUESTIONS;
 
 /// Why the enclave's control side gave no answer.
 #[derive(Debug, Error)]
@@ -78,15 +79,10 @@ pub struct Control {
 }
 
 impl Control {
-    /// A client of the enclave's control listener.
-    pub fn new(enclave: &Enclave) -> Arc<Self> {
+    /// A client of `upstream`, the enclave's control listener.
+    pub fn new(upstream: Arc<Upstream>) -> Arc<Self> {
         Arc::new(Self {
-            upstream: Upstream::new(
-                enclave.control,
-                enclave.connect_timeout,
-                enclave.idle_timeout,
-                QUESTIONS,
-            ),
+            upstream,
             questions: Semaphore::new(QUESTIONS),
         })
     }

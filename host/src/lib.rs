@@ -25,7 +25,11 @@ pub mod waiters;
 use std::{io, net::SocketAddr, sync::Arc};
 
 use thiserror::Error;
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+};
 
 use collateral::CollateralFolder;
 use config::Config;
@@ -33,7 +37,7 @@ use control::Control;
 use pending::Pending;
 use puller::Puller;
 use receipts::Receipts;
-use relay::{Relay, forward::Forwarder};
+use relay::{Relay, forward::Forwarder, upstream::Upstream};
 use store::{Store, StoreError, WriterThread};
 use waiters::Waiters;
 
@@ -59,7 +63,9 @@ pub struct Host {
     address: SocketAddr,
     stop: watch::Sender<bool>,
     relay: JoinHandle<()>,
+    stop_pulling: watch::Sender<bool>,
     others: Vec<JoinHandle<()>>,
+    sweeps: JoinSet<()>,
     writer: WriterThread,
 }
 
@@ -88,7 +94,17 @@ impl Host {
         let address = listener.local_addr().map_err(listen_error)?;
 
         let (stop, stopped) = watch::channel(false);
-        let control = Control::new(&config.enclave);
+        let (stop_pulling, pulling_stopped) = watch::channel(false);
+        let upstream = |address, keep| {
+            let enclave = &config.enclave;
+            Upstream::new(address, enclave.connect_timeout, enclave.idle_timeout, keep)
+        };
+        let public = upstream(config.enclave.public, config.limits.in_flight);
+        let private = upstream(config.enclave.control, control::CONNECTIONS);
+        let mut sweeps = JoinSet::new();
+        sweeps.spawn(public.clone().sweep());
+        sweeps.spawn(private.clone().sweep());
+        let control = Control::new(private);
         let puller = Puller::new(control.clone(), store.clone());
         let collateral = {
             let folder = config.collateral.folder.clone();
@@ -104,23 +120,26 @@ impl Host {
             puller.clone(),
             collateral.clone(),
             config.receipts.max_wait,
+            stopped.clone(),
         );
-        let forwarder = Forwarder::new(&config.enclave, &config.limits, pending);
+        let forwarder = Forwarder::new(public, &config.enclave, &config.limits, pending);
         let relay = Relay::new(forwarder, receipts, config.limits.clone());
-        let relay = tokio::spawn(relay.serve(listener, stopped.clone()));
-        let mut others = vec![tokio::spawn(puller.run(stopped.clone()))];
+        let relay = tokio::spawn(relay.serve(listener, stopped));
+        let mut others = vec![tokio::spawn(puller.run(pulling_stopped.clone()))];
         if collateral.is_watched() {
             others.push(tokio::spawn(watch_collateral(
                 collateral,
                 config.collateral.poll,
-                stopped,
+                pulling_stopped,
             )));
         }
         Ok(Self {
             address,
             stop,
             relay,
+            stop_pulling,
             others,
+            sweeps,
             writer,
         })
     }
@@ -135,6 +154,9 @@ impl Host {
     pub async fn stop(self) {
         let _ = self.stop.send(true);
         let _ = self.relay.await;
+        // Only now: requests under way may wait for what is pulled.
+        let _ = self.stop_pulling.send(true);
+        drop(self.sweeps);
         for task in self.others {
             let _ = task.await;
         }

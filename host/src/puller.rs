@@ -153,7 +153,12 @@ impl Puller {
                 Ok(batches) => batches,
                 Err(error) => return error,
             };
-            let Some(last) = batches.last() else { continue };
+            let Some(last) = batches.last() else {
+                // As a rule it took the longest wait there is; an enclave that does not wait is not
+                // to keep a thread busy.
+                sleep(PAUSES[0]).await;
+                continue;
+            };
             after = last.number;
             if replies.send(batches).await.is_err() {
                 // The other loop has ended and says why.

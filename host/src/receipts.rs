@@ -19,7 +19,10 @@ use hyper::{
     },
 };
 use serde::Serialize;
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
 use touchstone_formats::{
     Guarantee, Receipt,
     headers::parse_prefer_wait,
@@ -51,6 +54,7 @@ pub struct Receipts {
     puller: Arc<Puller>,
     collateral: Arc<CollateralFolder>,
     max_wait: Duration,
+    stop: watch::Receiver<bool>,
 }
 
 /// How a receipt stands.
@@ -71,7 +75,12 @@ enum State {
 }
 
 impl Receipts {
-    /// Answers from the store, and from the enclave for what is not stored yet.
+    /// Answers from the store, and from the enclave for what is not stored yet. When `stop` is true
+    /// nobody is kept waiting any more.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is another part of the host, named once"
+    )]
     pub fn new(
         store: Arc<Store>,
         pending: Arc<Pending>,
@@ -80,6 +89,7 @@ impl Receipts {
         puller: Arc<Puller>,
         collateral: Arc<CollateralFolder>,
         max_wait: Duration,
+        stop: watch::Receiver<bool>,
     ) -> Self {
         Self {
             store,
@@ -89,6 +99,7 @@ impl Receipts {
             puller,
             collateral,
             max_wait,
+            stop,
         }
     }
 
@@ -180,6 +191,7 @@ impl Receipts {
         }
         let end = Instant::now() + patience;
         let waiter = self.waiters.wait_for(id);
+        let mut stop = self.stop.clone();
         // What was promised to be logged is complete at its seal at the earliest: until then the
         // enclave need not be asked.
         let sealed_first = self
@@ -192,7 +204,12 @@ impl Receipts {
             if !matches!(state, State::SoFar(_) | State::Promised) {
                 return Ok(state);
             }
-            if timeout_at(end, change).await.is_err() {
+            let over = tokio::select! {
+                () = change => false,
+                () = sleep_until(end) => true,
+                _ = stop.wait_for(|stop| *stop) => true,
+            };
+            if over {
                 return self.look(id, true).await;
             }
         }

@@ -27,7 +27,7 @@ use crate::{
 /// What relaying needs.
 #[derive(Debug)]
 pub struct Forwarder {
-    pub(super) upstream: Arc<Upstream>,
+    upstream: Arc<Upstream>,
     in_flight: Arc<Semaphore>,
     limits: Limits,
     enclave: Enclave,
@@ -35,15 +35,15 @@ pub struct Forwarder {
 }
 
 impl Forwarder {
-    /// A forwarder to the enclave's public listener, and to no other.
-    pub fn new(enclave: &Enclave, limits: &Limits, pending: Arc<Pending>) -> Self {
+    /// A forwarder to `upstream`, the enclave's public listener, and to no other.
+    pub fn new(
+        upstream: Arc<Upstream>,
+        enclave: &Enclave,
+        limits: &Limits,
+        pending: Arc<Pending>,
+    ) -> Self {
         Self {
-            upstream: Upstream::new(
-                enclave.public,
-                enclave.connect_timeout,
-                enclave.idle_timeout,
-                limits.in_flight,
-            ),
+            upstream,
             in_flight: Arc::new(Semaphore::new(limits.in_flight)),
             limits: limits.clone(),
             enclave: enclave.clone(),

@@ -34,6 +34,8 @@ use crate::{
 use body::Answer;
 use forward::Forwarder;
 
+/// Header fields that hyper allows when it is told nothing.
+const DEFAULT_HEADERS: usize = 100;
 /// Longest sleep of a connection that has no deadline.
 const FAR: Duration = Duration::from_secs(3_600);
 
@@ -63,21 +65,11 @@ impl Relay {
     pub async fn serve(self: Arc<Self>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
         let slots = Arc::new(Semaphore::new(self.limits.connections));
         let mut connections = JoinSet::new();
-        let mut sweep = tokio::time::interval(
-            self.forwarder
-                .upstream
-                .idle_timeout()
-                .max(Duration::from_millis(100)),
-        );
         loop {
             let accepted = tokio::select! {
                 accepted = accept(&listener, &slots) => accepted,
                 // Ended connections are taken off the list as they end.
                 Some(_) = connections.join_next() => continue,
-                _ = sweep.tick() => {
-                    self.forwarder.upstream.close_unused();
-                    continue;
-                }
                 _ = stop.wait_for(|stop| *stop) => break,
             };
             match accepted {
@@ -114,16 +106,18 @@ impl Relay {
         let activity = Activity::new(self.limits.header_timeout, self.limits.idle_timeout);
         let service = service_fn(|request| self.clone().answer(request, activity.clone()));
         let stream = TokioIo::new(Watched::new(stream, activity.clone()));
-        let connection = http1::Builder::new()
-            // The connection's own watch below bounds heads and idle time.
-            .header_read_timeout(None)
+        let mut http = http1::Builder::new();
+        // The connection's own watch below bounds heads and idle time.
+        http.header_read_timeout(None)
             .preserve_header_case(true)
             .auto_date_header(false)
-            .max_headers(self.limits.headers)
             .max_header_size(self.limits.header_bytes)
-            .max_buf_size(self.limits.header_bytes.max(64 << 10))
-            .serve_connection(stream, service);
-        let mut connection = pin!(connection);
+            .max_buf_size(self.limits.header_bytes.max(64 << 10));
+        // Said explicitly, even the default costs two allocations a request.
+        if self.limits.headers != DEFAULT_HEADERS {
+            http.max_headers(self.limits.headers);
+        }
+        let mut connection = pin!(http.serve_connection(stream, service));
         let mut timer = pin!(sleep(FAR));
         let mut closed = pin!(self.closed.notified());
         let mut watching = false;

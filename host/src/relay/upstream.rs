@@ -180,7 +180,6 @@ impl Upstream {
             .map_err(unreachable)?;
         let (sender, driver) = http1::Builder::new()
             .preserve_header_case(true)
-            .max_headers(256)
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| unreachable(io::Error::other(error)))?;
@@ -210,8 +209,15 @@ impl Upstream {
         }
     }
 
-    /// Closes connections that nobody has used for the idle time-out. To be called now and then.
-    pub fn close_unused(&self) {
+    /// Closes connections that nobody uses any more, for ever.
+    pub async fn sweep(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(self.idle_timeout).await;
+            self.close_unused();
+        }
+    }
+
+    fn close_unused(&self) {
         let old: Vec<_> = {
             let mut idle = self.idle();
             let count = idle
@@ -221,11 +227,6 @@ impl Upstream {
             idle.drain(..count).collect()
         };
         drop(old);
-    }
-
-    /// Time between two calls of [`Self::close_unused`] that keeps the promise of the idle time-out.
-    pub fn idle_timeout(&self) -> Duration {
-        self.idle_timeout
     }
 }
 

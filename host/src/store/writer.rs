@@ -293,7 +293,8 @@ impl Writer {
             delete.execute([&id[..]])?;
         }
         drop(delete);
-        for unsealed in batches.iter().flat_map(|batch| &batch.unsealed) {
+        let unsealed = || batches.iter().flat_map(|batch| &batch.unsealed);
+        for unsealed in unsealed() {
             write_unsealed(&transaction, self.current, unsealed)?;
         }
         let here: std::collections::HashSet<Id> = sealed().collect();
@@ -307,6 +308,7 @@ impl Writer {
         transaction.commit()?;
 
         notes.follow(&self.shared);
+        unsealed().for_each(|unsealed| note_unsealed(&self.shared, unsealed));
         self.shared
             .pending
             .settle(sealed().chain(lost.iter().copied()));
@@ -324,15 +326,9 @@ impl Writer {
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         if !is_stored(&transaction, &unsealed.id)? {
             write_unsealed(&transaction, self.current, unsealed)?;
+            transaction.commit()?;
+            note_unsealed(&self.shared, unsealed);
         }
-        transaction.commit()?;
-        // The row has to go when the receipt is sealed, as if it had been noted.
-        let claims = &unsealed.receipt.claims;
-        let note = Note {
-            keyset: claims.keyset_digest,
-            require: claims.guarantees,
-        };
-        self.shared.pending.restore(unsealed.id, note);
         Ok(())
     }
 }
@@ -435,6 +431,16 @@ fn write_unsealed(
             unsealed.receipt.cose(),
         ])?;
     Ok(())
+}
+
+/// Its row has to go when the receipt is sealed, as if it had been noted.
+fn note_unsealed(shared: &Shared, unsealed: &Unsealed) {
+    let claims = &unsealed.receipt.claims;
+    let note = Note {
+        keyset: claims.keyset_digest,
+        require: claims.guarantees,
+    };
+    shared.pending.restore(unsealed.id, note);
 }
 
 fn insert_catalog(db: &Connection, digest: &Digest, jcs: &str) -> Result<(), StoreError> {

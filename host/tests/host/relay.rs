@@ -1,0 +1,649 @@
+//! What is relayed, and what is not.
+
+use std::time::{Duration, Instant};
+
+use hyper::{Method, StatusCode};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::{
+    client::{get, raw, read_all, send},
+    enclave::Enclave,
+    raw::{RawEnclave, Then, nobody},
+    run::Place,
+};
+
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+async fn in_front_of(enclave: &RawEnclave) -> (Place, host::Host) {
+    let place = Place::new(enclave.address, nobody().await);
+    let host = place.start().await;
+    (place, host)
+}
+
+/// Odd, and yet HTTP: everything here has to arrive as it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_pass_unchanged_both_ways() {
+    let body: Vec<u8> = (0..=255u8).cycle().take(3_000).collect();
+    let mut request = b"PoST /v2/models/m%2fX/versions/1/{\"x\"}/infer?a=%20&&b;c={x}&%C3%A9=\xc3\xa9 HTTP/1.1\r\n\
+        hOsT: Enclave.Example:80\r\n\
+        ToUcHsToNe: require=(logged signed),  nonce=:AAAAAAAAAAA=:\r\n\
+        touchstone: second\r\n\
+        X-Twice: 1\r\n\
+        x-tWICE: 2\r\n\
+        X-Twice: 1\r\n\
+        Empty:\r\n\
+        Bytes: \xff\xfe\x80\r\n\
+        Inference-Header-Content-Length: 007\r\n\
+        inference-header-content-length: 7\r\n\
+        CONTENT-TYPE: application/octet-stream;  q=\"x\"\r\n\
+        Prefer: respond-async, wait=2\r\n\
+        Expect-Nothing: 1\r\n\
+        User-Agent: \r\n\
+        Content-Length: 3000\r\n\r\n"
+        .to_vec();
+    request.extend_from_slice(&body);
+    let mut answer = b"HTTP/1.1 207 OK\r\n\
+        dAtE: never\r\n\
+        Touchstone: not, what it should be\r\n\
+        TOUCHSTONE-Openings: inputs=:AAAA:, inputs=:BBBB:\r\n\
+        Set-Cookie: a\r\n\
+        SET-COOKIE: b\r\n\
+        Link: </v1/receipts/0>; rel=\"x\"\r\n\
+        Content-Type: \xfftext\r\n\
+        content-LENGTH: 3000\r\n\r\n"
+        .to_vec();
+    answer.extend_from_slice(&body);
+
+    let enclave = RawEnclave::start([Then::Say(answer.clone())]).await;
+    let (_place, host) = in_front_of(&enclave).await;
+    let received = raw(host.address(), &request).await;
+
+    // Fields of one name stand together, in their order; names keep their letters.
+    let sorted = |message: &[u8]| {
+        let end = message
+            .windows(4)
+            .position(|window| window == b"\r\n\r\n")
+            .unwrap();
+        let mut lines: Vec<Vec<u8>> = Vec::new();
+        let mut rest = &message[..end];
+        while let Some(at) = rest.windows(2).position(|window| window == b"\r\n") {
+            lines.push(rest[..at].to_vec());
+            rest = &rest[at + 2..];
+        }
+        lines.push(rest.to_vec());
+        // White space around a value is not part of it (RFC 9112 §5).
+        for line in &mut lines[1..] {
+            let colon = line.iter().position(|byte| *byte == b':').unwrap();
+            let value = line[colon + 1..].trim_ascii().to_vec();
+            line.truncate(colon + 1);
+            line.extend_from_slice(b" ");
+            line.extend_from_slice(&value);
+        }
+        let name = |line: &Vec<u8>| {
+            line.split(|byte| *byte == b':')
+                .next()
+                .unwrap()
+                .to_ascii_lowercase()
+        };
+        lines[1..].sort_by_key(name);
+        let text: Vec<String> = lines
+            .iter()
+            .map(|line| line.escape_ascii().to_string())
+            .collect();
+        (text, message[end + 4..].to_vec())
+    };
+    let came_in = enclave.came_in();
+    assert_eq!(came_in.len(), 1);
+    assert_eq!(sorted(&came_in[0]), sorted(&request));
+    assert_eq!(sorted(&received), sorted(&answer));
+    host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_belongs_to_the_connection_stays_there() {
+    let answer = b"HTTP/1.1 200 OK\r\nConnection: X-Mine\r\nX-Mine: 1\r\nX-Yours: 2\r\nKeep-Alive: timeout=9\r\n\
+        Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+    let enclave = RawEnclave::start([Then::Say(answer.to_vec())]).await;
+    let (_place, host) = in_front_of(&enclave).await;
+    let request = b"POST /x HTTP/1.1\r\nHost: h\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nX-End: 2\r\nTE: trailers\r\n\
+        Upgrade: h2c\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    let received = raw(host.address(), request).await;
+    let came_in = String::from_utf8(enclave.came_in().concat())
+        .unwrap()
+        .to_ascii_lowercase();
+    for gone in ["connection", "x-hop", "te: ", "upgrade"] {
+        assert!(!came_in.contains(gone), "{gone} in {came_in}");
+    }
+    assert!(
+        came_in.contains("x-end: 2") && came_in.contains("abc"),
+        "{came_in}"
+    );
+    let received = String::from_utf8(received).unwrap();
+    assert!(
+        !received.contains("X-Mine") && !received.to_ascii_lowercase().contains("keep-alive"),
+        "{received}"
+    );
+    assert!(
+        received.contains("X-Yours: 2") && received.contains("ok"),
+        "{received}"
+    );
+    host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_field_cannot_strip_a_demand() {
+    let enclave = RawEnclave::start([Then::Say(OK.to_vec())]).await;
+    let (_place, host) = in_front_of(&enclave).await;
+    let headers = [
+        ("connection", "keep-alive, Touchstone"),
+        ("touchstone", "require=(logged signed)"),
+    ];
+    let answer = send(host.address(), Method::POST, "/x", &headers, b"").await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    assert!(answer.problem().contains("touchstone"));
+    assert!(enclave.came_in().is_empty());
+    // The same without it passes.
+    let answer = send(host.address(), Method::POST, "/x", &headers[1..], b"").await;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert!(
+        String::from_utf8(enclave.came_in().concat())
+            .unwrap()
+            .contains("require=(logged signed)")
+    );
+    host.stop().await;
+}
+
+/// Two lengths in one request are two readings of it (RFC 9112 §6.3). Only one reading may be passed on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn smuggled_lengths_do_not_pass() {
+    for (request, status) in [
+        ("Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", "400"),
+        ("Content-Length: +3\r\n\r\nabc", "400"),
+        ("Transfer-Encoding: gzip\r\n\r\nabc", "400"),
+        ("Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n", "400"),
+    ] {
+        let enclave = RawEnclave::start([Then::Say(OK.to_vec())]).await;
+        let (_place, host) = in_front_of(&enclave).await;
+        let received = raw(
+            host.address(),
+            format!("POST /x HTTP/1.1\r\nHost: h\r\n{request}").as_bytes(),
+        )
+        .await;
+        assert!(
+            received.starts_with(format!("HTTP/1.1 {status}").as_bytes()),
+            "{request}"
+        );
+        assert!(enclave.came_in().is_empty(), "{request}");
+        host.stop().await;
+    }
+    // Both: chunked it is, the length is gone, and nothing is read as a second request.
+    let enclave = RawEnclave::start([Then::Say(OK.to_vec())]).await;
+    let (_place, host) = in_front_of(&enclave).await;
+    let both =
+        b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n\
+        2\r\nab\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n";
+    raw(host.address(), both).await;
+    let came_in = String::from_utf8(enclave.came_in().concat())
+        .unwrap()
+        .to_ascii_lowercase();
+    assert!(
+        came_in.contains("transfer-encoding: chunked") && !came_in.contains("content-length"),
+        "{came_in}"
+    );
+    assert!(!came_in.contains("smuggled"), "{came_in}");
+    host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trailers_are_never_lost_in_silence() {
+    let enclave = RawEnclave::start([Then::Say(OK.to_vec()), Then::Say(OK.to_vec())]).await;
+    let (_place, host) = in_front_of(&enclave).await;
+    let request = |announce: &str| {
+        format!(
+            "POST /x HTTP/1.1\r\nHost: h\r\n{announce}Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\nX-Late: 1\r\n\r\n"
+        )
+    };
+    let received = raw(host.address(), request("").as_bytes()).await;
+    assert!(
+        received.starts_with(b"HTTP/1.1 400 "),
+        "{}",
+        received.escape_ascii()
+    );
+    // What came in was never a whole request.
+    let came_in = String::from_utf8(enclave.came_in().concat()).unwrap();
+    assert!(!came_in.contains("0\r\n\r\n"), "{came_in}");
+
+    let received = raw(host.address(), request("Trailer: X-Late\r\n").as_bytes()).await;
+    assert!(
+        received.starts_with(b"HTTP/1.1 200 "),
+        "{}",
+        received.escape_ascii()
+    );
+    let came_in = String::from_utf8(enclave.came_in().concat()).unwrap();
+    assert!(
+        came_in.to_ascii_lowercase().contains("x-late: 1"),
+        "{came_in}"
+    );
+    host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_to_the_enclave_are_used_again_and_small_messages_are_one_write() {
+    let enclave = Enclave::start().await;
+    let place = Place::new(enclave.public, enclave.control);
+    let host = place.start().await;
+    let mut stream = TcpStream::connect(host.address()).await.unwrap();
+    for round in 0..20 {
+        let body = vec![round; 100];
+        let head = b"POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\n";
+        // Head and body apart, as many clients write them.
+        stream.write_all(head).await.unwrap();
+        stream.write_all(&body).await.unwrap();
+        let mut answer = vec![0; 4_096];
+        // One read gets all of it.
+        let count = stream.read(&mut answer).await.unwrap();
+        assert!(
+            answer[..count].ends_with(&body),
+            "{}",
+            answer[..count].escape_ascii()
+        );
+    }
+    host.stop().await;
+
+    let enclave = RawEnclave::start((0..3).map(|_| Then::Say(OK.to_vec()))).await;
+    let (_place, host) = in_front_of(&enclave).await;
+    for _ in 0..3 {
+        assert_eq!(get(host.address(), "/x").await.status, StatusCode::OK);
+    }
+    let came_in = enclave.came_in();
+    assert_eq!(came_in.len(), 1, "one connection was enough");
+    assert_eq!(
+        came_in[0]
+            .windows(5)
+            .filter(|window| window == b"GET /")
+            .count(),
+        3
+    );
+    host.stop().await;
+}
+
+/// The enclave closes kept connections when it likes; nobody may notice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kept_connection_that_was_closed_is_not_used() {
+    let enclave = RawEnclave::start([
+        Then::SayAndClose(OK.to_vec()),
+        Then::SayAndClose(OK.to_vec()),
+        Then::Say(OK.to_vec()),
+    ])
+    .await;
+    let (_place, host) = in_front_of(&enclave).await;
+    for _ in 0..3 {
+        assert_eq!(get(host.address(), "/x").await.status, StatusCode::OK);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(enclave.came_in().len(), 3);
+    host.stop().await;
+}
+
+/// A request that may have been processed is not sent again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_sent_twice() {
+    let half = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf";
+    for broken in [&b""[..], b"HTTP/1.1 2", half] {
+        let enclave = RawEnclave::start([
+            Then::Say(OK.to_vec()),
+            Then::SayAndClose(broken.to_vec()),
+            Then::Say(OK.to_vec()),
+        ])
+        .await;
+        let (_place, host) = in_front_of(&enclave).await;
+        assert_eq!(get(host.address(), "/first").await.status, StatusCode::OK);
+        let answer = get(host.address(), "/second").await;
+        assert_eq!(answer.status, StatusCode::BAD_GATEWAY, "{broken:?}");
+        assert!(answer.problem().contains("may have been processed"));
+        assert_eq!(get(host.address(), "/third").await.status, StatusCode::OK);
+        let came_in = String::from_utf8(enclave.came_in().concat()).unwrap();
+        assert_eq!(came_in.matches("GET /second").count(), 1);
+        host.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_enclave_that_is_away_or_silent_is_told_apart() {
+    let place = Place::new(nobody().await, nobody().await);
+    let host = place.start().await;
+    let answer = get(host.address(), "/v2/health/ready").await;
+    assert_eq!(
+        (answer.status, answer.header("retry-after")),
+        (StatusCode::SERVICE_UNAVAILABLE, Some("1"))
+    );
+    assert!(answer.problem().contains("cannot be reached"));
+    host.stop().await;
+
+    let enclave = RawEnclave::start([Then::Hang]).await;
+    let place = Place::new(enclave.address, nobody().await).with("answer_timeout_ms = 200", "");
+    let host = place.start().await;
+    let answer = get(host.address(), "/x").await;
+    assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT);
+    answer.problem();
+    host.stop().await;
+}
+
+/// Whatever a caller writes, it ends at the enclave's public listener.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_control_side_is_out_of_reach() {
+    let enclave = Enclave::start().await;
+    let place = Place::new(enclave.public, enclave.control);
+    let host = place.start().await;
+    let control = enclave.control;
+    for target in [
+        "/control/v1/status".to_owned(),
+        "/control/v1/drain".to_owned(),
+        format!("http://{control}/control/v1/drain"),
+        "/v1/receipts/../../control/v1/drain".to_owned(),
+        "//control/v1/drain".to_owned(),
+    ] {
+        let request =
+            format!("POST {target} HTTP/1.1\r\nHost: {control}\r\nContent-Length: 0\r\n\r\n");
+        let answer = raw(host.address(), request.as_bytes()).await;
+        assert!(
+            !answer.starts_with(b"HTTP/1.1 2") || target.starts_with("//"),
+            "{target}"
+        );
+    }
+    let answer = raw(
+        host.address(),
+        format!("CONNECT {control} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes(),
+    )
+    .await;
+    assert!(
+        answer.starts_with(b"HTTP/1.1 501 "),
+        "{}",
+        answer.escape_ascii()
+    );
+    // The fake enclave panics when its control side is asked for what a host does not ask for; and the
+    // public side has seen all of them but the one that is the host's own path.
+    let seen = enclave.seen.lock().unwrap().clone();
+    assert_eq!(
+        seen.iter()
+            .filter(|target| target.contains("control/v1/"))
+            .count(),
+        4,
+        "{seen:?}"
+    );
+    host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn preflights_are_the_enclaves_to_answer() {
+    let enclave = Enclave::start().await;
+    let place = Place::new(enclave.public, enclave.control);
+    let host = place.start().await;
+    for target in [
+        "/v2/models/m/infer",
+        "/v1/receipts/00000000000000000000000000000000",
+    ] {
+        let headers = [
+            ("origin", "https://x.example"),
+            ("access-control-request-method", "POST"),
+        ];
+        let answer = send(host.address(), Method::OPTIONS, target, &headers, b"").await;
+        assert_eq!(answer.status, StatusCode::NO_CONTENT);
+        assert_eq!(
+            answer.header("access-control-allow-headers"),
+            Some("touchstone, prefer")
+        );
+    }
+    host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_are_streamed_and_bounded() {
+    let enclave = RawEnclave::start([]).await;
+    let place = Place::new(enclave.address, nobody().await)
+        .with("", "body_bytes = 1000000\nbody_timeout_ms = 500");
+    let host = place.start().await;
+
+    // Too long by its own word: nothing of it is passed on.
+    let head = b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 1000001\r\n\r\n";
+    let answer = raw(host.address(), head).await;
+    assert!(
+        answer.starts_with(b"HTTP/1.1 413 "),
+        "{}",
+        answer.escape_ascii()
+    );
+    assert!(enclave.came_in().is_empty());
+
+    // Too long without having said so: what came in is never a whole request.
+    let mut chunked = b"POST /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+    for _ in 0..11 {
+        chunked.extend_from_slice(format!("{:x}\r\n", 100_000).as_bytes());
+        chunked.extend_from_slice(&vec![b'x'; 100_000]);
+        chunked.extend_from_slice(b"\r\n");
+    }
+    chunked.extend_from_slice(b"0\r\n\r\n");
+    let answer = raw(host.address(), &chunked).await;
+    assert!(
+        answer.starts_with(b"HTTP/1.1 413 "),
+        "{}",
+        answer.escape_ascii()
+    );
+    assert!(!enclave.came_in().concat().ends_with(b"0\r\n\r\n"));
+
+    // The first half is at the enclave before the second is sent.
+    let mut stream = TcpStream::connect(host.address()).await.unwrap();
+    stream
+        .write_all(b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 200000\r\n\r\n")
+        .await
+        .unwrap();
+    stream.write_all(&vec![b'y'; 100_000]).await.unwrap();
+    let end = Instant::now() + Duration::from_secs(5);
+    while !enclave
+        .came_in()
+        .iter()
+        .any(|bytes| bytes.iter().filter(|byte| **byte == b'y').count() == 100_000)
+    {
+        assert!(Instant::now() < end, "not streamed");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // The second half never comes.
+    let answer = read_all(&mut stream).await;
+    let answer = if answer.is_empty() {
+        read_all(&mut stream).await
+    } else {
+        answer
+    };
+    assert!(
+        answer.starts_with(b"HTTP/1.1 408 "),
+        "{}",
+        answer.escape_ascii()
+    );
+
+    // A small body that does not come takes no connection to the enclave.
+    let connections = enclave.came_in().len();
+    let mut stream = TcpStream::connect(host.address()).await.unwrap();
+    stream
+        .write_all(b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 20\r\n\r\nhalf")
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let answer = read_all(&mut stream).await;
+    assert!(
+        answer.starts_with(b"HTTP/1.1 408 "),
+        "{}",
+        answer.escape_ascii()
+    );
+    assert_eq!(enclave.came_in().len(), connections);
+    host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_bodies_pass_whole() {
+    let enclave = Enclave::start().await;
+    let place = Place::new(enclave.public, enclave.control);
+    let host = place.start().await;
+    for length in [65_535, 65_536, 65_537, 1 << 20, 20 << 20] {
+        let body: Vec<u8> = (0..length).map(|n| ((n * 31) >> 3) as u8).collect();
+        let answer = send(host.address(), Method::POST, "/echo", &[], &body).await;
+        assert_eq!(answer.status, StatusCode::OK);
+        assert!(answer.body == body, "{length}");
+    }
+    host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heads_are_bounded_in_length_number_and_time() {
+    let enclave = RawEnclave::start([]).await;
+    let limits =
+        "header_bytes = 8192\nheaders = 16\nheader_timeout_ms = 300\nidle_timeout_ms = 700";
+    let place = Place::new(enclave.address, nobody().await).with("", limits);
+    let host = place.start().await;
+    let long = format!(
+        "GET /x HTTP/1.1\r\nHost: h\r\nLong: {}\r\n\r\n",
+        "x".repeat(9_000)
+    );
+    let many = format!("GET /x HTTP/1.1\r\n{}\r\n", "A: 1\r\n".repeat(17));
+    let endless = vec![b'x'; 200_000];
+    for (request, status) in [
+        (long.as_bytes(), "431"),
+        (many.as_bytes(), "431"),
+        (&endless, "4"),
+    ] {
+        let mut stream = TcpStream::connect(host.address()).await.unwrap();
+        let _ = stream.write_all(request).await;
+        let answer = read_all(&mut stream).await;
+        assert!(
+            answer.starts_with(format!("HTTP/1.1 {status}").as_bytes()),
+            "{}",
+            answer.escape_ascii()
+        );
+    }
+    assert!(enclave.came_in().is_empty());
+
+    // A byte now and then gives no more time: from the first byte it counts.
+    let mut stream = TcpStream::connect(host.address()).await.unwrap();
+    let began = Instant::now();
+    let mut closed = None;
+    for byte in b"GET /x HTTP/1.1\r\nHost: hhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhh"
+        .iter()
+        .cycle()
+        .take(200)
+    {
+        if stream.write_all(&[*byte]).await.is_err() {
+            closed = Some(began.elapsed());
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let closed = closed.expect("a slow head is cut off");
+    assert!(
+        closed > Duration::from_millis(250) && closed < Duration::from_millis(700),
+        "{closed:?}"
+    );
+
+    // Nothing at all: the idle time-out.
+    let mut stream = TcpStream::connect(host.address()).await.unwrap();
+    let began = Instant::now();
+    assert_eq!(stream.read(&mut [0; 10]).await.unwrap(), 0);
+    let closed = began.elapsed();
+    assert!(
+        closed > Duration::from_millis(600) && closed < Duration::from_millis(1_200),
+        "{closed:?}"
+    );
+    host.stop().await;
+}
+
+/// A caller that takes nothing of its answer does not hold it for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_nobody_takes_are_given_up() {
+    let mut answer =
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 64 << 20).into_bytes();
+    answer.resize(answer.len() + (64 << 20), b'z');
+    let enclave = RawEnclave::start([Then::Say(answer)]).await;
+    let place = Place::new(enclave.address, nobody().await).with("", "idle_timeout_ms = 300");
+    let host = place.start().await;
+    let mut stream = TcpStream::connect(host.address()).await.unwrap();
+    stream
+        .write_all(b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n")
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let mut taken = 0;
+    let mut buffer = vec![0; 1 << 20];
+    while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+        taken += count;
+    }
+    assert!(
+        taken < 64 << 20,
+        "the connection was closed before all was taken"
+    );
+    host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn beyond_the_requests_in_flight_there_is_503() {
+    let enclave = Enclave::start().await;
+    enclave.answers_after(Duration::from_millis(500));
+    let place = Place::new(enclave.public, enclave.control).with("", "in_flight = 2");
+    let host = place.start().await;
+    let address = host.address();
+    let asked: Vec<_> = (0..3)
+        .map(|n| tokio::spawn(async move { get(address, &format!("/{n}")).await }))
+        .collect();
+    let mut statuses = Vec::new();
+    for answer in asked {
+        let answer = answer.await.unwrap();
+        if answer.status == StatusCode::SERVICE_UNAVAILABLE {
+            assert_eq!(answer.header("retry-after"), Some("1"));
+            answer.problem();
+        }
+        statuses.push(answer.status.as_u16());
+    }
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 200, 503]);
+    assert_eq!(get(address, "/again").await.status, StatusCode::OK);
+    host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn beyond_the_connections_callers_wait() {
+    let enclave = Enclave::start().await;
+    let place = Place::new(enclave.public, enclave.control).with("", "connections = 2");
+    let host = place.start().await;
+    let address = host.address();
+    let held = (
+        TcpStream::connect(address).await.unwrap(),
+        TcpStream::connect(address).await.unwrap(),
+    );
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let third = tokio::spawn(async move { get(address, "/x").await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!third.is_finished());
+    drop(held);
+    assert_eq!(third.await.unwrap().status, StatusCode::OK);
+    host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_finishes_what_is_under_way() {
+    let enclave = Enclave::start().await;
+    enclave.answers_after(Duration::from_millis(300));
+    let place = Place::new(enclave.public, enclave.control);
+    let host = place.start().await;
+    let address = host.address();
+    let idle = TcpStream::connect(address).await.unwrap();
+    let under_way = tokio::spawn(async move { get(address, "/x").await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let began = Instant::now();
+    host.stop().await;
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "idle connections do not hold it up"
+    );
+    assert_eq!(under_way.await.unwrap().status, StatusCode::OK);
+    assert!(TcpStream::connect(address).await.is_err());
+    drop(idle);
+}

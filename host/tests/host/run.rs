@@ -1,0 +1,160 @@
+//! Hosts to test: in this process, or as processes.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
+};
+
+use host::{Host, config::Config};
+use tempfile::TempDir;
+
+/// A folder for one test's store, collateral and settings.
+pub struct Place {
+    pub folder: TempDir,
+    pub public: SocketAddr,
+    pub control: SocketAddr,
+    /// More lines of the settings, for `[enclave]` and for `[limits]`.
+    pub enclave: &'static str,
+    pub limits: &'static str,
+}
+
+impl Place {
+    pub fn new(public: SocketAddr, control: SocketAddr) -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            public,
+            control,
+            enclave: "",
+            limits: "",
+        }
+    }
+
+    pub fn with(self, enclave: &'static str, limits: &'static str) -> Self {
+        Self {
+            enclave,
+            limits,
+            ..self
+        }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn store(&self) -> PathBuf {
+        self.path("store.sqlite")
+    }
+
+    pub fn settings(&self) -> String {
+        let (store, collateral) = (self.store(), self.path("collateral"));
+        format!(
+            "listen = \"tcp://127.0.0.1:0\"\nthreads = 2\n\
+             [enclave]\npublic = \"tcp://{}\"\ncontrol = \"tcp://{}\"\n{}\n\
+             [store]\npath = {store:?}\n[collateral]\nfolder = {collateral:?}\npoll_ms = 20\n\
+             [limits]\n{}\n[log]\nfilter = \"host=debug\"\n",
+            self.public, self.control, self.enclave, self.limits
+        )
+    }
+
+    /// A host in this process.
+    pub async fn start(&self) -> Host {
+        Host::start(&Config::parse(&self.settings()).unwrap())
+            .await
+            .unwrap()
+    }
+
+    /// A host as a process.
+    pub fn spawn(&self) -> Process {
+        let file = self.path("host.toml");
+        std::fs::write(&file, self.settings()).unwrap();
+        Process::spawn(&file)
+    }
+}
+
+/// A host as a process. Killed when dropped.
+pub struct Process {
+    child: Child,
+    log: Arc<Mutex<String>>,
+    address: Option<SocketAddr>,
+    reader: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Process {
+    pub fn spawn(settings: &Path) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_host"))
+            .arg("--config")
+            .arg(settings)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log: Arc<Mutex<String>> = Arc::default();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut address = None;
+        for line in lines.by_ref().map_while(Result::ok) {
+            log.lock().unwrap().push_str(&format!("{line}\n"));
+            if let Some((_, rest)) = line.split_once("listening address=") {
+                address = rest
+                    .split(' ')
+                    .next()
+                    .and_then(|address| address.parse().ok());
+                break;
+            }
+        }
+        let writing = log.clone();
+        let reader = std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                writing.lock().unwrap().push_str(&format!("{line}\n"));
+            }
+        });
+        Self {
+            child,
+            log,
+            address,
+            reader: Some(reader),
+        }
+    }
+
+    /// Where it listens; fails the test when it does not.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+            .unwrap_or_else(|| panic!("the host did not start: {}", self.log()))
+    }
+
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// SIGKILL: nothing is flushed, nothing is said.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// SIGTERM. Gives the exit code and the log.
+    pub fn terminate(self) -> (Option<i32>, String) {
+        let pid = rustix::process::Pid::from_raw(self.child.id() as i32).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.wait()
+    }
+
+    /// Waits for the end. Gives the exit code and the log.
+    pub fn wait(mut self) -> (Option<i32>, String) {
+        let code = self.child.wait().unwrap().code();
+        self.reader.take().unwrap().join().unwrap();
+        (code, self.log())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
