@@ -286,9 +286,9 @@ fn refusals_are_shown_and_kept() {
 #[test]
 fn answers_that_are_none_of_ours_are_malformed() {
     type Lie = fn(Reply, &Minted) -> Reply;
-    let lies: [(&str, Lie); 7] = [
+    let lies: [(&str, Lie); 9] = [
         ("no Touchstone header", |mut r, _| {
-            r.headers.clear();
+            r.headers.remove(0);
             r
         }),
         ("header Touchstone", |mut r, _| {
@@ -304,8 +304,18 @@ fn answers_that_are_none_of_ours_are_malformed() {
             r
         }),
         ("is not canonical", |mut r, _| {
-            r.headers[2].1.insert(0, '0');
+            r.headers[3].1.insert(0, '0');
             r
+        }),
+        (
+            "header Content-Type: expected application/octet-stream",
+            |mut r, _| {
+                r.headers[2].1 = "application/json".into();
+                r
+            },
+        ),
+        ("header Content-Encoding", |r, _| {
+            r.header("content-encoding", "gzip")
         }),
         ("the server's bundle", |r, minted| {
             if r.body.is_empty() {
@@ -333,7 +343,7 @@ fn answers_that_are_none_of_ours_are_malformed() {
             // The last case: a bundle that is cut.
             Reply::new(
                 200,
-                if n == 6 {
+                if n == 8 {
                     &bundle[..bundle.len() - 1]
                 } else {
                     &bundle[..]

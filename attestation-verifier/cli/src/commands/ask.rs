@@ -211,6 +211,9 @@ impl Asking {
             &info.to_file().map_err(anyhow::Error::from)?,
         )?;
         let answered = (200..300).contains(&answer.status);
+        if answered {
+            framing(&answer, header_length).map_err(malformed)?;
+        }
         say(&format!(
             "{} after {} ms: status {}, {} bytes\n",
             if answered { "answered" } else { "refused" },
@@ -425,6 +428,29 @@ fn content_length(answer: &Answer) -> Result<Option<u64>> {
         "header {NAME}: {text:?} is not canonical"
     );
     Ok(Some(number))
+}
+
+/// No header outside the response digest may change what the body means (formats.md §4): an answer
+/// that needs one to be read is not the answer that was signed.
+fn framing(answer: &Answer, header_length: Option<u64>) -> Result<()> {
+    if let Some(encoding) = answer.header("content-encoding")? {
+        ensure!(
+            encoding.eq_ignore_ascii_case("identity"),
+            "header Content-Encoding: expected none, found {encoding:?}"
+        );
+    }
+    let expected = if header_length.is_some() {
+        "application/octet-stream"
+    } else {
+        "application/json"
+    };
+    let found = answer.header("content-type")?.unwrap_or_default();
+    let kind = found.split(';').next().unwrap_or_default().trim();
+    ensure!(
+        kind.eq_ignore_ascii_case(expected),
+        "header Content-Type: expected {expected}, found {found:?}"
+    );
+    Ok(())
 }
 
 /// What a bundle has so far, in words.

@@ -163,6 +163,11 @@ pub fn answer(minted: &Minted) -> Reply {
     let mut reply = Reply::new(exchange.status, exchange.response_body.clone())
         .header("touchstone", header.to_string())
         .header("touchstone-openings", salts.to_string());
+    let kind = match exchange.response_header_length {
+        Some(_) => "application/octet-stream",
+        None => "application/json",
+    };
+    reply = reply.header("content-type", kind);
     if let Some(length) = exchange.response_header_length {
         reply = reply.header("inference-header-content-length", length.to_string());
     }
