@@ -9,6 +9,7 @@ import http.server
 import json
 import os
 import shutil
+import struct
 import sys
 import threading
 import time
@@ -68,13 +69,14 @@ class Demo:
 
     # asking
 
-    def ask(self, url: str, model: str, input_name: str, row: Path, folder: Path, *options) -> dict:
-        """Asks through the command, shows how the receipt grows, returns the answer's outputs."""
-        done = touchstone("ask", url, model, "--input", f"{input_name}={row}", "--policy", DEMO / "policy.toml", "-o", folder, *options)
-        for line in done.stderr.splitlines():
+    def ask(self, url: str, model: str, input_name: str, row: Path, folder: Path, *options, quiet=False) -> list[float]:
+        """Asks through the command, shows how the receipt grows, returns the answer's probabilities."""
+        done = touchstone("ask", url, model, "--input", f"{input_name}={row}", "--policy", DEMO / "policy.toml",
+                          "-o", folder, *options)  # fmt: skip
+        for line in [] if quiet else done.stderr.splitlines():
             say(f"      {line}")
         if done.returncode:
-            raise Failed(f"touchstone ask ended with {done.returncode}: {done.stdout.strip()}")
+            raise Failed(f"touchstone ask ended with {done.returncode}: {done.stdout}{done.stderr}".strip())
         return outputs(folder)
 
     def question(self, stack: Stack, model: str, input_name: str, number: int, encoding: str) -> Path:
@@ -144,16 +146,16 @@ class Demo:
 
         row, _ = held_out(DIGITS, 1)
         lie = DEMO / "refusals" / "another-measurement"
-        self.ask(other.url, DIGITS, "image", row, lie)
+        self.ask(other.url, DIGITS, "image", row, lie, quiet=True)
         self.refused("an enclave of another measurement, on a genuine (simulated) platform", lie, 4, ("snp.measurement",))
 
         lie = DEMO / "refusals" / "stripped-guarantee"
         with StrippingRelay(stack.url) as relay:
-            self.ask(relay.url, DIGITS, "image", row, lie, "--require", "logged signed")
+            self.ask(relay.url, DIGITS, "image", row, lie, "--require", "logged signed", quiet=True)
         self.refused("a host that strips `logged` out of the question", lie, 4, ("guarantees.required",))
 
         lie = copied(honest, "somebody-elses-nonce")
-        self.ask(stack.url, DIGITS, "image", row, DEMO / "answers" / "asked-again")
+        self.ask(stack.url, DIGITS, "image", row, DEMO / "answers" / "asked-again", quiet=True)
         for name in ("response.bin", "response.json", "bundle.json"):
             shutil.copyfile(DEMO / "answers" / "asked-again" / name, lie / name)
         self.refused("the same question's answer, to somebody else's nonce", lie, 4, ("receipt.nonce",))
@@ -316,8 +318,6 @@ def model_digest(model: str) -> str:
 
 def outputs(folder: Path) -> list[float]:
     """The probabilities in the answer, from JSON or from the binary extension."""
-    import struct
-
     info, body = json.loads((folder / "response.json").read_text()), (folder / "response.bin").read_bytes()
     length = info["header_length"]
     head, tail = (json.loads(body), b"") if length is None else (json.loads(body[:length]), body[length:])

@@ -17,6 +17,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+# Where the programs are; scripts/test names a folder of its own.
+PROGRAMS = Path(os.environ.get("TOUCHSTONE_BIN_DIR", TARGET / "release"))
 LIBRARY = ROOT / "target" / "onnxruntime" / "libonnxruntime.so"
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -25,8 +27,8 @@ class Failed(Exception):
     """Something that should have worked did not; the message is for people."""
 
 
-def binary(name: str, profile: str = "release") -> Path:
-    path = TARGET / profile / name
+def binary(name: str) -> Path:
+    path = PROGRAMS / name
     if not path.exists():
         raise Failed(f"{path} is missing: build it first")
     return path
@@ -76,9 +78,9 @@ class Stack:
     """Simulated platform, enclave and, unless it is left out, host. A context manager."""
 
     def __init__(self, folder: Path, models: Path, *, measurement: str, name="enclave.example", latency_ms=5,
-                 profile="release", host=True, cpus=None, platform_cpus=None, threads=None, enclave="", keys=None):  # fmt: skip
+                 host=True, cpus=None, platform_cpus=None, threads=None, enclave="", keys=None):  # fmt: skip
         self.folder, self.models, self.measurement, self.name = folder, models, measurement, name
-        self.latency_ms, self.profile, self.with_host = latency_ms, profile, host
+        self.latency_ms, self.with_host = latency_ms, host
         self.cpus, self.platform_cpus, self.threads, self.extra, self.keys = cpus, platform_cpus, threads, enclave, keys
         self.processes: list[Process] = []
 
@@ -102,7 +104,7 @@ class Stack:
 
     def _run(self, name: str, arguments: list, cpus=None) -> Process:
         program = name if name != "platform" else "simulated-platform"
-        command = [binary(program, self.profile), *arguments]
+        command = [binary(program), *arguments]
         process = Process(name, command, self.folder / f"{name}.log", cpus)
         self.processes.append(process)
         setattr(self, name, process)
@@ -140,7 +142,7 @@ class Stack:
             f'[collateral]\nfolder = "{os.path.relpath(self.folder / "platform" / "collateral")}"\n'
         )
         host = self._run("host", ["--config", self.folder / "host.toml"], self.cpus)
-        address = host.wait_for(r"listening\b.*?tcp://([0-9.]+:[0-9]+)")[1]
+        address = host.wait_for(r'listening address="?(?:tcp://)?([0-9.]+:[0-9]+)')[1]
         self.wait_ready(address)
         self.url = f"http://{address}"
 
@@ -172,8 +174,8 @@ def models_folder() -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def touchstone(*arguments, profile: str = "release", timeout: float = 120.0) -> subprocess.CompletedProcess:
-    command = [str(part) for part in (binary("touchstone", profile), *arguments)]
+def touchstone(*arguments, timeout: float = 120.0) -> subprocess.CompletedProcess:
+    command = [str(part) for part in (binary("touchstone"), *arguments)]
     return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout)
 
 
