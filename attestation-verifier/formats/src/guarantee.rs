@@ -101,18 +101,26 @@ impl GuaranteeSet {
         reader.finish()
     }
 
-    /// Reads a demand: names with one space between, in any order, each once; closes the set.
+    /// As [`Self::parse_wire`], from names with one space between (`touchstone_require`).
+    ///
+    /// # Errors
+    /// As [`Self::parse_wire`].
+    pub fn parse_wire_words(words: &str) -> Result<Self> {
+        let mut reader = WireReader::default();
+        for name in words.split(' ') {
+            reader.push(name)?;
+        }
+        reader.finish()
+    }
+
+    /// Reads what a person wrote (an option, a setting): names with one space between, in any order,
+    /// each once; closes the set.
     ///
     /// # Errors
     /// No name, a repeated name; [`FormatError::UnknownGuarantee`] for an unknown one.
     pub fn parse_words(words: &str) -> Result<Self> {
-        Self::close_names(words.split(' '))
-    }
-
-    /// As [`Self::parse_words`], from separate names.
-    pub(crate) fn close_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self> {
         let mut seen = 0;
-        for name in names {
+        for name in words.split(' ') {
             if name.is_empty() {
                 return Err(refused(name, "names with one space between"));
             }

@@ -60,11 +60,11 @@ pub struct OpeningSalts {
 }
 
 impl TouchstoneRequest {
-    /// Reads the field's value. A demand may name its set in any order and is closed here.
+    /// Reads the field's value.
     ///
     /// # Errors
-    /// Not a dictionary; a repeated key or guarantee; an unknown key; parameters; a nonce that is
-    /// not 8 to 64 bytes; [`FormatError::UnknownGuarantee`].
+    /// Not a dictionary; a repeated key; an unknown key; parameters; a nonce that is not 8 to 64
+    /// bytes; a set that is not written as sets on the wire are; [`FormatError::UnknownGuarantee`].
     pub fn parse(field: &str) -> Result<Self> {
         let mut members = Members::parse(field, &["nonce", "require"])?;
         let nonce = members.bytes("nonce")?;
@@ -73,7 +73,7 @@ impl TouchstoneRequest {
         }
         let require = members
             .tokens("require")?
-            .map(GuaranteeSet::close_names)
+            .map(|names| GuaranteeSet::parse_wire(&names))
             .transpose()?;
         Ok(Self { require, nonce })
     }

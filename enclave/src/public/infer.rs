@@ -146,7 +146,7 @@ fn merge(
     let require = match &parameters.require {
         None => None,
         Some(words) => {
-            let set = GuaranteeSet::parse_words(words)
+            let set = GuaranteeSet::parse_wire_words(words)
                 .map_err(|error| asked_wrong("parameters.touchstone_require", &error))?;
             Some(set)
         }
@@ -275,6 +275,3 @@ fn insert(headers: &mut HeaderMap, name: HeaderName, value: String) {
         Err(_) => tracing::error!(%name, "a header could not be written"),
     }
 }
-
-#[cfg(test)]
-mod tests;

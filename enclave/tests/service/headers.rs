@@ -54,9 +54,8 @@ async fn what_a_request_may_ask_for() {
     let running = &running;
     for value in [
         "require=(logged signed)",
-        "require=(signed logged)",
         "require=(signed)",
-        "require=(quoted logged)",
+        "require=(logged quoted signed)",
         "nonce=:AAECAwQFBgc=:",
         "nonce=:AAECAwQFBgc=:, require=(signed)",
     ] {
@@ -67,6 +66,10 @@ async fn what_a_request_may_ask_for() {
         ("require=(recomputed signed)", 422),
         ("require=(proven)", 422),
         ("require=(certain)", 422),
+        // A set on the wire is sorted and closed.
+        ("require=(signed logged)", 400),
+        ("require=(logged)", 400),
+        ("require=(quoted)", 400),
         ("require=()", 400),
         ("require=(signed signed)", 400),
         ("require=(signed), require=(logged)", 400),
@@ -108,7 +111,7 @@ async fn parameters_and_headers_must_agree() {
     for (headers, parameters, status) in [
         (vec![], require, 200),
         (vec![], nonce, 200),
-        (header("require=(logged)"), require, 200),
+        (header("require=(logged signed)"), require, 200),
         (header("require=(signed)"), require, 400),
         (header("nonce=:AAECAwQFBgc=:"), nonce, 200),
         (header("nonce=:AAECAwQFBgg=:"), nonce, 400),
@@ -117,6 +120,8 @@ async fn parameters_and_headers_must_agree() {
         (vec![], r#""touchstone_require":"certain""#, 422),
         (vec![], r#""touchstone_require":"""#, 422),
         (vec![], r#""touchstone_require":"signed signed""#, 400),
+        (vec![], r#""touchstone_require":"signed logged""#, 400),
+        (vec![], r#""touchstone_require":"logged""#, 400),
         (vec![], r#""touchstone_require":["signed"]"#, 400),
         (vec![], r#""touchstone_nonce":"00010203040506""#, 400),
         (vec![], r#""touchstone_nonce":"000102030405060G""#, 400),

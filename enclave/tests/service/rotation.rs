@@ -32,9 +32,9 @@ async fn keysets_rotate_under_load() {
             let mut answered = 0;
             while Instant::now() < deadline {
                 let require = if worker % 2 == 0 {
-                    "require=(logged)"
+                    "require=(logged signed)"
                 } else {
-                    "require=(quoted)"
+                    "require=(quoted signed)"
                 };
                 let headers = [("touchstone", require), ("prefer", "wait=2")];
                 let reply = client
@@ -215,7 +215,9 @@ async fn a_drain_seals_everything_and_closes_the_log() {
     for _ in 0..10 {
         assert_eq!(client.infer(&signed).await.status, 200);
     }
-    let quoted = client.infer(&[("touchstone", "require=(quoted)")]).await;
+    let quoted = client
+        .infer(&[("touchstone", "require=(quoted signed)")])
+        .await;
     assert_eq!(quoted.status, 200);
     // One that is under way keeps the log open until it has ended.
     let matrix = vec![0.1_f32; 200 * 200];
@@ -279,4 +281,33 @@ async fn a_drain_seals_everything_and_closes_the_log() {
     assert!(!drained.is_finished());
     follower.acknowledge().await;
     drained.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn listeners_end_and_let_the_last_answers_out() {
+    let test = "listeners_end_and_let_the_last_answers_out";
+    let Some((running, _models)) = Running::with_models(test, &[], 300).await else {
+        return;
+    };
+    let mut idle = running.client().await;
+    assert_eq!(idle.get("/v2").await.status, 200);
+    let mut client = running.client().await;
+    let held = tokio::spawn(async move { client.infer(&[("prefer", "wait=5")]).await });
+    until("the request is in", async || {
+        running.service.outbox.unsealed() > 0
+    })
+    .await;
+    running.stop.send_replace(true);
+    let reply = held.await.unwrap();
+    assert_eq!(reply.status, 200);
+    assert_eq!(
+        reply.touchstone().state,
+        touchstone_formats::headers::State::Sealed
+    );
+    until("nobody is let in", async || {
+        tokio::net::TcpStream::connect(running.public)
+            .await
+            .is_err()
+    })
+    .await;
 }

@@ -17,7 +17,7 @@ use super::{
 
 const LOGGED: (&str, &str) = ("touchstone", "require=(logged signed)");
 const SIGNED: (&str, &str) = ("touchstone", "require=(signed)");
-const QUOTED: (&str, &str) = ("touchstone", "require=(quoted)");
+const QUOTED: (&str, &str) = ("touchstone", "require=(quoted signed)");
 const WAIT: (&str, &str) = ("prefer", "wait=10");
 
 #[tokio::test(flavor = "multi_thread")]
@@ -323,7 +323,10 @@ async fn quoted_gets_a_quote_of_its_own() {
         return;
     };
     let mut client = running.client().await;
-    let nonce = ("touchstone", "require=(quoted), nonce=:AAECAwQFBgcICQ==:");
+    let nonce = (
+        "touchstone",
+        "require=(quoted signed), nonce=:AAECAwQFBgcICQ==:",
+    );
     let at_once = client.infer(&[nonce]).await;
     assert_eq!(
         (at_once.status, at_once.touchstone().state),
@@ -333,7 +336,7 @@ async fn quoted_gets_a_quote_of_its_own() {
     let held = client.infer(&[QUOTED, WAIT]).await;
     assert_eq!(held.touchstone().state, State::Sealed);
     let both = client
-        .infer(&[("touchstone", "require=(quoted logged)"), WAIT])
+        .infer(&[("touchstone", "require=(logged quoted signed)"), WAIT])
         .await;
     assert_eq!(both.touchstone().state, State::Sealed);
 
