@@ -207,6 +207,42 @@ fn a_simulated_platform_needs_its_root_and_says_so() {
 }
 
 #[test]
+fn tdx_evidence_is_read_and_not_judged_in_this_version() {
+    let world = world();
+    let minted = logged(&world).evidence(|all| {
+        let boot = of(all, Purpose::Boot);
+        (boot.tee, boot.collateral) = (touchstone_formats::Tee::Tdx, None);
+    });
+    Case::new(&world, minted.finish()).refused(4, "tdx.supported");
+}
+
+#[test]
+fn evidence_about_different_platforms_is_pointed_out() {
+    const SENTENCE: &str = "the evidence objects describe different platforms";
+    let world = world();
+    let notes = |minted, changes: &[(&str, &str)]| {
+        let verdict = Case::new(&world, minted).policy(&world, changes).holds();
+        let risks = &verdict.context.residual_risks;
+        risks.iter().filter(|r| r.starts_with(SENTENCE)).count()
+    };
+    assert_eq!(notes(quoted(&world).finish(), &[]), 0);
+    let other = [0xa5; 48];
+    let both = [
+        hex::encode(world.machine.report.measurement),
+        hex::encode(other),
+    ];
+    let both = format!("{{ expect = {both:?} }}");
+    let minted = quoted(&world)
+        .report(|p, r| {
+            if p == Purpose::Receipt {
+                r.measurement = other;
+            }
+        })
+        .finish();
+    assert_eq!(notes(minted, &[("snp.measurement", &both)]), 1);
+}
+
+#[test]
 fn an_event_log_beside_a_report_is_listed() {
     let world = world();
     let log = touchstone_formats::EventLog {
