@@ -18,14 +18,16 @@ use crate::parse::vek::{VekExtensions, VekIdentity, VekTcb, is_amd};
 /// The bytes are no well-formed report.
 pub fn snp_report(bytes: &[u8]) -> Result<String, ReportError> {
     let report = Report::parse(bytes)?;
-    let mut out = Lines::new(
-        "SEV-SNP attestation report (nothing in it is verified here)",
-    );
+    let mut out = Lines::new("SEV-SNP attestation report (nothing in it is verified here)");
     out.at(0x000, "VERSION", report.version());
     out.at(0x004, "GUEST_SVN", report.guest_svn());
     let (major, minor) = report.policy_abi();
     let bits = names(report.policy(), POLICY_BITS);
-    out.at(0x008, "POLICY", format!("0x{:x}: ABI from {major}.{minor}; {bits}", report.policy()));
+    out.at(
+        0x008,
+        "POLICY",
+        format!("0x{:x}: ABI from {major}.{minor}; {bits}", report.policy()),
+    );
     out.at(0x010, "FAMILY_ID", hex_encode(&report.family_id()));
     out.at(0x020, "IMAGE_ID", hex_encode(&report.image_id()));
     let vmpl = match report.vmpl() {
@@ -36,7 +38,11 @@ pub fn snp_report(bytes: &[u8]) -> Result<String, ReportError> {
     out.at(0x034, "SIGNATURE_ALGO", "1: ECDSA P-384 with SHA-384");
     out.at(0x038, "CURRENT_TCB", tcb(&report, report.current_tcb()));
     let bits = names(report.platform_info(), PLATFORM_BITS);
-    out.at(0x040, "PLATFORM_INFO", format!("0x{:x}: {bits}", report.platform_info()));
+    out.at(
+        0x040,
+        "PLATFORM_INFO",
+        format!("0x{:x}: {bits}", report.platform_info()),
+    );
     let mut key = format!("signed by {}", report.signing_key().word());
     if report.author_key_enabled() {
         key.push_str(", author key present");
@@ -44,15 +50,25 @@ pub fn snp_report(bytes: &[u8]) -> Result<String, ReportError> {
     if report.chip_key_masked() {
         key.push_str(", MASK_CHIP_KEY: not signed");
     }
-    out.at(0x048, "KEY_INFO", format!("0x{:x}: {key}", report.key_info()));
+    out.at(
+        0x048,
+        "KEY_INFO",
+        format!("0x{:x}: {key}", report.key_info()),
+    );
     out.at(0x050, "REPORT_DATA", hex_encode(&report.report_data()));
     out.at(0x090, "MEASUREMENT", hex_encode(&report.measurement()));
     out.at(0x0c0, "HOST_DATA", hex_encode(&report.host_data()));
     out.at(0x0e0, "ID_KEY_DIGEST", hex_encode(&report.id_key_digest()));
-    out.at(0x110, "AUTHOR_KEY_DIGEST", hex_encode(&report.author_key_digest()));
+    out.at(
+        0x110,
+        "AUTHOR_KEY_DIGEST",
+        hex_encode(&report.author_key_digest()),
+    );
     out.at(0x140, "REPORT_ID", hex_encode(&report.report_id()));
     let agent = match report.report_id_ma() {
-        [0xff, rest @ ..] if rest.iter().all(|&b| b == 0xff) => "all ones: no migration agent".into(),
+        [0xff, rest @ ..] if rest.iter().all(|&b| b == 0xff) => {
+            "all ones: no migration agent".into()
+        }
         id => hex_encode(&id),
     };
     out.at(0x160, "REPORT_ID_MA", agent);
@@ -60,7 +76,8 @@ pub fn snp_report(bytes: &[u8]) -> Result<String, ReportError> {
     if let Some(cpuid) = report.cpuid() {
         let name = cpuid.variant().unwrap_or("unknown");
         let (family, model, stepping) = (cpuid.family, cpuid.model, cpuid.stepping);
-        let words = format!("family 0x{family:02x} model 0x{model:02x} stepping {stepping}: {name}");
+        let words =
+            format!("family 0x{family:02x} model 0x{model:02x} stepping {stepping}: {name}");
         out.at(0x188, "CPUID", words);
     }
     let chip_id = match report.chip_id() {
@@ -102,15 +119,25 @@ const PLATFORM_BITS: &[(u32, &str)] = &[
     (platform_info::TSME, "TSME_EN"),
     (platform_info::ECC, "ECC_EN"),
     (platform_info::RAPL_DIS, "RAPL_DIS"),
-    (platform_info::CIPHERTEXT_HIDING, "CIPHERTEXT_HIDING_DRAM_EN"),
+    (
+        platform_info::CIPHERTEXT_HIDING,
+        "CIPHERTEXT_HIDING_DRAM_EN",
+    ),
     (platform_info::ALIAS_CHECK, "ALIAS_CHECK_COMPLETE"),
     (platform_info::TIO, "TIO_EN"),
 ];
 
 fn names(field: u64, bits: &[(u32, &str)]) -> String {
-    let set: Vec<&str> =
-        bits.iter().filter(|(bit, _)| field >> bit & 1 == 1).map(|(_, name)| *name).collect();
-    if set.is_empty() { "none set".to_owned() } else { set.join(" ") }
+    let set: Vec<&str> = bits
+        .iter()
+        .filter(|(bit, _)| field >> bit & 1 == 1)
+        .map(|(_, name)| *name)
+        .collect();
+    if set.is_empty() {
+        "none set".to_owned()
+    } else {
+        set.join(" ")
+    }
 }
 
 /// A TCB version; without CPUID fields its layout is not known, and only the bytes are shown.
@@ -118,13 +145,21 @@ fn tcb(report: &Report, bytes: TcbBytes) -> String {
     let raw = hex_encode(&bytes.0);
     match report.product().and_then(|product| bytes.read(product)) {
         Some(tcb) => format!("{raw}: {}", levels(tcb)),
-        None => format!("{raw} (the layout depends on the product, which this report does not name)"),
+        None => {
+            format!("{raw} (the layout depends on the product, which this report does not name)")
+        }
     }
 }
 
 fn levels(tcb: VekTcb) -> String {
     let fmc = tcb.fmc.map(|fmc| format!("fmc {fmc} ")).unwrap_or_default();
-    let VekTcb { bootloader, tee, snp, microcode, .. } = tcb;
+    let VekTcb {
+        bootloader,
+        tee,
+        snp,
+        microcode,
+        ..
+    } = tcb;
     format!("{fmc}bootloader {bootloader} tee {tee} snp {snp} microcode {microcode}")
 }
 
@@ -140,18 +175,26 @@ pub fn certificate(der: &[u8]) -> Result<String, CertError> {
     out.line("serial", hex_encode(&certificate.serial));
     out.line("valid from", rfc3339(certificate.not_before));
     out.line("valid to", rfc3339(certificate.not_after));
-    out.line("key", match &certificate.key {
-        PublicKey::Rsa(_) => "RSA".to_owned(),
-        PublicKey::P384(point) => format!("P-384 {}", hex_encode(point)),
-        PublicKey::Other => "of another kind than AMD's".to_owned(),
-    });
-    out.line("signature", if certificate.signed_with_pss_sha384 {
-        "RSASSA-PSS with SHA-384"
-    } else {
-        "not RSASSA-PSS with SHA-384"
-    });
+    out.line(
+        "key",
+        match &certificate.key {
+            PublicKey::Rsa(_) => "RSA".to_owned(),
+            PublicKey::P384(point) => format!("P-384 {}", hex_encode(point)),
+            PublicKey::Other => "of another kind than AMD's".to_owned(),
+        },
+    );
+    out.line(
+        "signature",
+        if certificate.signed_with_pss_sha384 {
+            "RSASSA-PSS with SHA-384"
+        } else {
+            "not RSASSA-PSS with SHA-384"
+        },
+    );
     if let Some((ca, length)) = certificate.basic_constraints {
-        let length = length.map(|n| format!(", path length {n}")).unwrap_or_default();
+        let length = length
+            .map(|n| format!(", path length {n}"))
+            .unwrap_or_default();
         out.line("basicConstraints", format!("CA {ca}{length}"));
     }
     if let Some(usage) = certificate.key_usage {
@@ -163,7 +206,11 @@ pub fn certificate(der: &[u8]) -> Result<String, CertError> {
         }
         out.line("keyUsage", words);
     }
-    if !certificate.extensions.iter().any(|extension| is_amd(&extension.oid)) {
+    if !certificate
+        .extensions
+        .iter()
+        .any(|extension| is_amd(&extension.oid))
+    {
         return Ok(out.text);
     }
     match VekExtensions::read(&certificate) {
@@ -190,8 +237,16 @@ pub fn crl(der: &[u8]) -> Result<String, CertError> {
     out.line("issuer", &crl.issuer_words);
     out.line("thisUpdate", rfc3339(crl.this_update));
     out.line("nextUpdate", rfc3339(crl.next_update));
-    let serials: Vec<String> = crl.revoked.iter().map(|serial| hex_encode(serial)).collect();
-    let serials = if serials.is_empty() { "none".to_owned() } else { serials.join(" ") };
+    let serials: Vec<String> = crl
+        .revoked
+        .iter()
+        .map(|serial| hex_encode(serial))
+        .collect();
+    let serials = if serials.is_empty() {
+        "none".to_owned()
+    } else {
+        serials.join(" ")
+    };
     out.line("revoked serials", serials);
     Ok(out.text)
 }
@@ -202,7 +257,9 @@ struct Lines {
 
 impl Lines {
     fn new(title: &str) -> Lines {
-        Lines { text: format!("{title}\n") }
+        Lines {
+            text: format!("{title}\n"),
+        }
     }
 
     fn line(&mut self, name: &str, value: impl Display) {
@@ -220,7 +277,11 @@ struct OneLine<'a>(&'a str);
 impl Display for OneLine<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.chars().try_for_each(|c| {
-            if c.is_control() { write!(f, "{}", c.escape_default()) } else { f.write_char(c) }
+            if c.is_control() {
+                write!(f, "{}", c.escape_default())
+            } else {
+                f.write_char(c)
+            }
         })
     }
 }

@@ -494,8 +494,16 @@ impl Verdict {
     pub fn words(&self) -> String {
         let mut out = Words(String::new());
         let c = &self.conclusion;
-        let simulated = if self.context.simulated { " (SIMULATED platform)" } else { "" };
-        out.line(format!("{}{simulated}, exit {}", c.word.text().to_uppercase(), c.exit));
+        let simulated = if self.context.simulated {
+            " (SIMULATED platform)"
+        } else {
+            ""
+        };
+        out.line(format!(
+            "{}{simulated}, exit {}",
+            c.word.text().to_uppercase(),
+            c.exit
+        ));
         if let Some(check) = self.checks.deciding() {
             out.line(format!("because {}: {}", check.id, check.reason));
             if !check.expected.is_null() {
@@ -520,7 +528,10 @@ impl Verdict {
         if failed().count() > 1 {
             out.line("all that failed:".to_owned());
             for check in failed() {
-                let about = check.evidence.map(|p| format!(" [{p}]")).unwrap_or_default();
+                let about = check
+                    .evidence
+                    .map(|p| format!(" [{p}]"))
+                    .unwrap_or_default();
                 out.line(format!("  {}{about}: {}", check.id, check.reason));
             }
         }
@@ -529,7 +540,10 @@ impl Verdict {
             out.line(format!("{open} required checks could not be evaluated"));
         }
         for waiver in self.checks.waivers() {
-            let until = waiver.until.map(|until| format!(" (until {until})")).unwrap_or_default();
+            let until = waiver
+                .until
+                .map(|until| format!(" (until {until})"))
+                .unwrap_or_default();
             out.line(format!("waived {}: {}{until}", waiver.id, waiver.reason));
         }
         for risk in &self.context.residual_risks {

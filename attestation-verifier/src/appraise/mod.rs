@@ -10,6 +10,7 @@ use touchstone_formats::text::hex_encode;
 
 use crate::authenticate::{Authentic, authenticate};
 use crate::parse::parse;
+use crate::policy::fixed_checks;
 use crate::verdict::{Checks, Context, Fault, Verdict};
 use crate::{At, Policy, Roots};
 
@@ -122,8 +123,13 @@ fn bound(found: &[u8; 64], expected: Option<&[u8; 64]>, bundle: bool, checks: &m
     }
 }
 
-/// Every check of the policy is named in the verdict, also when nothing got that far.
+/// Every check is named in the verdict, also when nothing got that far. Only what came before decides.
 fn not_reached(policy: &Policy, why: &str, checks: &mut Checks) {
+    for fixed in fixed_checks().iter().filter(|fixed| fixed.required_of_snp) {
+        if checks.find(fixed.id).is_none() {
+            checks.not_evaluated(fixed.id, Fault::Policy, Value::Null, why);
+        }
+    }
     let Some(platform) = policy.platforms.iter().find(|p| p.tee == Tee::SevSnp) else {
         return;
     };

@@ -153,7 +153,7 @@ impl Certificate {
                 ParsedExtension::ParseError { .. } => {
                     return Err(CertError::Extension {
                         name: extension.oid.to_id_string(),
-                        found: hex::encode(extension.value),
+                        found: shown(extension.value),
                         expected: "the value its standard defines",
                     });
                 }
@@ -168,8 +168,8 @@ impl Certificate {
             serial: tbs.raw_serial().to_vec(),
             issuer: tbs.issuer().as_raw().to_vec(),
             subject: tbs.subject().as_raw().to_vec(),
-            issuer_words: tbs.issuer().to_string(),
-            subject_words: tbs.subject().to_string(),
+            issuer_words: name_words(tbs.issuer())?,
+            subject_words: name_words(tbs.subject())?,
             subject_cn: common_name(tbs.subject()),
             not_before: unix(not_before),
             not_after: unix(not_after),
@@ -250,6 +250,30 @@ impl<'a> Outer<'a> {
             "signature algorithms inside and outside differ".into(),
         ))
     }
+}
+
+/// Bytes in an error: whoever made them does not decide how long it gets.
+pub(super) fn shown(bytes: &[u8]) -> String {
+    const MOST: usize = 96;
+    match bytes.get(..MOST) {
+        Some(start) if bytes.len() > MOST => {
+            format!("{} bytes beginning {}", bytes.len(), hex::encode(start))
+        }
+        _ => hex::encode(bytes),
+    }
+}
+
+/// Longest name, DER. AMD's have about 120 bytes.
+const LONGEST_NAME: usize = 512;
+
+/// A name in words, for people.
+pub(super) fn name_words(name: &X509Name<'_>) -> Result<String, CertError> {
+    if name.as_raw().len() > LONGEST_NAME {
+        return Err(CertError::Form(format!(
+            "a name of over {LONGEST_NAME} bytes"
+        )));
+    }
+    Ok(name.to_string())
 }
 
 pub(super) fn form(error: &dyn std::fmt::Display) -> CertError {

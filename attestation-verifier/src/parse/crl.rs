@@ -5,7 +5,7 @@ use std::ops::Range;
 use x509_parser::prelude::{FromDer, X509Version};
 use x509_parser::revocation_list::CertificateRevocationList;
 
-use super::cert::{CertError, Extension, Outer, extensions, form, is_pss_sha384, unix};
+use super::cert::{CertError, Extension, Outer, extensions, form, is_pss_sha384, name_words, unix};
 use super::der::{INTEGER, SEQUENCE};
 
 /// A well-formed CRL. Nothing says yet that it is genuine.
@@ -70,7 +70,7 @@ impl Crl {
             signature: outer.signature.to_vec(),
             signed_with_pss_sha384: is_pss_sha384(outer.algorithm),
             issuer: tbs.issuer.as_raw().to_vec(),
-            issuer_words: tbs.issuer.to_string(),
+            issuer_words: name_words(&tbs.issuer)?,
             this_update: unix(tbs.this_update),
             next_update: unix(next_update),
             revoked,

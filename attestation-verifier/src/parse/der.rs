@@ -173,7 +173,8 @@ fn check(element: Element<'_>, depth: u32) -> Result<(), DerError> {
     };
     let constructed = element.tag & 0x20 != 0;
     let universal = element.tag & 0xc0 == 0;
-    if universal && constructed != matches!(element.tag, SEQUENCE | SET) {
+    if universal && constructed != matches!(element.tag & 0x1f, 0x10 | 0x11) {
+        // SEQUENCE (16) and SET (17) are, all the others are not (X.690 §8, §10.2).
         return fail("a type constructed that is not, or the other way round");
     }
     match element.tag {

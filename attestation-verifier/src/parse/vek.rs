@@ -5,7 +5,7 @@
 //! there exactly once; the reserved ones and the structure's version may be absent, and must be
 //! well-formed where they are present.
 
-use super::cert::{CertError, Certificate};
+use super::cert::{CertError, Certificate, shown};
 use super::der::{IA5_STRING, INTEGER, Reader};
 use crate::product::Product;
 
@@ -134,7 +134,7 @@ impl VekExtensions {
             (Some(hwid), None) => {
                 return Err(CertError::Extension {
                     name: HWID.1.into(),
-                    found: format!("{} bytes: {}", hwid.len(), hex::encode(hwid)),
+                    found: format!("{} bytes: {}", hwid.len(), shown(hwid)),
                     expected: "the bare hardware id: 64 bytes, or 8 from Turin on",
                 });
             }
@@ -169,7 +169,7 @@ fn product_of(name: &str) -> Option<Product> {
 fn wrong(name: &str, value: &[u8], expected: &'static str) -> CertError {
     CertError::Extension {
         name: name.into(),
-        found: hex::encode(value),
+        found: shown(value),
         expected,
     }
 }

@@ -4,6 +4,7 @@
 //! know, an expectation of the wrong form and a waiver without a reason, so that nothing is ever
 //! unchecked because somebody forgot it.
 
+mod fixed;
 mod parse;
 mod rules;
 pub mod spec;
@@ -13,6 +14,7 @@ use touchstone_formats::digest::Digest;
 use touchstone_formats::evidence::Tee;
 use touchstone_formats::guarantee::GuaranteeSet;
 
+pub use fixed::{FixedCheck, fixed_checks};
 pub use parse::PolicyError;
 pub use rules::{Expect, Floor, Floors, Rule, Waiver};
 pub use spec::{CheckSpec, Form, check_ids};

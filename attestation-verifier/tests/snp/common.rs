@@ -1,7 +1,4 @@
 //! What several tests need: evidence made of parts, and policies loosened one check at a time.
-#![allow(dead_code, reason = "each test file uses its own part of this")]
-
-pub mod simulated;
 
 use std::path::{Path, PathBuf};
 

@@ -4,18 +4,16 @@
 //! it in exactly the checks that the table below names. That both the exit code and the set of
 //! refusing checks are compared keeps "loosened" from growing.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::common::{as_found, evidence, file, judged, pem_file, template, with};
 use attestation_verifier::Roots;
 use attestation_verifier::dates::parse_rfc3339;
 use attestation_verifier::parse::cert::{CertError, Certificate};
 use attestation_verifier::parse::vek::{VekExtensions, VekIdentity};
 use attestation_verifier::product::Product;
 use attestation_verifier::verdict::Outcome;
-use common::{as_found, evidence, file, judged, pem_file, template, with};
 use touchstone_testkit::fixtures;
 
 /// Checks that refuse under the strict template beside `snp.chain.crl` (no revocation list is
@@ -251,6 +249,33 @@ fn malformed_extensions() {
         Err(CertError::Extension { name, .. }) => assert_eq!(name, "hwID"),
         other => panic!("{other:?}"),
     }
+}
+
+/// Its neighbour has nothing malformed: hwID is bare as AMD writes it, every level is a DER INTEGER. What
+/// is wrong with it is the signature, which belongs to other bytes; that is exit 3, not 2.
+#[test]
+fn a_certificate_with_a_signature_of_other_bytes() {
+    let Some(root) = fixtures::evidence() else {
+        return fixtures::skipped(
+            "a_certificate_with_a_signature_of_other_bytes",
+            "no fixtures",
+        );
+    };
+    let vek = file(root.join("snp/trustee-bad-vcek/vek-invalid-legacy.der"));
+    VekExtensions::read(&Certificate::parse(&vek).unwrap()).unwrap();
+    let report = file(root.join("snp/trustee-milan-v2/report.bin"));
+    let chain = pem_file(&root.join("snp/_amd/milan_ask.pem"));
+    let time = parse_rfc3339("2026-01-15T00:00:00Z").unwrap();
+    let verdict = judged(
+        &evidence(&report, &vek, &chain, &[]),
+        &template(),
+        &Roots::pinned(),
+        time,
+    );
+    assert_eq!(
+        (verdict.exit(), verdict.deciding()),
+        (3, Some("snp.chain.signature"))
+    );
 }
 
 #[test]

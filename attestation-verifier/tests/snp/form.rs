@@ -1,12 +1,14 @@
 //! Lies about form, each signed by the simulated vendor: exit 2, whatever the signature says.
 
-mod common;
-
+use crate::simulated::{Lie, Scene, genoa, genoa_v2, genoa_v3, lie, milan, refuse, turin};
 use attestation_verifier::parse::snp::Report;
-use common::simulated::{Lie, Scene, genoa, genoa_v2, genoa_v3, lie, milan, refuse, turin};
 
 /// A lie that no well-formed report can tell.
-fn form(name: impl Into<String>, honest: fn() -> Scene, change: impl Fn(&mut Scene) + 'static) -> Lie {
+fn form(
+    name: impl Into<String>,
+    honest: fn() -> Scene,
+    change: impl Fn(&mut Scene) + 'static,
+) -> Lie {
     lie(name, honest, change, 2, "snp.format")
 }
 
@@ -21,23 +23,33 @@ fn reserved(honest: fn() -> Scene, offset: usize) -> Lie {
 fn versions_and_algorithms() {
     let mut lies = Vec::new();
     for version in [0, 1, 4, 6, 7, 0x100, u32::MAX] {
-        lies.push(form(format!("version {version}"), genoa, move |s| s.machine.report.version = version));
+        lies.push(form(format!("version {version}"), genoa, move |s| {
+            s.machine.report.version = version
+        }));
     }
     for algorithm in [0, 2, 0x101] {
         lies.push(form(format!("algorithm {algorithm}"), genoa, move |s| {
             s.machine.report.signature_algo = algorithm;
         }));
     }
-    lies.push(form("one byte short", genoa, |s| s.after_signing = Some(|r| r.truncate(1183))));
-    lies.push(form("one byte more", genoa, |s| s.after_signing = Some(|r| r.push(0))));
-    lies.push(form("nothing", genoa, |s| s.after_signing = Some(Vec::clear)));
+    lies.push(form("one byte short", genoa, |s| {
+        s.after_signing = Some(|r| r.truncate(1183))
+    }));
+    lies.push(form("one byte more", genoa, |s| {
+        s.after_signing = Some(|r| r.push(0))
+    }));
+    lies.push(form("nothing", genoa, |s| {
+        s.after_signing = Some(Vec::clear)
+    }));
     refuse(lies);
 }
 
 #[test]
 fn reserved_bytes() {
     let mut lies: Vec<Lie> = (0x04c..0x050).map(|at| reserved(genoa, at)).collect();
-    lies.extend([0x18b, 0x18c, 0x19f, 0x1eb, 0x1ef, 0x208, 0x209, 0x29f].map(|at| reserved(genoa, at)));
+    lies.extend(
+        [0x18b, 0x18c, 0x19f, 0x1eb, 0x1ef, 0x208, 0x209, 0x29f].map(|at| reserved(genoa, at)),
+    );
     // Not defined before version 5: the mitigation vectors. Not before version 3: CPUID.
     lies.extend([0x1f8, 0x1ff, 0x200, 0x207].map(|at| reserved(genoa_v3, at)));
     lies.extend([0x188, 0x189, 0x18a, 0x1f8, 0x207].map(|at| reserved(genoa_v2, at)));
@@ -69,7 +81,9 @@ fn reserved_bytes_of_tcb_versions() {
 
 #[test]
 fn reserved_bits() {
-    let mut lies = vec![form("POLICY bit 17 zero", genoa, |s| s.machine.report.policy &= !(1 << 17))];
+    let mut lies = vec![form("POLICY bit 17 zero", genoa, |s| {
+        s.machine.report.policy &= !(1 << 17)
+    })];
     for bit in 26..64 {
         lies.push(form(format!("POLICY bit {bit}"), genoa, move |s| {
             s.machine.report.policy |= 1 << bit;
@@ -83,12 +97,20 @@ fn reserved_bits() {
             s.machine.report.platform_info |= 1 << bit;
         }));
     }
-    lies.push(form("PLATFORM_INFO bit 7 before version 5", genoa_v3, |s| {
-        s.machine.report.platform_info |= 1 << 7;
-    }));
-    lies.push(form("PLATFORM_INFO bit 5 before version 3", genoa_v2, |s| {
-        s.machine.report.platform_info |= 1 << 5;
-    }));
+    lies.push(form(
+        "PLATFORM_INFO bit 7 before version 5",
+        genoa_v3,
+        |s| {
+            s.machine.report.platform_info |= 1 << 7;
+        },
+    ));
+    lies.push(form(
+        "PLATFORM_INFO bit 5 before version 3",
+        genoa_v2,
+        |s| {
+            s.machine.report.platform_info |= 1 << 5;
+        },
+    ));
     for bit in 5..32 {
         lies.push(form(format!("KEY_INFO bit {bit}"), genoa, move |s| {
             s.machine.report.flags |= 1 << bit;
@@ -104,10 +126,21 @@ fn reserved_bits() {
 
 #[test]
 fn processors_that_nobody_knows() {
-    let lies = [[0x17, 0x31, 0], [0x19, 0x20, 0], [0x19, 0xb0, 0], [0x1a, 0x20, 0], [0, 0, 0], [0xff; 3]];
+    let lies = [
+        [0x17, 0x31, 0],
+        [0x19, 0x20, 0],
+        [0x19, 0xb0, 0],
+        [0x1a, 0x20, 0],
+        [0, 0, 0],
+        [0xff; 3],
+    ];
     refuse(
         lies.into_iter()
-            .map(|cpuid| form(format!("CPUID {cpuid:x?}"), genoa, move |s| s.machine.report.cpuid = cpuid))
+            .map(|cpuid| {
+                form(format!("CPUID {cpuid:x?}"), genoa, move |s| {
+                    s.machine.report.cpuid = cpuid
+                })
+            })
             .collect(),
     );
 }

@@ -6,10 +6,13 @@ use touchstone_testkit::amd::{Pki, PkiKeys, Product, VekKey};
 use touchstone_testkit::machine::{CollateralFiles, Endorsement, Machine};
 use touchstone_testkit::snp::Report;
 
-use super::{evidence, policy, template, with};
+use crate::common::{evidence, policy, template, with};
 
 /// When everything is valid: 2026-09-21.
 pub const NOW: u64 = 1_790_000_000;
+
+/// A change of signed collateral; gets the machine, to sign with its keys.
+pub type CollateralChange = Box<dyn Fn(&Machine, &mut CollateralFiles)>;
 
 /// What is judged, and by what. Everything may be changed.
 pub struct Scene {
@@ -27,8 +30,8 @@ pub struct Scene {
     pub forger: Option<VekKey>,
     /// Changes the signed report.
     pub after_signing: Option<fn(&mut Vec<u8>)>,
-    /// Changes the signed collateral; gets the machine, to sign with its keys.
-    pub collateral: Vec<Box<dyn Fn(&Machine, &mut CollateralFiles)>>,
+    /// Changes of the signed collateral.
+    pub collateral: Vec<CollateralChange>,
 }
 
 /// Keys of the simulated vendor, the same for all products: the names differ.
@@ -46,10 +49,15 @@ pub fn scene(product: Product, version: u32, endorsement: Endorsement) -> Scene 
     let pki = Pki::with_keys(product, NOW, keys());
     let machine = Machine::under(pki, Report::new(product, version), endorsement);
     let measurement = hex::encode(machine.report.measurement);
-    let policy =
-        with(&template(), "snp.measurement", &format!("{{ expect = [\"{measurement}\"] }}"));
+    let policy = with(
+        &template(),
+        "snp.measurement",
+        &format!("{{ expect = [\"{measurement}\"] }}"),
+    );
     Scene {
-        roots: Roots::pinned().with_simulated_pem(machine.root_pem().as_bytes()).unwrap(),
+        roots: Roots::pinned()
+            .with_simulated_pem(machine.root_pem().as_bytes())
+            .unwrap(),
         machine,
         policy,
         time: NOW,
@@ -87,7 +95,10 @@ pub fn turin() -> Scene {
 /// Milan, version 3, with a policy that accepts Milan.
 pub fn milan() -> Scene {
     let mut scene = scene(Product::Milan, 3, Endorsement::Vcek);
-    scene.set("snp.product", "{ expect = [\"Milan\", \"Genoa\", \"Turin\"] }");
+    scene.set(
+        "snp.product",
+        "{ expect = [\"Milan\", \"Genoa\", \"Turin\"] }",
+    );
     scene
 }
 
@@ -100,6 +111,46 @@ pub fn vlek() -> Scene {
     let mut scene = scene(Product::Genoa, 5, endorsement);
     scene.set("snp.signing_key", "{ expect = [\"vcek\", \"vlek\"] }");
     scene.set("snp.vlek.csp", &format!("{{ expect = [\"{CSP}\"] }}"));
+    scene
+}
+
+/// Everything pinned that the template waives.
+pub fn pinned() -> Scene {
+    let mut scene = genoa();
+    scene.report(|r| {
+        r.guest_svn = 7;
+        r.family_id = [1; 16];
+        r.image_id = [2; 16];
+        r.id_key_digest = [3; 48];
+        r.author_key_digest = [4; 48];
+        r.flags |= 1;
+        r.launch_mit_vector = 0b111;
+        r.current_mit_vector = 0b1011;
+    });
+    let report = scene.machine.report.clone();
+    scene.set(
+        "snp.chip_id",
+        &format!("{{ expect = \"{}\" }}", hex::encode(report.chip_id)),
+    );
+    scene.set("snp.guest_svn", "{ expect = 7 }");
+    scene.set(
+        "snp.family_id",
+        &format!("{{ expect = \"{}\" }}", hex::encode([1; 16])),
+    );
+    scene.set(
+        "snp.image_id",
+        &format!("{{ expect = [\"{}\"] }}", hex::encode([2; 16])),
+    );
+    scene.set(
+        "snp.id_key_digest",
+        &format!("{{ expect = \"{}\" }}", hex::encode([3; 48])),
+    );
+    scene.set(
+        "snp.author_key_digest",
+        &format!("{{ expect = \"{}\" }}", hex::encode([4; 48])),
+    );
+    scene.set("snp.mitigation.launch", "{ expect = \"0x3\" }");
+    scene.set("snp.mitigation.current", "{ expect = \"0x3\" }");
     scene
 }
 
@@ -123,7 +174,9 @@ impl Scene {
     /// Signs everything and judges it.
     pub fn judge(&self) -> Verdict {
         let machine = &self.machine;
-        let mut report = machine.report.sign(self.forger.as_ref().unwrap_or(&machine.key));
+        let mut report = machine
+            .report
+            .sign(self.forger.as_ref().unwrap_or(&machine.key));
         if let Some(change) = self.after_signing {
             change(&mut report);
         }
@@ -132,9 +185,18 @@ impl Scene {
             change(machine, &mut files);
         }
         let evidence = evidence(&report, &files.vek, &files.chain, &files.crls);
-        let at = At { time: self.time, asserted: false };
+        let at = At {
+            time: self.time,
+            asserted: false,
+        };
         let policy = policy(&self.policy);
-        appraise(&evidence.to_file(), &policy, &self.roots, self.report_data.as_ref(), at)
+        appraise(
+            &evidence.to_file(),
+            &policy,
+            &self.roots,
+            self.report_data.as_ref(),
+            at,
+        )
     }
 }
 
@@ -160,7 +222,13 @@ pub fn lie(
     exit: u8,
     deciding: &'static str,
 ) -> Lie {
-    Lie { name: name.into(), honest, change: Box::new(change), exit, deciding }
+    Lie {
+        name: name.into(),
+        honest,
+        change: Box::new(change),
+        exit,
+        deciding,
+    }
 }
 
 /// Judges every lie and its honest twin.
@@ -169,7 +237,13 @@ pub fn refuse(lies: Vec<Lie>) {
     for lie in lies {
         let honest = (lie.honest)();
         let verdict = honest.judge();
-        assert_eq!(verdict.exit(), 6, "the honest twin of {:?}: {}", lie.name, verdict.words());
+        assert_eq!(
+            verdict.exit(),
+            6,
+            "the honest twin of {:?}: {}",
+            lie.name,
+            verdict.words()
+        );
         let mut scene = honest;
         (lie.change)(&mut scene);
         let verdict = scene.judge();

@@ -1,17 +1,15 @@
 //! Real reports, bit by bit. `testdata/snp` is enough for it; where the other fixtures are at
 //! hand, reports of versions 3 and 5 and one under a VLEK are taken apart too.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
+use crate::common::{as_found, evidence, file, judged, pem_file, template, testdata, with};
 use attestation_verifier::parse::cert::Certificate;
 use attestation_verifier::parse::vek::{VekExtensions, VekIdentity};
 use attestation_verifier::product::Product;
 use attestation_verifier::verdict::Outcome;
 use attestation_verifier::{At, Policy, Roots, Verdict, describe, judge};
-use common::{as_found, evidence, file, judged, pem_file, template, testdata, with};
 use touchstone_formats::evidence::Evidence;
 use touchstone_testkit::fixtures;
 
@@ -27,7 +25,12 @@ fn committed() -> (Evidence, String, u64) {
     let folder = testdata().join("sev-8.0.0");
     let report = hex::decode(file(folder.join("report_milan.hex"))).unwrap();
     let vek = file(folder.join("vcek_milan.der"));
-    let evidence = evidence(&report, &vek, &pem_file(&folder.join("cert_chain_milan")), &[]);
+    let evidence = evidence(
+        &report,
+        &vek,
+        &pem_file(&folder.join("cert_chain_milan")),
+        &[],
+    );
     let policy = loosened(&evidence, THEN);
     (evidence, policy, THEN)
 }
@@ -36,8 +39,15 @@ fn committed() -> (Evidence, String, u64) {
 fn loosened(evidence: &Evidence, time: u64) -> String {
     let roots = Roots::pinned();
     let strict = judged(evidence, &template(), &roots, time);
-    assert_eq!((strict.exit(), strict.deciding()), (5, Some("snp.chain.crl")));
-    let mut policy = with(&template(), "snp.chain.crl", "{ waive = \"none is at hand\" }");
+    assert_eq!(
+        (strict.exit(), strict.deciding()),
+        (5, Some("snp.chain.crl"))
+    );
+    let mut policy = with(
+        &template(),
+        "snp.chain.crl",
+        "{ waive = \"none is at hand\" }",
+    );
     for check in strict.checks.list().iter().filter(|c| c.refuses()) {
         if check.id != "snp.chain.crl" {
             policy = as_found(&policy, &strict, &check.id);
@@ -57,7 +67,7 @@ fn all<T: Sync>(
     change: impl Fn(&T, &mut Evidence) + Sync,
     see: impl Fn(&T, &Verdict) + Sync,
 ) {
-    let policy: Policy = common::policy(policy);
+    let policy: Policy = crate::common::policy(policy);
     let roots = Roots::pinned();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
@@ -67,7 +77,10 @@ fn all<T: Sync>(
                 for item in chunk {
                     let mut evidence = evidence.clone();
                     change(item, &mut evidence);
-                    let at = At { time, asserted: true };
+                    let at = At {
+                        time,
+                        asserted: true,
+                    };
                     let judged = judge(&evidence, policy, roots, None, at, None);
                     let context = attestation_verifier::verdict::Context::default();
                     see(item, &Verdict::new(judged.checks, context, at));
@@ -104,7 +117,11 @@ fn every_flip_is_refused(name: &str, evidence: &Evidence, policy: &str, time: u6
                 }
                 // Identity and claims: the signature stands first, whatever else fails.
                 if (0x50..0x180).contains(&byte) || (0x2a0..0x2d0).contains(&byte) {
-                    assert_eq!((verdict.exit(), id), (3, "snp.signature"), "{name}: bit {bit}");
+                    assert_eq!(
+                        (verdict.exit(), id),
+                        (3, "snp.signature"),
+                        "{name}: bit {bit}"
+                    );
                 }
             }
         },
@@ -112,9 +129,15 @@ fn every_flip_is_refused(name: &str, evidence: &Evidence, policy: &str, time: u6
     let mut accepted = accepted.into_inner().unwrap();
     accepted.sort_unstable();
     let expected: Vec<usize> = EXCEPTIONS.iter().map(|(bit, _)| *bit).collect();
-    assert_eq!(accepted, expected, "{name}: accepted, or an exception that is not used");
+    assert_eq!(
+        accepted, expected,
+        "{name}: accepted, or an exception that is not used"
+    );
     let deciding = deciding.into_inner().unwrap();
-    assert!(deciding.keys().all(|(exit, _)| matches!(exit, 2 | 3)), "{name}: {deciding:?}");
+    assert!(
+        deciding.keys().all(|(exit, _)| matches!(exit, 2 | 3)),
+        "{name}: {deciding:?}"
+    );
 }
 
 #[test]
@@ -152,30 +175,67 @@ fn every_flip_and_truncation_of_the_committed_certificates() {
     }
     let (mut evidence, policy, time) = committed();
     // The root that is sent along is passed over while it is the trusted one; leave it out.
-    snp(&mut evidence).chain.retain(|der| !Roots::pinned().anchors().iter().any(|a| a.certificate.der() == der));
+    snp(&mut evidence).chain.retain(|der| {
+        !Roots::pinned()
+            .anchors()
+            .iter()
+            .any(|a| a.certificate.der() == der)
+    });
     assert_eq!(snp(&mut evidence).chain.len(), 1);
     let vek = snp(&mut evidence).vek.clone().unwrap();
     let ask = snp(&mut evidence).chain[0].clone();
     let refused = |what: &'static str| {
         move |item: &usize, verdict: &Verdict| {
-            assert!(matches!(verdict.exit(), 2 | 3 | 5), "{what} {item}: {}", verdict.words());
+            assert!(
+                matches!(verdict.exit(), 2 | 3 | 5),
+                "{what} {item}: {}",
+                verdict.words()
+            );
             assert!(verdict.deciding().is_some());
         }
     };
     let bits: Vec<usize> = (0..vek.len() * 8).collect();
-    all(&bits, &evidence, &policy, time, |bit, e| {
-        snp(e).vek.as_mut().unwrap()[bit / 8] ^= 1 << (bit % 8);
-    }, refused("vek bit"));
+    all(
+        &bits,
+        &evidence,
+        &policy,
+        time,
+        |bit, e| {
+            snp(e).vek.as_mut().unwrap()[bit / 8] ^= 1 << (bit % 8);
+        },
+        refused("vek bit"),
+    );
     let bits: Vec<usize> = (0..ask.len() * 8).collect();
-    all(&bits, &evidence, &policy, time, |bit, e| {
-        snp(e).chain[0][bit / 8] ^= 1 << (bit % 8);
-    }, refused("ask bit"));
+    all(
+        &bits,
+        &evidence,
+        &policy,
+        time,
+        |bit, e| {
+            snp(e).chain[0][bit / 8] ^= 1 << (bit % 8);
+        },
+        refused("ask bit"),
+    );
     let lengths: Vec<usize> = (0..vek.len()).collect();
-    all(&lengths, &evidence, &policy, time, |n, e| {
-        snp(e).vek.as_mut().unwrap().truncate(*n);
-    }, refused("vek length"));
+    all(
+        &lengths,
+        &evidence,
+        &policy,
+        time,
+        |n, e| {
+            snp(e).vek.as_mut().unwrap().truncate(*n);
+        },
+        refused("vek length"),
+    );
     let lengths: Vec<usize> = (0..ask.len()).collect();
-    all(&lengths, &evidence, &policy, time, |n, e| snp(e).chain[0].truncate(*n), refused("ask length"));
+    all(
+        &lengths,
+        &evidence,
+        &policy,
+        time,
+        |n, e| snp(e).chain[0].truncate(*n),
+        refused("ask length"),
+    );
 }
 
 #[test]
@@ -190,8 +250,12 @@ fn every_flip_of_other_real_reports() {
     ] {
         let folder = root.join("snp").join(name);
         let chain = pem_file(&root.join("snp/_amd").join(chain));
-        let evidence =
-            evidence(&file(folder.join("report.bin")), &file(folder.join("vek.der")), &chain, &[]);
+        let evidence = evidence(
+            &file(folder.join("report.bin")),
+            &file(folder.join("vek.der")),
+            &chain,
+            &[],
+        );
         let policy = loosened(&evidence, time);
         every_flip_is_refused(name, &evidence, &policy, time);
     }
@@ -208,9 +272,17 @@ fn the_committed_report_holds_when_loosened() {
     assert_eq!(platform["root"], "ARK-Milan");
     let passed = |id: &str| verdict.checks.find(id).unwrap().result == Outcome::Pass;
     for id in [
-        "snp.format", "snp.signature", "snp.chain.signature", "snp.chain.root",
-        "snp.chain.constraints", "snp.chain.validity", "snp.vek.extensions", "snp.vek.hwid",
-        "snp.vek.tcb", "snp.vek.key", "snp.vek.product",
+        "snp.format",
+        "snp.signature",
+        "snp.chain.signature",
+        "snp.chain.root",
+        "snp.chain.constraints",
+        "snp.chain.validity",
+        "snp.vek.extensions",
+        "snp.vek.hwid",
+        "snp.vek.tcb",
+        "snp.vek.key",
+        "snp.vek.product",
     ] {
         assert!(passed(id), "{id}");
     }
@@ -235,10 +307,18 @@ fn the_committed_turin_certificate() {
     }
     let verdict = judged(&evidence, &template(), &Roots::pinned(), time);
     let result = |id: &str| verdict.checks.find(id).unwrap().result;
-    for id in ["snp.chain.root", "snp.chain.signature", "snp.chain.constraints", "snp.chain.validity"] {
+    for id in [
+        "snp.chain.root",
+        "snp.chain.signature",
+        "snp.chain.constraints",
+        "snp.chain.validity",
+    ] {
         assert_eq!(result(id), Outcome::Pass, "{id}: {}", verdict.words());
     }
-    assert_eq!((verdict.exit(), result("snp.signature")), (2, Outcome::Fail));
+    assert_eq!(
+        (verdict.exit(), result("snp.signature")),
+        (2, Outcome::Fail)
+    );
     // In Turin's layout, bytes of this report's TCBs are reserved and not zero: version 2 cannot tell before.
     assert_eq!(verdict.deciding(), Some("snp.vek.tcb"));
 }
@@ -259,7 +339,10 @@ fn descriptions_name_every_field() {
     let folder = testdata().join("sev-8.0.0");
     let words = describe::certificate(&file(folder.join("vcek_milan.der"))).unwrap();
     assert!(words.contains("Milan-B0"), "{words}");
-    assert!(words.contains("bootloader 3 tee 0 snp 8 microcode 115"), "{words}");
+    assert!(
+        words.contains("bootloader 3 tee 0 snp 8 microcode 115"),
+        "{words}"
+    );
     let words = describe::certificate(&pem_file(&folder.join("cert_chain_milan"))[1]).unwrap();
     assert!(words.contains("keyCertSign cRLSign"), "{words}");
     assert!(describe::snp_report(&evidence.quote[1..]).is_err());

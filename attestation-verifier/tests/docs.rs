@@ -1,0 +1,166 @@
+//! `docs/checks.md` says what the code does: its tables are made from the code's own.
+//!
+//! After a change of the tables run this test once with `TOUCHSTONE_WRITE_DOCS=1`.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use attestation_verifier::policy::{CheckSpec, check_ids, fixed_checks};
+use touchstone_formats::evidence::Tee;
+
+fn document() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/checks.md")
+}
+
+/// One table cell.
+fn cell(text: &str) -> String {
+    text.split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+        .replace('|', "\\|")
+}
+
+fn exit(spec: &CheckSpec) -> &'static str {
+    if spec.id == "snp.chain.crl" { "5" } else { "4" }
+}
+
+fn policy_table() -> String {
+    let mut out = String::from(
+        "| id | holds if | `expect` takes | template | exit | class | source |\n\
+         | --- | --- | --- | --- | --- | --- | --- |\n",
+    );
+    for spec in check_ids(Tee::SevSnp) {
+        let class = match (spec.id, spec.operations) {
+            ("snp.chain.crl", _) => "retry, operations",
+            (_, true) => "operations",
+            (_, false) => "policy",
+        };
+        let template = match spec.id {
+            id if id.starts_with("snp.tcb.") && spec.template.len() > 100 => {
+                "floors of every product, below".to_owned()
+            }
+            _ => format!("`{}`", cell(spec.template)),
+        };
+        let _ = writeln!(
+            out,
+            "| `{}` | {} {} | {} | {template} | {} | {class} | {} |",
+            spec.id,
+            cell(spec.summary),
+            cell(spec.why),
+            cell(&spec.form.words()),
+            exit(spec),
+            cell(spec.source)
+        );
+    }
+    out
+}
+
+fn fixed_table() -> String {
+    let mut out = String::from("| id | holds if | exit | source |\n| --- | --- | --- | --- |\n");
+    for check in fixed_checks() {
+        let (id, summary) = (check.id, cell(check.summary));
+        let _ = writeln!(
+            out,
+            "| `{id}` | {summary} | {} | {} |",
+            check.exit,
+            cell(check.source)
+        );
+    }
+    out
+}
+
+/// Puts a table between its two markers.
+fn put(text: &str, name: &str, table: &str) -> String {
+    let (begin, end) = (
+        format!("<!-- {name} -->\n"),
+        format!("<!-- end of {name} -->"),
+    );
+    let (before, rest) = text.split_once(&begin).expect("the marker that begins");
+    let (_, after) = rest.split_once(&end).expect("the marker that ends");
+    format!("{before}{begin}{table}{end}{after}")
+}
+
+#[test]
+fn the_document_has_the_codes_tables() {
+    let text = std::fs::read_to_string(document()).unwrap();
+    let right = put(&text, "checks of a policy", &policy_table());
+    let right = put(&right, "checks that are always made", &fixed_table());
+    if std::env::var_os("TOUCHSTONE_WRITE_DOCS").is_some() {
+        std::fs::write(document(), right).unwrap();
+        return;
+    }
+    assert!(
+        text == right,
+        "docs/checks.md is out of date: see the head of tests/docs.rs"
+    );
+}
+
+/// Every check id that the source writes is in one of the two tables, and in one only.
+#[test]
+fn every_id_in_the_source_is_documented() {
+    let mut known: BTreeSet<&str> = BTreeSet::new();
+    for id in check_ids(Tee::SevSnp)
+        .iter()
+        .map(|s| s.id)
+        .chain(fixed_checks().iter().map(|c| c.id))
+    {
+        assert!(known.insert(id), "{id} twice");
+    }
+    let mut written = BTreeSet::new();
+    ids_in(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
+        &mut written,
+    );
+    assert!(written.len() > 60, "{}", written.len());
+    for id in &written {
+        assert!(
+            known.contains(id.as_str()),
+            "{id} is written by the source, and documented nowhere"
+        );
+    }
+    for id in known.iter().filter(|id| !id.ends_with(".*")) {
+        // `usage`, `policy.file` and `root.simulated` are the command's.
+        let commands = ["usage", "policy.file", "root.simulated"].contains(id);
+        assert!(
+            commands || written.contains(*id),
+            "{id} is documented, and made nowhere"
+        );
+    }
+}
+
+/// Strings that look like check ids.
+fn ids_in(folder: &Path, ids: &mut BTreeSet<String>) {
+    const FAMILIES: [&str; 12] = [
+        "snp.",
+        "bundle.",
+        "receipt.",
+        "keyset.",
+        "log.",
+        "guarantees.",
+        "opening.",
+        "compare.",
+        "evidence.",
+        "tdx.",
+        "root.",
+        "policy.",
+    ];
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            ids_in(&path, ids);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            for piece in text.split('"').skip(1).step_by(1) {
+                let plain = piece
+                    .bytes()
+                    .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'.'));
+                let family = FAMILIES.iter().any(|family| piece.starts_with(family));
+                // A prefix to compare with, or a file's name, is no id.
+                if plain && family && !piece.ends_with('.') && !piece.ends_with(".json") {
+                    ids.insert(piece.to_owned());
+                }
+            }
+        }
+    }
+}

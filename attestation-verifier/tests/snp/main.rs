@@ -1,0 +1,14 @@
+//! SEV-SNP evidence, from bytes to verdict. One program, so that the simulated vendor's keys are
+//! made once.
+
+mod certificates;
+mod chain;
+mod checks;
+mod common;
+mod fixtures;
+mod form;
+mod policy_file;
+mod real;
+mod roots;
+mod simulated;
+mod verdicts;
