@@ -10,5 +10,6 @@ mod form;
 mod policy_file;
 mod real;
 mod roots;
+mod second_reader;
 mod simulated;
 mod verdicts;
