@@ -207,7 +207,7 @@ impl Config {
         if let Some(name) = crate::admission::undeliverable(&default_guarantees) {
             return Err(ConfigError::Value {
                 key: "answers.default_guarantees".into(),
-                found: name.to_string(),
+                found: format!("{words:?} ({name})"),
                 expected: "guarantees out of: logged quoted signed, separated by spaces".into(),
             });
         }

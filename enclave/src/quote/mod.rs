@@ -8,7 +8,7 @@ mod agent;
 mod queue;
 mod shape;
 
-use std::{future::Future, pin::Pin};
+use std::{fmt, future::Future, pin::Pin};
 
 use thiserror::Error;
 use touchstone_formats::evidence::{EventLog, Evidence, Tee};
@@ -19,7 +19,7 @@ pub use queue::{QuoteSettings, QuoteSlot, Quoter};
 pub use shape::check;
 
 /// A quote as a source gave it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Quote {
     /// The platform's kind.
     pub tee: Tee,
@@ -27,6 +27,12 @@ pub struct Quote {
     pub quote: Vec<u8>,
     /// The boot event log, where the platform has one.
     pub event_log: Option<EventLog>,
+}
+
+impl fmt::Debug for Quote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Quote({}, {} bytes)", self.tee.name(), self.quote.len())
+    }
 }
 
 impl Quote {

@@ -76,3 +76,122 @@ fn tdx_length(quote: &[u8]) -> Option<usize> {
         .checked_add(4)?
         .checked_add(u32_at(signature_length_at)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use touchstone_formats::text::Base64Bytes;
+
+    use super::*;
+
+    const DATA: [u8; 64] = [7; 64];
+
+    fn snp() -> Quote {
+        let mut quote = vec![0; SNP_REPORT];
+        quote[0x50..0x90].copy_from_slice(&DATA);
+        Quote {
+            tee: Tee::SevSnp,
+            quote,
+            event_log: None,
+        }
+    }
+
+    /// A version 4 quote with so many bytes of signature data.
+    fn tdx4(signature: usize) -> Quote {
+        let mut quote = vec![0; 632];
+        (quote[0], quote[4]) = (4, 0x81);
+        quote[568..632].copy_from_slice(&DATA);
+        quote.extend_from_slice(&(signature as u32).to_le_bytes());
+        quote.extend(vec![9; signature]);
+        Quote {
+            tee: Tee::Tdx,
+            quote,
+            event_log: None,
+        }
+    }
+
+    /// A version 5 quote with a TD 1.0 or 1.5 body.
+    fn tdx5(body_type: u16, body: usize) -> Quote {
+        let mut quote = vec![0; 54 + body];
+        (quote[0], quote[4]) = (5, 0x81);
+        quote[48..50].copy_from_slice(&body_type.to_le_bytes());
+        quote[50..54].copy_from_slice(&(body as u32).to_le_bytes());
+        quote[574..638].copy_from_slice(&DATA);
+        quote.extend_from_slice(&100_u32.to_le_bytes());
+        quote.extend([9; 100]);
+        Quote {
+            tee: Tee::Tdx,
+            quote,
+            event_log: None,
+        }
+    }
+
+    fn malformed(quote: Quote) -> bool {
+        matches!(check(quote, &DATA), Err(QuoteError::Malformed(_)))
+    }
+
+    #[test]
+    fn what_has_the_right_shape_and_report_data_passes_unchanged() {
+        for quote in [snp(), tdx4(4_000), tdx5(2, 584), tdx5(3, 648)] {
+            assert_eq!(check(quote.clone(), &DATA), Ok(quote.clone()));
+            let mut other = DATA;
+            for at in 0..64 {
+                other[at] ^= 0x80;
+                assert_eq!(
+                    check(quote.clone(), &other),
+                    Err(QuoteError::WrongReportData)
+                );
+                other[at] ^= 0x80;
+            }
+        }
+    }
+
+    #[test]
+    fn padding_of_a_tdx_quote_is_cut_and_nothing_else_is() {
+        let quote = tdx4(4_000);
+        let mut padded = quote.clone();
+        padded.quote.extend(vec![0; PADDING_MAX]);
+        assert_eq!(check(padded.clone(), &DATA), Ok(quote.clone()));
+        padded.quote.push(0);
+        assert!(malformed(padded));
+        let mut trailing = quote;
+        trailing.quote.push(1);
+        assert!(malformed(trailing));
+        let mut snp = snp();
+        snp.quote.push(0);
+        assert!(malformed(snp));
+    }
+
+    #[test]
+    fn no_length_and_no_truncation_panics() {
+        for quote in [snp(), tdx4(50), tdx5(3, 648)] {
+            for length in 0..quote.quote.len() {
+                let mut short = quote.clone();
+                short.quote.truncate(length);
+                assert!(malformed(short), "{length}");
+            }
+        }
+        let mut huge = tdx4(50);
+        huge.quote[632..636].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert!(malformed(huge));
+        let mut huge = tdx5(3, 648);
+        huge.quote[50..54].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert!(malformed(huge));
+        assert!(malformed(tdx4(MAX_QUOTE)));
+        let mut unknown = tdx4(50);
+        unknown.quote[0] = 6;
+        assert!(malformed(unknown));
+    }
+
+    #[test]
+    fn an_event_log_has_a_bound() {
+        let with = |bytes: usize| Quote {
+            event_log: Some(EventLog {
+                format: "ccel".into(),
+                data: Base64Bytes(vec![1; bytes]),
+            }),
+            ..tdx4(50)
+        };
+        assert!(check(with(1 << 20), &DATA).is_ok());
+        assert!(malformed(with((1 << 20) + 1)));
+    }
+}

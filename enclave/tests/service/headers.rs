@@ -71,6 +71,10 @@ async fn what_a_request_may_ask_for() {
         ("require=(logged)", 400),
         ("require=(quoted)", 400),
         ("require=()", 400),
+        // A set on the wire is closed, sorted and without repetition.
+        ("require=(logged)", 400),
+        ("require=(quoted)", 400),
+        ("require=(signed logged)", 400),
         ("require=(signed signed)", 400),
         ("require=(signed), require=(logged)", 400),
         (
@@ -120,6 +124,8 @@ async fn parameters_and_headers_must_agree() {
         (vec![], r#""touchstone_require":"certain""#, 422),
         (vec![], r#""touchstone_require":"""#, 422),
         (vec![], r#""touchstone_require":"signed signed""#, 400),
+        (vec![], r#""touchstone_require":"logged""#, 400),
+        (vec![], r#""touchstone_require":"signed logged""#, 400),
         (vec![], r#""touchstone_require":"signed logged""#, 400),
         (vec![], r#""touchstone_require":"logged""#, 400),
         (vec![], r#""touchstone_require":["signed"]"#, 400),

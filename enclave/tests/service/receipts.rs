@@ -336,7 +336,7 @@ async fn clients_without_headers_find_the_receipts_id_in_the_body() {
     assert!(plain.json()["parameters"]["touchstone_id"].is_null());
     let request = body([1.0; 4]);
     let request = format!(
-        r#"{},"parameters":{{"touchstone_require":"quoted logged","touchstone_nonce":"000102030405060708"}}}}"#,
+        r#"{},"parameters":{{"touchstone_require":"logged quoted signed","touchstone_nonce":"000102030405060708"}}}}"#,
         request.strip_suffix('}').unwrap()
     );
     let reply = client

@@ -129,7 +129,7 @@ pub struct Running {
     pub source: Arc<Source>,
     pub public: SocketAddr,
     pub control: SocketAddr,
-    #[allow(dead_code, reason = "dropping it would not stop the listeners, keeping it says who could")]
+    /// Ends the listeners when it turns true, or is dropped.
     pub stop: watch::Sender<bool>,
 }
 
