@@ -1002,6 +1002,11 @@ async fn a_pool_lends_each_session_once() {
     for _ in 0..100 {
         lease.run(&request).expect("an answer");
     }
-    assert!(lease.usually_fast(), "one logarithm");
+    assert!(
+        lease.usually_fast() && lease.fast_for(&request),
+        "one logarithm"
+    );
+    let many = runtime_common::request([fp32("X", &[1 << 20], vec![1.; 1 << 20])]);
+    assert!(!lease.fast_for(&many), "a million of them");
     assert_eq!(lease.model().name, "m");
 }

@@ -54,6 +54,10 @@ fn memory_stays_in_proportion_to_the_body() {
     for (what, body) in [
         ("a huge shape", input("[1125899906842624]", "FP64", "[1]")),
         (
+            "a shape that would just be allowed",
+            input("[8388608]", "FP64", "[1]"),
+        ),
+        (
             "a huge shape of strings",
             input("[1125899906842624]", "BYTES", "[\"\"]"),
         ),

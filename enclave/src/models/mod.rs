@@ -1,9 +1,4 @@
-//! The model repository: a folder `<name>/<version>/model.onnx` becomes an immutable set of models,
-//! each with the digest of the very bytes that were loaded.
-//!
-//! Beside `model.onnx` may lie the external tensor data that it names, and a `settings.toml`
-//! ([`settings`]). Anything else is refused, as are links: what lies in the repository is what is
-//! listed in the catalog. Names and versions are `[A-Za-z0-9._-]{1,128}`.
+#![doc = include_str!("README.md")]
 
 mod files;
 mod model;

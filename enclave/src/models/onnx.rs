@@ -237,7 +237,8 @@ fn read_tensor(message: &[u8]) -> Result<Option<External<'_>>> {
                 }
             }
             (14, Value::Varint(location)) => {
-                if external.replace(location == 1).is_some() || location > 1 {
+                let before = external.replace(location == 1);
+                if before.is_some() || location > 1 {
                     return Err(OnnxError::Malformed("data_location is unclear"));
                 }
             }

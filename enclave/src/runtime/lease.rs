@@ -53,31 +53,55 @@ impl InferError {
     }
 }
 
-/// How long a model's runs have lately taken: a moving average.
+/// How long a model's runs have lately taken, and for how much input: moving averages.
 #[derive(Debug)]
-pub struct Speed(AtomicU64);
+pub struct Speed {
+    nanoseconds: AtomicU64,
+    bytes: AtomicU64,
+}
 
 impl Speed {
     /// Below this, running inline costs less than handing over to another thread.
     const FAST: Duration = Duration::from_micros(300);
 
-    fn note(&self, took: Duration) {
-        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        // Two threads that note at once may lose one of the two; an average survives that.
-        let before = self.0.load(Ordering::Relaxed);
-        self.0
-            .store(before - before / 8 + took / 8, Ordering::Relaxed);
+    fn note(&self, took: Duration, bytes: usize) {
+        average(
+            &self.nanoseconds,
+            u64::try_from(took.as_nanos()).unwrap_or(u64::MAX),
+        );
+        average(&self.bytes, bytes as u64);
     }
 
     fn is_fast(&self) -> bool {
-        u128::from(self.0.load(Ordering::Relaxed)) < Self::FAST.as_nanos()
+        u128::from(self.nanoseconds.load(Ordering::Relaxed)) < Self::FAST.as_nanos()
     }
+
+    /// Whether `bytes` of input are about as much as those that were fast, or so few that they
+    /// cannot matter.
+    fn is_usual(&self, bytes: usize) -> bool {
+        bytes as u64
+            <= self
+                .bytes
+                .load(Ordering::Relaxed)
+                .saturating_mul(4)
+                .max(4096)
+    }
+}
+
+/// Moves an average an eighth of the way. Two threads that do it at once may lose one of the two
+/// values; an average survives that.
+fn average(value: &AtomicU64, new: u64) {
+    let before = value.load(Ordering::Relaxed);
+    value.store(before - before / 8 + new / 8, Ordering::Relaxed);
 }
 
 impl Default for Speed {
     /// Slow until it has shown otherwise.
     fn default() -> Self {
-        Self(AtomicU64::new(1_000_000))
+        Self {
+            nanoseconds: AtomicU64::new(1_000_000),
+            bytes: AtomicU64::new(0),
+        }
     }
 }
 
@@ -115,7 +139,9 @@ impl Lease {
         // no state that a panic could have left half changed.
         let result = catch_unwind(AssertUnwindSafe(|| self.run_session(request)))
             .unwrap_or_else(|_| Err(InferError::Failed("the ort crate panicked".into())));
-        self.model.speed().note(start.elapsed());
+        self.model
+            .speed()
+            .note(start.elapsed(), input_bytes(request));
         result
     }
 
@@ -165,6 +191,17 @@ impl Lease {
     pub fn usually_fast(&self) -> bool {
         self.model.speed().is_fast()
     }
+
+    /// Whether this request will be fast as well: the model [usually is](Self::usually_fast), and
+    /// there is not much more input than usual. A huge batch for a fast model must not hold up an
+    /// async thread.
+    pub fn fast_for(&self, request: &InferRequest) -> bool {
+        self.usually_fast() && self.model.speed().is_usual(input_bytes(request))
+    }
+}
+
+fn input_bytes(request: &InferRequest) -> usize {
+    request.inputs.iter().map(|input| input.data.len()).sum()
 }
 
 impl Drop for Lease {
@@ -183,15 +220,28 @@ mod tests {
     fn a_model_is_slow_until_it_has_been_fast_for_a_while() {
         let speed = Speed::default();
         assert!(!speed.is_fast());
-        speed.note(Duration::from_micros(20));
+        speed.note(Duration::from_micros(20), 256);
         assert!(!speed.is_fast(), "one fast run proves little");
         for _ in 0..20 {
-            speed.note(Duration::from_micros(20));
+            speed.note(Duration::from_micros(20), 256);
         }
         assert!(speed.is_fast());
         for _ in 0..3 {
-            speed.note(Duration::from_millis(5));
+            speed.note(Duration::from_millis(5), 256);
         }
         assert!(!speed.is_fast());
+    }
+
+    #[test]
+    fn a_much_larger_input_is_not_expected_to_be_as_fast() {
+        let speed = Speed::default();
+        assert!(
+            speed.is_usual(4096) && !speed.is_usual(4097),
+            "nothing is known yet"
+        );
+        for _ in 0..100 {
+            speed.note(Duration::from_micros(20), 100_000);
+        }
+        assert!(speed.is_usual(300_000) && !speed.is_usual(500_000));
     }
 }

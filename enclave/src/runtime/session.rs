@@ -63,6 +63,11 @@ fn builder(runtime: &Runtime, settings: &Settings) -> ort::Result<SessionBuilder
         .with_deterministic_compute(true)?
         // Only what `models::onnx` has looked through.
         .with_config_entry("session.load_model_format", "ONNX")?
+        // External data is copied out of our memory, which is freed afterwards.
+        .with_config_entry(
+            "session.use_external_initializer_file_buffers_directly",
+            "0",
+        )?
         // The runtime's messages quote values of requests; they go to the caller, into no log.
         .with_log_level(LogLevel::Fatal)?;
     Ok(builder)
