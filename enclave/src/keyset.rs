@@ -229,7 +229,7 @@ impl Epoch {
             }
             left.await;
         }
-        self.log.close(self.digest);
+        self.log.close();
     }
 }
 

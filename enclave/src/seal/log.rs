@@ -184,8 +184,9 @@ impl Log {
     }
 
     /// Ends the log. Every sequence number that was taken must have been appended.
-    pub(crate) fn close(&self, keyset: Digest) {
-        let leaf = leaf_hash(&entry(EntryKind::Close, keyset));
+    pub(crate) fn close(&self) {
+        // The object of this entry is empty (docs/formats.md §6).
+        let leaf = leaf_hash(&entry(EntryKind::Close, Digest::of(b"")));
         let mut queue = self.lock();
         debug_assert!(queue.early.is_empty() && !queue.closed);
         queue.closed = true;
