@@ -69,48 +69,46 @@ fn what_the_caller_holds_has_to_be_what_was_committed_to() {
     for exchange in [Exchange::json(1), Exchange::binary(2)] {
         let case = Case::new(&world, world.mint(exchange).finish());
         case.holds();
-        let lies: &[(&str, &dyn Fn(&mut Comparison))] = &[
-            ("compare.request", &|c| {
+        let lies: &[(&str, fn(&mut Comparison))] = &[
+            ("compare.request", |c| {
                 c.request.as_mut().unwrap().method = "PUT".into()
             }),
-            ("compare.request", &|c| {
+            ("compare.request", |c| {
                 c.request.as_mut().unwrap().target.push('/')
             }),
-            ("compare.request", &|c| {
+            ("compare.request", |c| {
                 c.request.as_mut().unwrap().body[0] ^= 1
             }),
-            ("compare.request", &|c| {
+            ("compare.request", |c| {
                 c.request.as_mut().unwrap().body.push(b' ')
             }),
-            ("compare.request", &|c| {
+            ("compare.request", |c| {
                 c.request.as_mut().unwrap().header_length = Some(1)
             }),
-            ("compare.request", &|c| {
-                c.request_sha256 = Some(Digest::ZERO)
-            }),
-            ("compare.response", &|c| {
+            ("compare.request", |c| c.request_sha256 = Some(Digest::ZERO)),
+            ("compare.response", |c| {
                 c.response.as_mut().unwrap().status = 201
             }),
-            ("compare.response", &|c| {
+            ("compare.response", |c| {
                 c.response.as_mut().unwrap().body.clear()
             }),
-            ("compare.response", &|c| {
+            ("compare.response", |c| {
                 *c.response.as_mut().unwrap().body.last_mut().unwrap() ^= 1
             }),
-            ("compare.response", &|c| {
+            ("compare.response", |c| {
                 c.response.as_mut().unwrap().header_length = Some(1)
             }),
-            ("compare.inputs", &|c| {
+            ("compare.inputs", |c| {
                 c.inputs.as_mut().unwrap()[0].name.push('x')
             }),
-            ("compare.inputs", &|c| {
+            ("compare.inputs", |c| {
                 c.inputs.as_mut().unwrap()[0].data[0] ^= 1
             }),
-            ("compare.inputs", &|c| {
+            ("compare.inputs", |c| {
                 c.inputs.as_mut().unwrap()[0].shape = vec![4, 1]
             }),
-            ("compare.inputs", &|c| c.inputs.as_mut().unwrap().clear()),
-            ("compare.outputs", &|c| {
+            ("compare.inputs", |c| c.inputs.as_mut().unwrap().clear()),
+            ("compare.outputs", |c| {
                 c.outputs.as_mut().unwrap()[0].data[7] ^= 128
             }),
         ];
