@@ -63,13 +63,16 @@ fn openings_reproduce_their_commitments() {
     );
 }
 
+/// A change to what the caller holds.
+type Change = fn(&mut Comparison);
+
 #[test]
 fn what_the_caller_holds_has_to_be_what_was_committed_to() {
     let world = world();
     for exchange in [Exchange::json(1), Exchange::binary(2)] {
         let case = Case::new(&world, world.mint(exchange).finish());
         case.holds();
-        let lies: &[(&str, fn(&mut Comparison))] = &[
+        let lies: &[(&str, Change)] = &[
             ("compare.request", |c| {
                 c.request.as_mut().unwrap().method = "PUT".into()
             }),
