@@ -39,7 +39,7 @@ pub enum OnnxError {
         /// What is wrong.
         problem: String,
     },
-    /// More external files than [`MAX_FILES`].
+    /// More external files than are served.
     #[error("more than {MAX_FILES} external data files")]
     TooMany,
 }
