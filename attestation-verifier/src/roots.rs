@@ -59,6 +59,24 @@ pub struct Anchor {
     pub simulated: bool,
 }
 
+impl Anchor {
+    /// What kind of root this is, in words.
+    pub fn kind(&self) -> &'static str {
+        if self.simulated {
+            "a root that you named, of a simulated platform"
+        } else {
+            "a pinned root"
+        }
+    }
+
+    /// What a verdict has to say of every chain that ends here; nothing of the pinned ones.
+    pub fn note(&self) -> Option<&'static str> {
+        self.simulated.then_some(
+            "SIMULATED: the chain ends at a root that you named. No hardware stands behind any of this.",
+        )
+    }
+}
+
 impl fmt::Debug for Anchor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = if self.simulated { "named" } else { "pinned" };

@@ -50,12 +50,7 @@ pub(super) fn describe(authentic: &Authentic) -> Value {
 
 /// What no bit of a report can show, a sentence each.
 pub(super) fn residual_risks(authentic: &Authentic) -> Vec<String> {
-    let mut risks = Vec::new();
-    if authentic.root().simulated {
-        risks.push(
-            "SIMULATED: the chain ends at a root that you named. No hardware stands behind any of this.",
-        );
-    }
+    let mut risks: Vec<&str> = authentic.root().note.into_iter().collect();
     risks.push(
         "Physical access: a report does not show whether something sits on the memory bus. Interposers \
          (Battering RAM and TEE.fail, 2025) read and replay encrypted memory, and can bring out what signs reports.",

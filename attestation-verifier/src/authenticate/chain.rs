@@ -74,12 +74,7 @@ pub(super) fn find<'a>(
         return None;
     };
     let name = anchor.certificate.subject_cn.as_str();
-    let kind = if anchor.simulated {
-        "a root that you named, of a simulated platform"
-    } else {
-        "a pinned root"
-    };
-    checks.pass_because(id, Value::Null, name, kind);
+    checks.pass_because(id, Value::Null, name, anchor.kind());
     Some(Path {
         vek,
         intermediate,

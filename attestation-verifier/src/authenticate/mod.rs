@@ -53,6 +53,8 @@ pub struct Root {
     pub name: String,
     /// Named by the caller, not pinned.
     pub simulated: bool,
+    /// What a verdict has to say of it.
+    pub note: Option<&'static str>,
 }
 
 /// From when to when something is good, Unix seconds, the last one included.
@@ -156,6 +158,7 @@ pub fn authenticate(
         root: Root {
             name: path.anchor.certificate.subject_cn.clone(),
             simulated: path.anchor.simulated,
+            note: path.anchor.note(),
         },
         revocation,
     })

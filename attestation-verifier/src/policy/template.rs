@@ -62,8 +62,9 @@ fn introduction(id: &str) -> Option<&'static str> {
          Genoa-X 0x0A10124F, Bergamo and Siena 0x0AA00219; SNP firmware is 24 (Milan) and 23 (Zen 4). \
          Turin has AMD-SB-3020's level, SNP firmware 4 and microcode 0x0B002150 (0x0B002147 is the \
          first that is not open to forged microcode); Turin-Dense has microcode 0x0B101047. Boot loader \
-         and TEE have no floor there. Newer bulletins ask for more: AMD-SB-3020 (CVE-2025-0033) for SNP \
-         27 on Zen 4, AMD-SB-3034 for SNP 28. Raise these numbers as soon as the machines you use allow \
+         and TEE have no floor there. Newer bulletins ask for more: AMD-SB-3020 (CVE-2025-0033) and \
+         AMD-SB-3016 for SNP 27, AMD-SB-3034 for SNP 28 on Genoa, AMD-SB-3030 for SNP 29 on Milan, \
+         AMD-SB-3027 for microcode 86 on Genoa. Raise these numbers as soon as the machines you use allow \
          it; they have to be raised by hand with every bulletin.",
     )
 }
