@@ -1,8 +1,8 @@
 """Benchmarks: what a proven answer costs beside the same answer unproven. Standard library alone.
 
-    scripts/bench serve [--peers] [--quick] [--json FILE]    servers, one after the other, one run
-    scripts/bench receipt [--json FILE]                      commitments and receipt beyond one signature
-    scripts/bench memory [--answers N] [--json FILE]         the resident set over many answers
+    scripts/bench serve [--peers] [--quick] [--only MODEL] [--json FILE]    servers, one after the other, one run
+    scripts/bench receipt [--json FILE]                 commitments and receipt beyond one signature
+    scripts/bench memory [--answers N] [--json FILE]    the resident set over many answers
 
 Everything runs on this machine, so trust ratios more than figures. With four cores or more the servers
 are pinned to one half and the load generator, with the simulated platform, to the other. CPU time is the
@@ -75,7 +75,7 @@ def one_row(path: Path) -> tuple:
     return DATATYPES[descr], [1, *shape[1:]], raw[:size]
 
 
-def workloads(quick: bool) -> list[Workload]:
+def workloads(quick: bool, only: str | None = None) -> list[Workload]:
     folder = models_folder()
     if folder is None:
         raise Failed("no models to measure with: set TOUCHSTONE_MODELS to a folder with digits_mlp_plain.onnx")
@@ -92,7 +92,7 @@ def workloads(quick: bool) -> list[Workload]:
             found.append(Workload("minilm", minilm / "model.onnx", "json", inputs, 16))
     else:
         say(f"SKIPPED: minilm: {minilm / 'model.onnx'} is not there")
-    return found
+    return [workload for workload in found if only in (None, workload.model)]
 
 
 class Machine:
@@ -134,16 +134,18 @@ def free_port() -> int:
 
 class Serve:
     def __init__(self, arguments):
-        self.quick, self.peers = arguments.quick, arguments.peers
+        self.quick, self.peers, self.only = arguments.quick, arguments.peers, arguments.only
         self.seconds = 2.0 if self.quick else 6.0
         self.machine = Machine()
         self.rows: list[dict] = []
         self.keys = WORK / "keys"
 
-    def load(self, server: str, workload: Workload, pids: list[int], connections=None, headers=()) -> dict:
+    def load(self, server: str, workload: Workload, pids: list[int], connections=None, headers=(), rate=None) -> dict:
         command = [binary("load"), "--server", server, *workload.write_body(WORK), "--seconds", self.seconds]
         command += ["--connections", connections or workload.connections, "--threads", self.machine.load_threads]
         command += ["--warm-up", 0.5 if self.quick else 1.5]
+        if rate:
+            command += ["--rate", rate]
         for header in headers:
             command += ["--header", header]
         for pid in pids:
@@ -185,16 +187,28 @@ class Serve:
             raise Failed(f"in-process: {done.stderr.strip()}")
         self.row(workload, "in-process ort, no server", json.loads(done.stdout))
 
-    def bare(self, workload: Workload) -> None:
+    def bare(self, workload: Workload) -> tuple[Process, str]:
         port = free_port()
         command = [binary("bare-server"), "--listen", f"127.0.0.1:{port}", "--library", LIBRARY]
         command += ["--threads", self.machine.threads, "--model", f"{workload.model}={workload.file}"]
         server = Process("bare-server", command, WORK / "bare-server.log", self.machine.servers)
+        server.wait_for("listening")
+        return server, f"127.0.0.1:{port}"
+
+    def signed_beside_bare(self, workload: Workload, stack: Stack) -> None:
+        """The ratio that matters most, in turns, so that a busy moment of the machine hurts both alike."""
+        server, address = self.bare(workload)
+        header = f"Touchstone: require=(signed), {NONCE}"
+        bare, signed = [], []
         try:
-            server.wait_for("listening")
-            self.row(workload, "bare hyper + ort", self.load(f"127.0.0.1:{port}", workload, [server.pid]))
+            for _ in range(1 if self.quick else 3):
+                bare.append(self.load(address, workload, [server.pid]))
+                signed.append(self.load(stack.public, workload, [stack.enclave.pid], headers=[header]))
         finally:
             server.stop()
+        for name, rounds in (("bare hyper + ort", bare), ("signed", signed)):
+            rounds.sort(key=lambda figures: figures["per_cpu_second"])
+            self.row(workload, name, rounds[len(rounds) // 2])
 
     def stack(self, workload: Workload, latency_ms: float, host: bool) -> Stack:
         folder = WORK / "stack"
@@ -210,8 +224,7 @@ class Serve:
         )  # fmt: skip
 
     def ours(self, workload: Workload) -> None:
-        quotes = [(0, 64), (5, 64), (20, 64)]
-        for latency, _ in quotes:
+        for latency in (0, 5, 20):
             with self.stack(workload, latency, host=False) as stack:
                 # Ended after the enclave, whose last batch it takes.
                 drain = [binary("drain"), "--control", stack.control]
@@ -226,22 +239,26 @@ class Serve:
     def one_enclave(self, workload: Workload, stack: Stack, latency: int) -> None:
         pids, server = [stack.enclave.pid], stack.public
 
-        def ask(names, *more, connections=None):
+        def ask(names, *more, connections=None, rate=None):
             headers = [f"Touchstone: require=({names}), {NONCE}", *more]
-            return self.load(server, workload, pids, connections, headers)
+            return self.load(server, workload, pids, connections, headers, rate)
 
         small = workload.model == "digits_mlp_plain"
         many = 1024 if small else workload.connections
         if latency == 0:
-            self.row(workload, "signed", ask("signed"))
+            self.signed_beside_bare(workload, stack)
             if small:
                 self.row(workload, "signed, many connections", ask("signed", connections=many))
         self.row(workload, f"logged, quotes of {latency} ms", ask("logged signed"))
         if latency == QUOTED_LATENCY_MS:
-            self.row(workload, f"quoted, quotes of {latency} ms", ask("quoted signed"))
+            # Fewer connections than the enclave's queue for quotes is long, and each waits for its quote.
+            self.row(workload, f"quoted, quotes of {latency} ms, waits", ask("quoted signed", "Prefer: wait=10", connections=16))
         if latency == 20:
             sealed = ask("logged signed", "Prefer: wait=10", connections=many)
             self.row(workload, "logged, 20 ms, waits for the seal", sealed)
+            # So many connections that are never idle wait for each other: latency is theirs, not the seal's.
+            paced = ask("logged signed", "Prefer: wait=10", connections=many, rate=sealed["per_second"] / 2)
+            self.row(workload, "the same, at half of that rate", paced)
 
     def fastapi(self, workload: Workload) -> None:
         if workload.encoding != "json":
@@ -266,11 +283,10 @@ class Serve:
     def run(self) -> dict:
         described = self.machine.describe()
         say("\n".join(f"{key.replace('_', ' ')}: {value}" for key, value in described.items()))
-        for workload in workloads(self.quick):
+        for workload in workloads(self.quick, self.only):
             say(f"\n{workload.title}")
             say(f"  {'':38}{'conns':>6}{'answers/s':>11}{'/CPU-s':>11}{'of bare':>9}{'p50 ms':>9}{'p99 ms':>10}")
             self.in_process(workload)
-            self.bare(workload)
             self.ours(workload)
             if self.peers:
                 self.fastapi(workload)
@@ -281,7 +297,8 @@ class Serve:
         say(
             "\nWhat limits it: one thread signs each receipt with Ed25519 when it answers, which for small models costs\n"
             "about as much CPU as the whole bare server (`scripts/bench receipt` has the figures); `quoted` is limited by\n"
-            "the quote source, which like the hardware makes one quote at a time."
+            "the quote source, which like the hardware makes one quote at a time, and refuses what does not fit into its\n"
+            "queue (503). N connections that are never idle see a latency of N divided by the answers a second, at least."
         )
         return {"machine": described, "rows": self.rows, "aims": aims}
 
@@ -301,8 +318,10 @@ class Serve:
                 found = f"{ratio:.2f}"
                 name = f"{workload}: logged and sealed at 20 ms ≥ 0.8 of signed, {unit}, {sealed['connections']} connections"
                 yield {"aim": name, "found": found, "met": ratio >= 0.8}
-            quotes = sealed["p50_us"] / 20_000
-            yield {"aim": f"{workload}: p50 to the seal ≤ 2.2 quote times", "found": f"{quotes:.2f}", "met": quotes <= 2.2}
+            for name, row in (("never idle", sealed), ("at half of that rate", rows["the same, at half of that rate"])):
+                quotes = row["p50_us"] / 20_000
+                aim = f"{workload}: p50 to the seal ≤ 2.2 quote times, {row['connections']} connections {name}"
+                yield {"aim": aim, "found": f"{quotes:.2f}", "met": quotes <= 2.2}
 
 
 def serve(arguments) -> dict:
@@ -327,7 +346,7 @@ def receipt(arguments) -> dict:
 def memory(arguments) -> dict:
     build("enclave", "host", "touchstone-testkit", "bench-tools")
     workload = workloads(True)[0]
-    run = Serve(argparse.Namespace(quick=True, peers=False))
+    run = Serve(argparse.Namespace(quick=True, peers=False, only=None))
     run.seconds, step, samples = 600.0, arguments.answers // 10, []
     headers = [f"Touchstone: require=(logged signed), {NONCE}"]
     with run.stack(workload, 5, host=True) as stack:
@@ -363,6 +382,7 @@ def main() -> int:
     one = commands.add_parser("serve")
     one.add_argument("--peers", action="store_true", help="FastAPI + onnxruntime too")
     one.add_argument("--quick", action="store_true", help="2 seconds a row instead of 6, fewer rows")
+    one.add_argument("--only", metavar="MODEL", help="this model alone")
     two = commands.add_parser("receipt")
     three = commands.add_parser("memory")
     three.add_argument("--answers", type=int, default=100_000)

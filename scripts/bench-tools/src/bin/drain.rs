@@ -33,7 +33,9 @@ struct Batch {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let mut after = 0;
         loop {
@@ -50,9 +52,15 @@ fn main() -> Result<()> {
 
 async fn pull(control: &str, after: u64) -> Result<u64> {
     let target = format!("/control/v1/batches?after={after}&wait=10");
-    let body = exchange(control, &format!("GET {target} HTTP/1.1\r\nHost: e\r\nConnection: close\r\n\r\n")).await?;
+    let body = exchange(
+        control,
+        &format!("GET {target} HTTP/1.1\r\nHost: e\r\nConnection: close\r\n\r\n"),
+    )
+    .await?;
     let batches: Batches = serde_json::from_slice(&body)?;
-    let Some(last) = batches.batches.last() else { return Ok(after) };
+    let Some(last) = batches.batches.last() else {
+        return Ok(after);
+    };
     let ack = serde_json::json!({ "boot": batches.boot, "through": last.number }).to_string();
     let request = format!(
         "POST /control/v1/ack HTTP/1.1\r\nHost: e\r\nConnection: close\r\nContent-Type: application/json\r\n\
@@ -69,9 +77,20 @@ async fn exchange(control: &str, request: &str) -> Result<Vec<u8>> {
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await?;
-    let end = answer.windows(4).position(|w| w == b"\r\n\r\n").context("no end of the head")? + 4;
+    let end = answer
+        .windows(4)
+        .position(|w| w == b"\r\n\r\n")
+        .context("no end of the head")?
+        + 4;
     let head = String::from_utf8_lossy(&answer[..end]).into_owned();
-    ensure!(head.get(9..10) == Some("2"), "{}", head.lines().next().unwrap_or_default());
-    ensure!(!head.to_ascii_lowercase().contains("transfer-encoding"), "a chunked answer");
+    ensure!(
+        head.get(9..10) == Some("2"),
+        "{}",
+        head.lines().next().unwrap_or_default()
+    );
+    ensure!(
+        !head.to_ascii_lowercase().contains("transfer-encoding"),
+        "a chunked answer"
+    );
     Ok(answer.split_off(end))
 }

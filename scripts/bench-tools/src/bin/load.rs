@@ -51,6 +51,9 @@ struct Arguments {
     /// End the window early after so many answers
     #[arg(long)]
     answers: Option<u64>,
+    /// Requests a second, over all connections together, in place of as many as possible
+    #[arg(long)]
+    rate: Option<f64>,
     /// Threads of the generator
     #[arg(long, default_value_t = 2)]
     threads: usize,
@@ -68,6 +71,8 @@ struct Shared {
     request: Vec<u8>,
     phase: AtomicU8,
     answers: AtomicU64,
+    /// Time between two requests of one connection.
+    pace: Option<Duration>,
 }
 
 /// What one connection saw inside the window.
@@ -139,9 +144,12 @@ async fn run(arguments: Arguments) -> Result<()> {
         request: request(&arguments)?,
         phase: AtomicU8::new(WARM_UP),
         answers: AtomicU64::new(0),
+        pace: arguments
+            .rate
+            .map(|rate| Duration::from_secs_f64(arguments.connections as f64 / rate)),
     });
     let tasks: Vec<_> = (0..arguments.connections)
-        .map(|_| tokio::spawn(connection(Arc::clone(&shared))))
+        .map(|n| tokio::spawn(connection(Arc::clone(&shared), n)))
         .collect();
     tokio::time::sleep(Duration::from_secs_f64(arguments.warm_up)).await;
 
@@ -216,8 +224,12 @@ async fn run(arguments: Arguments) -> Result<()> {
 }
 
 /// One connection, opened again when it breaks, until the end.
-async fn connection(shared: Arc<Shared>) -> Seen {
+async fn connection(shared: Arc<Shared>, number: usize) -> Seen {
     let mut seen = Seen::default();
+    if let Some(pace) = shared.pace {
+        // Spread over one interval, in an order that puts no neighbours together.
+        tokio::time::sleep(pace.mul_f64((number as f64 * 0.618_034).fract())).await;
+    }
     let mut buffer = Vec::with_capacity(16 << 10);
     while shared.phase.load(Ordering::Relaxed) != END {
         if let Err(error) = keep_busy(&shared, &mut seen, &mut buffer).await {
@@ -233,7 +245,11 @@ async fn connection(shared: Arc<Shared>) -> Seen {
 async fn keep_busy(shared: &Shared, seen: &mut Seen, buffer: &mut Vec<u8>) -> Result<()> {
     let mut stream = TcpStream::connect(&shared.server).await?;
     stream.set_nodelay(true)?;
+    let mut tick = shared.pace.map(tokio::time::interval);
     while shared.phase.load(Ordering::Relaxed) != END {
+        if let Some(tick) = &mut tick {
+            tick.tick().await;
+        }
         let asked_in = shared.phase.load(Ordering::Relaxed);
         let asked = Instant::now();
         stream.write_all(&shared.request).await?;
