@@ -1,6 +1,6 @@
 //! What the host costs: CPU for a relayed request, and for a receipt that is pulled and stored.
 //!
-//! `cargo bench -p host`. The host runs as a process of its own, so that its CPU time is its own;
+//! `cargo bench -p host --bench host [-- relay|store]`. The host runs as a process of its own, so that its CPU time is its own;
 //! caller and enclave are the simplest that speak the protocols, and share the machine with it.
 
 #[path = "../tests/host/enclave.rs"]
@@ -341,6 +341,11 @@ async fn main() {
     if std::env::args().any(|argument| argument == "--list" || argument == "--test") {
         return;
     }
-    relay().await;
-    store().await;
+    let only = |part: &str| std::env::args().any(|argument| argument == part);
+    if !only("store") {
+        relay().await;
+    }
+    if !only("relay") {
+        store().await;
+    }
 }

@@ -354,7 +354,7 @@ impl Receipts {
         out.push_str("\"evidence\":[");
         out.push_str(&self.collateral.attach(&keyset.evidence));
         for evidence in place
-            .map(|place| place.evidence.as_str())
+            .map(|place| place.batch.evidence.as_str())
             .into_iter()
             .chain(quote)
         {
@@ -393,7 +393,7 @@ fn tlog_proof(place: &Place) -> String {
         out.push('\n');
     }
     out.push('\n');
-    out.push_str(&place.note);
+    out.push_str(&place.batch.note);
     out
 }
 

@@ -5,8 +5,10 @@
 //! abstraction over one.
 
 pub mod batch;
+mod insert;
 mod pack;
 mod read;
+mod recent;
 mod writer;
 
 use std::{
@@ -35,7 +37,8 @@ use crate::{
 use batch::{ReadBatch, ReadKeyset, Unsealed};
 pub use pack::Sealed;
 use read::Readers;
-pub use read::{Fate, KeysetRow, Lookup, Place};
+pub use read::{BatchRow, Fate, KeysetRow, Lookup, Place};
+use recent::Recent;
 use writer::{Command, Writer};
 
 /// "TSHO": marks the file as ours.
@@ -116,6 +119,7 @@ struct Shared {
     keysets: RwLock<HashSet<Digest>>,
     /// Row of the current boot; 0: none yet.
     boot: AtomicI64,
+    recent: Arc<Recent>,
 }
 
 /// The writing thread. It ends when told to, after everything told before is done.
@@ -152,6 +156,7 @@ impl Store {
             waiters,
             keysets: RwLock::default(),
             boot: AtomicI64::new(0),
+            recent: Arc::default(),
         });
         let mut writer = Writer::new(db, shared.clone())?;
         writer.restore()?;
@@ -169,7 +174,7 @@ impl Store {
             })?;
         let store = Self {
             commands: commands.clone(),
-            readers: Readers::new(path),
+            readers: Readers::new(path, shared.recent.clone()),
             shared,
         };
         Ok((Arc::new(store), WriterThread { commands, thread }))
@@ -392,6 +397,3 @@ fn keyset_row(db: &Connection, digest: &Digest) -> Result<Option<i64>, StoreErro
         .query_row([&digest.0[..]], |row| row.get(0))
         .optional()?)
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,7 +1,6 @@
 //! Reading: all that is stored of one receipt, by its id.
 
 use std::{
-    collections::HashMap,
     fmt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -9,15 +8,13 @@ use std::{
 
 use rusqlite::{Connection, OptionalExtension};
 use tokio::sync::Semaphore;
-use touchstone_formats::{Digest, Receipt};
+use touchstone_formats::{Digest, Guarantee, Receipt};
 
-use super::{StoreError, digest_column, open_reader, pack};
+use super::{StoreError, digest_column, open_reader, pack, recent::Recent};
 use crate::pending::Id;
 
 /// Connections for reading. Each serves a few thousand look-ups a second.
 const READERS: usize = 4;
-/// Rows that a reader remembers of each kind before it forgets them all.
-const REMEMBERED: usize = 512;
 
 /// A keyset as it is stored. Rows like this never change.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,10 +25,13 @@ pub struct KeysetRow {
     pub evidence: String,
 }
 
-#[derive(Debug)]
-struct BatchRow {
-    note: String,
-    evidence: String,
+/// A seal as it is stored.
+#[derive(Debug, PartialEq, Eq)]
+pub struct BatchRow {
+    /// The checkpoint: a signed note.
+    pub note: String,
+    /// Of purpose checkpoint; canonical JSON.
+    pub evidence: String,
 }
 
 /// Where a receipt stands in the log.
@@ -41,10 +41,8 @@ pub struct Place {
     pub index: u64,
     /// Inclusion proof.
     pub proof: Vec<Digest>,
-    /// The checkpoint: a signed note.
-    pub note: String,
-    /// Of purpose checkpoint; canonical JSON.
-    pub evidence: String,
+    /// Its checkpoint.
+    pub batch: Arc<BatchRow>,
 }
 
 /// Whether what is missing can still come.
@@ -90,6 +88,7 @@ pub(super) struct Readers {
     path: PathBuf,
     idle: Arc<Mutex<Vec<Reader>>>,
     slots: Arc<Semaphore>,
+    recent: Arc<Recent>,
 }
 
 impl fmt::Debug for Readers {
@@ -99,11 +98,12 @@ impl fmt::Debug for Readers {
 }
 
 impl Readers {
-    pub(super) fn new(path: &Path) -> Self {
+    pub(super) fn new(path: &Path, recent: Arc<Recent>) -> Self {
         Self {
             path: path.to_owned(),
             idle: Arc::default(),
             slots: Arc::new(Semaphore::new(READERS)),
+            recent,
         }
     }
 
@@ -117,13 +117,16 @@ impl Readers {
             .acquire_owned()
             .await
             .map_err(|_| StoreError::Closed)?;
-        let (idle, path) = (self.idle.clone(), self.path.clone());
+        let (idle, path, recent) = (self.idle.clone(), self.path.clone(), self.recent.clone());
         tokio::task::spawn_blocking(move || {
             let list = || idle.lock().unwrap_or_else(PoisonError::into_inner);
             let reader = list().pop();
             let mut reader = match reader {
                 Some(reader) => reader,
-                None => Reader::open(&path)?,
+                None => Reader {
+                    db: open_reader(&path)?,
+                    recent,
+                },
             };
             let result = work(&mut reader);
             // A reader that failed may hold a connection that will fail again.
@@ -138,7 +141,41 @@ impl Readers {
     }
 
     pub(super) async fn lookup(&self, id: Id, boot: i64) -> Result<Lookup, StoreError> {
+        if let Some(found) = self.recent(&id)? {
+            return Ok(found);
+        }
         self.read(move |reader| reader.lookup(&id, boot)).await
+    }
+
+    /// A receipt that was stored a moment ago, and for which nothing else has to be looked up.
+    fn recent(&self, id: &Id) -> Result<Option<Lookup>, StoreError> {
+        let Some((sealed, batch)) = self.recent.get(id) else {
+            return Ok(None);
+        };
+        let receipt = parse(&sealed.cose)?;
+        // Its quote is in the file, or still to come.
+        if receipt.claims.guarantees.contains(Guarantee::Quoted) {
+            return Ok(None);
+        }
+        let keyset = self.recent.keysets.get(&receipt.claims.keyset_digest);
+        let catalog = self.recent.catalogs.get(&receipt.claims.catalog.1);
+        // Remembered from the second receipt on.
+        if keyset.is_none() || catalog.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(Lookup {
+            receipt: Some(Box::new(receipt)),
+            keyset,
+            place: Some(Place {
+                index: sealed.index,
+                proof: sealed.proof,
+                batch,
+            }),
+            quote: None,
+            catalog,
+            promised: true,
+            fate: Fate::Open,
+        }))
     }
 
     pub(super) async fn context(
@@ -158,27 +195,16 @@ impl Readers {
 
 struct Reader {
     db: Connection,
-    keysets: HashMap<Digest, Arc<KeysetRow>>,
-    catalogs: HashMap<Digest, Arc<str>>,
-    batches: HashMap<i64, Arc<BatchRow>>,
+    recent: Arc<Recent>,
 }
 
 impl Reader {
-    fn open(path: &Path) -> Result<Self, StoreError> {
-        Ok(Self {
-            db: open_reader(path)?,
-            keysets: HashMap::new(),
-            catalogs: HashMap::new(),
-            batches: HashMap::new(),
-        })
-    }
-
     fn lookup(&mut self, id: &Id, boot: i64) -> Result<Lookup, StoreError> {
         // One transaction: a receipt moves from `pending` to `receipts` in one, and must be seen in
         // one of them.
-        self.db.execute_batch("BEGIN")?;
+        self.db.prepare_cached("BEGIN")?.execute([])?;
         let result = self.lookup_rows(id, boot);
-        self.db.execute_batch("COMMIT")?;
+        self.db.prepare_cached("COMMIT")?.execute([])?;
         result
     }
 
@@ -202,12 +228,10 @@ impl Reader {
         if let Some((sealed, batch)) = sealed {
             let sealed = sealed.ok_or(StoreError::Row("a pack"))?;
             let receipt = parse(&sealed.cose)?;
-            let batch = self.batch(batch)?;
             let place = Place {
                 index: sealed.index,
                 proof: sealed.proof,
-                note: batch.note.clone(),
-                evidence: batch.evidence.clone(),
+                batch: self.batch(batch)?,
             };
             return Ok(Lookup {
                 keyset: self.keyset(&receipt.claims.keyset_digest)?,
@@ -278,9 +302,9 @@ impl Reader {
         })
     }
 
-    fn keyset(&mut self, digest: &Digest) -> Result<Option<Arc<KeysetRow>>, StoreError> {
-        if let Some(row) = self.keysets.get(digest) {
-            return Ok(Some(row.clone()));
+    fn keyset(&self, digest: &Digest) -> Result<Option<Arc<KeysetRow>>, StoreError> {
+        if let Some(row) = self.recent.keysets.get(digest) {
+            return Ok(Some(row));
         }
         let row = self
             .db
@@ -294,14 +318,14 @@ impl Reader {
             .optional()?
             .map(Arc::new);
         if let Some(row) = &row {
-            remember(&mut self.keysets, *digest, row.clone());
+            self.recent.keysets.insert(*digest, row.clone());
         }
         Ok(row)
     }
 
-    fn catalog(&mut self, digest: &Digest) -> Result<Option<Arc<str>>, StoreError> {
-        if let Some(jcs) = self.catalogs.get(digest) {
-            return Ok(Some(jcs.clone()));
+    fn catalog(&self, digest: &Digest) -> Result<Option<Arc<str>>, StoreError> {
+        if let Some(jcs) = self.recent.catalogs.get(digest) {
+            return Ok(Some(jcs));
         }
         let jcs = self
             .db
@@ -309,14 +333,14 @@ impl Reader {
             .query_row([&digest.0[..]], |row| row.get::<_, Arc<str>>(0))
             .optional()?;
         if let Some(jcs) = &jcs {
-            remember(&mut self.catalogs, *digest, jcs.clone());
+            self.recent.catalogs.insert(*digest, jcs.clone());
         }
         Ok(jcs)
     }
 
-    fn batch(&mut self, batch: i64) -> Result<Arc<BatchRow>, StoreError> {
-        if let Some(row) = self.batches.get(&batch) {
-            return Ok(row.clone());
+    fn batch(&self, batch: i64) -> Result<Arc<BatchRow>, StoreError> {
+        if let Some(row) = self.recent.batches.get(&batch) {
+            return Ok(row);
         }
         let row = self
             .db
@@ -328,16 +352,9 @@ impl Reader {
                 })
             })?;
         let row = Arc::new(row);
-        remember(&mut self.batches, batch, row.clone());
+        self.recent.batches.insert(batch, row.clone());
         Ok(row)
     }
-}
-
-fn remember<K: std::hash::Hash + Eq, V>(rows: &mut HashMap<K, V>, key: K, value: V) {
-    if rows.len() >= REMEMBERED {
-        rows.clear();
-    }
-    rows.insert(key, value);
 }
 
 fn parse(cose: &[u8]) -> Result<Receipt, StoreError> {

@@ -14,7 +14,6 @@
 //! enclave has forgotten what is not on the disk.
 
 use std::{
-    collections::HashMap,
     sync::{
         Arc, PoisonError,
         atomic::Ordering::Relaxed,
@@ -25,13 +24,13 @@ use std::{
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use tokio::sync::oneshot;
-use touchstone_formats::{Digest, GuaranteeSet, SignedNote, TlogProof, text::hex_encode};
+use touchstone_formats::{Digest, GuaranteeSet, text::hex_encode};
 
 use super::{
     Shared, StoreError,
-    batch::{ReadBatch, ReadKeyset, ReadReceipt, Seal, Unsealed},
-    digest_column, keyset_row,
-    pack::{self, PACK},
+    batch::{ReadBatch, ReadKeyset, Unsealed},
+    digest_column,
+    insert::{insert_batch, insert_catalog},
 };
 use crate::pending::{FLUSH, Id, Note};
 
@@ -267,6 +266,7 @@ impl Writer {
             .prepare_cached("SELECT boot, through FROM boots WHERE id = ?1")?
             .query_row([&boot[..]], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let mut stored = through;
+        let mut packs = Vec::new();
         for batch in batches {
             if batch.number > stored + 1 {
                 tracing::error!(
@@ -275,7 +275,7 @@ impl Writer {
                     "batches are missing: the enclave was told that they are stored, and this store does not hold them"
                 );
             }
-            store_batch(&transaction, row, batch)?;
+            insert_batch(&transaction, row, batch, &mut packs)?;
             stored = stored.max(batch.number);
         }
         transaction
@@ -307,6 +307,8 @@ impl Writer {
         };
         transaction.commit()?;
 
+        // First of all: who is woken below looks here.
+        self.shared.recent.keep(packs);
         notes.follow(&self.shared);
         unsealed().for_each(|unsealed| note_unsealed(&self.shared, unsealed));
         self.shared
@@ -441,265 +443,4 @@ fn note_unsealed(shared: &Shared, unsealed: &Unsealed) {
         require: claims.guarantees,
     };
     shared.pending.restore(unsealed.id, note);
-}
-
-fn insert_catalog(db: &Connection, digest: &Digest, jcs: &str) -> Result<(), StoreError> {
-    db.prepare_cached(
-        "INSERT INTO catalogs (digest, jcs) VALUES (?1, ?2) ON CONFLICT (digest) DO NOTHING",
-    )?
-    .execute(params![&digest.0[..], jcs])?;
-    Ok(())
-}
-
-fn store_batch(
-    transaction: &Transaction<'_>,
-    boot: i64,
-    batch: &ReadBatch,
-) -> Result<(), StoreError> {
-    let keyset =
-        keyset_row(transaction, &batch.keyset)?.ok_or(StoreError::UnknownKeyset(batch.keyset))?;
-    for (digest, jcs) in &batch.catalogs {
-        insert_catalog(transaction, digest, jcs)?;
-    }
-    if let Some(seal) = &batch.seal {
-        let receipts = new_receipts(transaction, keyset, batch, seal)?;
-        let row = batch_row(transaction, boot, keyset, batch.number, seal)?;
-        for run in runs(&receipts) {
-            store_run(transaction, keyset, row, run, seal)?;
-        }
-    }
-    let mut insert = transaction.prepare_cached(
-        "INSERT INTO quotes (id, evidence) VALUES (?1, ?2) ON CONFLICT (id) DO NOTHING",
-    )?;
-    for (id, evidence) in &batch.quotes {
-        insert.execute(params![&id[..], evidence])?;
-    }
-    if batch.closed {
-        transaction
-            .prepare_cached("UPDATE keysets SET closed = 1 WHERE keyset = ?1")?
-            .execute([keyset])?;
-    }
-    Ok(())
-}
-
-/// The row of a seal: the one there is, when the batch was stored before.
-fn batch_row(
-    transaction: &Transaction<'_>,
-    boot: i64,
-    keyset: i64,
-    number: u64,
-    seal: &Seal,
-) -> Result<i64, StoreError> {
-    let known = transaction
-        .prepare_cached("SELECT batch FROM batches WHERE boot = ?1 AND number = ?2 AND note = ?3")?
-        .query_row(params![boot, number, seal.note], |row| row.get(0))
-        .optional()?;
-    if let Some(row) = known {
-        return Ok(row);
-    }
-    let other: Option<String> = transaction
-        .prepare_cached(
-            "SELECT note FROM batches WHERE keyset = ?1 AND size = ?2 AND root <> ?3 LIMIT 1",
-        )?
-        .query_row(params![keyset, seal.size, &seal.root.0[..]], |row| {
-            row.get(0)
-        })
-        .optional()?;
-    if let Some(other) = other {
-        misbehaviour(
-            transaction,
-            "checkpoint",
-            keyset,
-            other.as_bytes(),
-            seal.note.as_bytes(),
-            None,
-        )?;
-    }
-    transaction
-        .prepare_cached(
-            "INSERT INTO batches (boot, number, keyset, size, root, note, evidence)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        )?
-        .execute(params![
-            boot,
-            number,
-            keyset,
-            seal.size,
-            &seal.root.0[..],
-            seal.note,
-            seal.evidence
-        ])?;
-    Ok(transaction.last_insert_rowid())
-}
-
-/// The receipts of a batch that are not stored yet. Sequence numbers that are taken are looked at one
-/// by one: the same bytes are the same receipt, delivered again; others are proof of misbehaviour.
-fn new_receipts<'a>(
-    transaction: &Transaction<'_>,
-    keyset: i64,
-    batch: &'a ReadBatch,
-    seal: &Seal,
-) -> Result<Vec<&'a ReadReceipt>, StoreError> {
-    let mut receipts: Vec<&ReadReceipt> = Vec::with_capacity(batch.receipts.len());
-    let mut here: HashMap<u64, &ReadReceipt> = HashMap::with_capacity(batch.receipts.len());
-    let stored = match batch
-        .receipts
-        .iter()
-        .map(|receipt| receipt.sequence)
-        .fold(None, span)
-    {
-        Some((first, last)) => stored_between(transaction, keyset, first, last)?,
-        None => HashMap::new(),
-    };
-    for receipt in &batch.receipts {
-        let cose = &receipt.sealed.cose;
-        let others = stored.get(&receipt.sequence).map_or(&[][..], Vec::as_slice);
-        let twin = here.get(&receipt.sequence).map(|twin| &twin.sealed.cose);
-        if others.iter().chain(twin).any(|other| other == cose) {
-            continue;
-        }
-        if let Some(other) = others.iter().chain(twin).next() {
-            misbehaviour(
-                transaction,
-                "sequence",
-                keyset,
-                other,
-                cose,
-                proof(receipt, seal).as_deref(),
-            )?;
-        }
-        here.insert(receipt.sequence, receipt);
-        receipts.push(receipt);
-    }
-    Ok(receipts)
-}
-
-fn span(range: Option<(u64, u64)>, sequence: u64) -> Option<(u64, u64)> {
-    Some(range.map_or((sequence, sequence), |(first, last)| {
-        (first.min(sequence), last.max(sequence))
-    }))
-}
-
-/// COSE bytes of the stored receipts with these sequence numbers.
-fn stored_between(
-    transaction: &Transaction<'_>,
-    keyset: i64,
-    first: u64,
-    last: u64,
-) -> Result<HashMap<u64, Vec<Vec<u8>>>, StoreError> {
-    let mut stored: HashMap<u64, Vec<Vec<u8>>> = HashMap::new();
-    let mut statement = transaction.prepare_cached(
-        "SELECT first, records FROM packs WHERE keyset = ?1 AND first BETWEEN ?2 AND ?3",
-    )?;
-    // A pack begins at most one pack's length before the first number that it holds.
-    let mut rows = statement.query(params![keyset, first.saturating_sub(PACK as u64 - 1), last])?;
-    while let Some(row) = rows.next()? {
-        let start: u64 = row.get(0)?;
-        let records = row.get_ref(1)?.as_blob().unwrap_or_default();
-        let count = pack::count(records).ok_or(StoreError::Row("a pack"))?;
-        for slot in 0..count {
-            let sequence = start.saturating_add(slot as u64);
-            if (first..=last).contains(&sequence) {
-                let sealed = pack::unpack(records, slot).ok_or(StoreError::Row("a pack"))?;
-                stored.entry(sequence).or_default().push(sealed.cose);
-            }
-        }
-    }
-    Ok(stored)
-}
-
-/// Cuts receipts into runs of consecutive sequence numbers that fit a pack.
-fn runs<'a, 'b>(receipts: &'b [&'a ReadReceipt]) -> impl Iterator<Item = &'b [&'a ReadReceipt]> {
-    receipts
-        .chunk_by(|left, right| left.sequence.checked_add(1) == Some(right.sequence))
-        .flat_map(|run| run.chunks(PACK))
-}
-
-fn store_run(
-    transaction: &Transaction<'_>,
-    keyset: i64,
-    batch: i64,
-    run: &[&ReadReceipt],
-    seal: &Seal,
-) -> Result<(), StoreError> {
-    let Some(first) = run.first() else {
-        return Ok(());
-    };
-    let records =
-        pack::pack(run.iter().map(|receipt| &receipt.sealed)).ok_or(StoreError::TooLarge)?;
-    transaction
-        .prepare_cached(
-            "INSERT INTO packs (batch, keyset, first, records) VALUES (?1, ?2, ?3, ?4)",
-        )?
-        .execute(params![batch, keyset, first.sequence, records])?;
-    let row = transaction.last_insert_rowid();
-    let mut insert = transaction.prepare_cached(
-        "INSERT INTO receipts (id, pack, slot) VALUES (?1, ?2, ?3) ON CONFLICT (id) DO NOTHING",
-    )?;
-    for (slot, receipt) in run.iter().enumerate() {
-        if insert.execute(params![&receipt.id[..], row, slot])? == 0 {
-            // Same bytes have the same sequence number, and those were sorted out before: another
-            // receipt has this id.
-            let other = stored_cose(transaction, &receipt.id)?;
-            let proof = proof(receipt, seal);
-            misbehaviour(
-                transaction,
-                "id",
-                keyset,
-                &other,
-                &receipt.sealed.cose,
-                proof.as_deref(),
-            )?;
-        }
-    }
-    Ok(())
-}
-
-fn stored_cose(transaction: &Transaction<'_>, id: &Id) -> Result<Vec<u8>, StoreError> {
-    let (records, slot): (Vec<u8>, usize) = transaction
-        .prepare_cached("SELECT records, slot FROM receipts JOIN packs USING (pack) WHERE id = ?1")?
-        .query_row([&id[..]], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    pack::unpack(&records, slot)
-        .map(|sealed| sealed.cose)
-        .ok_or(StoreError::Row("a pack"))
-}
-
-/// The tlog-proof of a receipt.
-pub(super) fn proof(receipt: &ReadReceipt, seal: &Seal) -> Option<String> {
-    let note = SignedNote::parse(&seal.note).ok()?;
-    let proof = TlogProof {
-        index: receipt.sealed.index,
-        hashes: receipt.sealed.proof.clone(),
-        note,
-    };
-    Some(proof.to_string())
-}
-
-/// Keeps and cries out loud. Delivered again, it is neither kept nor cried out again.
-fn misbehaviour(
-    transaction: &Transaction<'_>,
-    kind: &str,
-    keyset: i64,
-    first: &[u8],
-    second: &[u8],
-    proof: Option<&str>,
-) -> Result<(), StoreError> {
-    let known = transaction
-        .prepare_cached(
-            "SELECT 1 FROM misbehaviour WHERE kind = ?1 AND keyset = ?2 AND second = ?3",
-        )?
-        .exists(params![kind, keyset, second])?;
-    if known {
-        return Ok(());
-    }
-    transaction
-        .prepare_cached("INSERT INTO misbehaviour (kind, keyset, first, second, proof) VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![kind, keyset, first, second, proof])?;
-    tracing::error!(
-        kind,
-        keyset,
-        row = transaction.last_insert_rowid(),
-        "PROOF OF MISBEHAVIOUR: the enclave made two that contradict each other; both are kept in table misbehaviour"
-    );
-    Ok(())
 }

@@ -2,6 +2,7 @@
 //! where it is to be killed.
 
 mod client;
+#[allow(dead_code, reason = "the bench uses more of it")]
 mod enclave;
 mod raw;
 mod receipts;
