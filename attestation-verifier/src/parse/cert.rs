@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use thiserror::Error;
+use touchstone_formats::text::hex_encode;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 use x509_parser::time::ASN1Time;
@@ -257,9 +258,9 @@ pub(super) fn shown(bytes: &[u8]) -> String {
     const MOST: usize = 96;
     match bytes.get(..MOST) {
         Some(start) if bytes.len() > MOST => {
-            format!("{} bytes beginning {}", bytes.len(), hex::encode(start))
+            format!("{} bytes beginning {}", bytes.len(), hex_encode(start))
         }
-        _ => hex::encode(bytes),
+        _ => hex_encode(bytes),
     }
 }
 

@@ -9,6 +9,7 @@
 use std::fmt;
 
 use thiserror::Error;
+use touchstone_formats::text::hex_encode;
 
 use super::vek::VekTcb;
 use crate::product::{Cpuid, Product};
@@ -216,7 +217,7 @@ pub struct Report {
 
 impl fmt::Debug for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Report({})", hex::encode(self.raw))
+        write!(f, "Report({})", hex_encode(&self.raw))
     }
 }
 

@@ -99,7 +99,6 @@ pub fn judged(evidence: &Evidence, policy_text: &str, roots: &Roots, time: u64) 
 
 /// All certificates of a PEM file, DER.
 pub fn pem_file(path: &Path) -> Vec<Vec<u8>> {
-    use base64::Engine as _;
     let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let blocks = text.split("-----BEGIN CERTIFICATE-----").skip(1);
     let ders = blocks.map(|block| {
@@ -109,9 +108,7 @@ pub fn pem_file(path: &Path) -> Vec<Vec<u8>> {
             .unwrap_or_default()
             .split_whitespace()
             .collect();
-        base64::engine::general_purpose::STANDARD
-            .decode(body)
-            .expect("base64")
+        touchstone_formats::text::base64_decode(&body).expect("base64")
     });
     ders.collect()
 }

@@ -1,7 +1,12 @@
 //! Lies about form, each signed by the simulated vendor: exit 2, whatever the signature says.
 
 use crate::simulated::{Lie, Scene, genoa, genoa_v2, genoa_v3, lie, milan, refuse, turin};
+use attestation_verifier::parse::cert::Certificate;
+use attestation_verifier::parse::crl::Crl;
 use attestation_verifier::parse::snp::Report;
+use attestation_verifier::parse::vek::VekExtensions;
+
+use crate::common::{file, pem_file, testdata};
 
 /// A lie that no well-formed report can tell.
 fn form(
@@ -159,11 +164,42 @@ fn parsing_keeps_the_bytes() {
 }
 
 proptest::proptest! {
+    /// Certificates and lists that are nearly right: the readers get past the first bytes.
+    #[test]
+    fn mutated_certificates_do_not_panic(
+        which in 0_usize..4,
+        changes in proptest::collection::vec((0_usize..2000, 0_u8.., 0_usize..3), 1..6),
+    ) {
+        static REAL: std::sync::LazyLock<[Vec<u8>; 4]> = std::sync::LazyLock::new(|| {
+            let folder = testdata().join("sev-8.0.0");
+            let [vcek, turin] = ["vcek_milan.der", "vcek_turin.der"].map(|name| file(folder.join(name)));
+            let ask = pem_file(&folder.join("cert_chain_milan")).swap_remove(0);
+            let mut machine = genoa().machine;
+            machine.crl.revoke(&[1, 2, 3]);
+            [vcek, turin, ask, machine.collateral().crls.swap_remove(0)]
+        });
+        let mut der = REAL[which].clone();
+        for (at, byte, kind) in changes {
+            let at = at % der.len();
+            match kind {
+                0 => der[at] = byte,
+                1 => der.insert(at, byte),
+                _ => { der.remove(at); }
+            }
+        }
+        if let Ok(certificate) = Certificate::parse(&der) {
+            let _ = VekExtensions::read(&certificate);
+            let _ = attestation_verifier::describe::certificate(&der);
+        }
+        let _ = Crl::parse(&der);
+        let _ = attestation_verifier::describe::crl(&der);
+    }
+
     #[test]
     fn arbitrary_bytes_do_not_panic(bytes in proptest::collection::vec(0_u8.., 0..1300)) {
         let _ = Report::parse(&bytes);
-        let _ = attestation_verifier::parse::cert::Certificate::parse(&bytes);
-        let _ = attestation_verifier::parse::crl::Crl::parse(&bytes);
+        let _ = Certificate::parse(&bytes);
+        let _ = Crl::parse(&bytes);
         let _ = attestation_verifier::describe::snp_report(&bytes);
     }
 }
