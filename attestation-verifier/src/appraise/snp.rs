@@ -1,7 +1,7 @@
 //! What a genuine SEV-SNP report says, against one platform of a policy.
 //!
-//! For every check id there is one observation ([`observe`]), and for every form of expectation
-//! one comparison ([`compare`]). A check id without an observation would be a required check that
+//! For every check id there is one observation (`observe`), and for every form of expectation
+//! one comparison (`compare`). A check id without an observation would be a required check that
 //! was not evaluated, which refuses.
 
 use serde_json::{Value, json};

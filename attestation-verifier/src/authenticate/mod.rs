@@ -36,7 +36,7 @@ use crate::roots::Roots;
 use crate::verdict::{Checks, Fault};
 
 /// Evidence whose every signature and binding holds, up to a trusted root. What it says is what
-/// the platform said; whether that is good enough is for [`crate::appraise`] to say.
+/// the platform said; whether that is good enough is for [`mod@crate::appraise`] to say.
 #[derive(Clone, Debug)]
 pub struct Authentic {
     report: Report,
