@@ -158,7 +158,7 @@ impl Config {
 
         let mut section = root.section("limits")?;
         let limits = Limits {
-            connections: section.size("connections", 4_096, 1..=1_000_000)?,
+            connections: section.size("connections", 8_192, 1..=1_000_000)?,
             in_flight: section.size("in_flight", 4_096, 1..=1_000_000)?,
             header_bytes: section.size("header_bytes", 32 << 10, 8_192..=1 << 20)?,
             headers: section.size("headers", 100, 16..=1_024)?,

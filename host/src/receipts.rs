@@ -66,8 +66,8 @@ enum State {
     SoFar(Vec<u8>),
     /// Promised, and not to be had yet.
     Promised,
-    /// What is missing will never come.
-    Never(Fate),
+    /// What is missing will never come, for this reason.
+    Never(&'static str),
     /// Nobody promised it.
     Unknown,
     /// Not stored, and the enclave cannot be asked.
@@ -155,14 +155,7 @@ impl Receipts {
             State::Complete(bundle) => Ok(json(StatusCode::OK, bundle)),
             State::SoFar(bundle) => Ok(json(StatusCode::ACCEPTED, bundle)),
             State::Promised => Ok(json(StatusCode::ACCEPTED, promised(id))),
-            State::Never(Fate::Closed) => Err(Problem::new(
-                StatusCode::GONE,
-                "the log of its keyset ended without this receipt",
-            )),
-            State::Never(_) => Err(Problem::new(
-                StatusCode::GONE,
-                "the enclave ended before sealing",
-            )),
+            State::Never(reason) => Err(Problem::new(StatusCode::GONE, reason)),
             State::Unknown => Err(Problem::new(
                 StatusCode::NOT_FOUND,
                 "no receipt with this id is known here",
@@ -266,7 +259,11 @@ impl Receipts {
             is_complete(receipt, found.place.is_some(), found.quote.is_some())
         });
         if !complete && found.fate != Fate::Open {
-            return Some(State::Never(found.fate));
+            return Some(State::Never(match (found.fate, &found.place) {
+                (Fate::Closed, _) => "the log of its keyset ended without this receipt",
+                (_, Some(_)) => "the enclave ended before quoting",
+                (_, None) => "the enclave ended before sealing",
+            }));
         }
         let (receipt, keyset) = have?;
         let bundle = self.bundle(

@@ -60,13 +60,6 @@ impl Forwarder {
         request: Request<Incoming>,
         activity: &Arc<Activity>,
     ) -> Result<Response<Answer>, Problem> {
-        let permit = self.in_flight.clone().try_acquire_owned().map_err(|_| {
-            Problem::passing(
-                StatusCode::SERVICE_UNAVAILABLE,
-                1,
-                "the host relays as many requests as it may",
-            )
-        })?;
         let (mut head, incoming) = request.into_parts();
         if head.method == Method::CONNECT {
             return Err(Problem::new(
@@ -82,6 +75,14 @@ impl Forwarder {
             .outgoing(incoming, head.headers.contains_key(TRAILER), &failure)
             .await
             .map_err(body_problem)?;
+        // Only now: a caller that sends its body slowly takes nobody's turn.
+        let permit = self.in_flight.clone().try_acquire_owned().map_err(|_| {
+            Problem::passing(
+                StatusCode::SERVICE_UNAVAILABLE,
+                1,
+                "the host relays as many requests as it may",
+            )
+        })?;
         // A streamed body has a deadline of its own; the answer's time begins after it.
         let within = match &body {
             Outgoing::Full(_) => self.enclave.answer_timeout,

@@ -376,12 +376,18 @@ async fn an_enclave_that_ends_before_sealing_leaves_410() {
     );
 
     enclave.rise().await;
-    for id in [logged, fetched, unquoted] {
+    let [sealing, quoting] =
+        ["sealing", "quoting"].map(|what| format!("the enclave ended before {what}"));
+    for (id, reason) in [
+        (logged, &sealing),
+        (fetched, &sealing),
+        (unquoted, &quoting),
+    ] {
         let answer = until(address, &target(id), "gone", |answer| {
             answer.status == StatusCode::GONE
         })
         .await;
-        assert_eq!(answer.problem(), "the enclave ended before sealing");
+        assert_eq!(answer.problem(), *reason);
     }
     assert_eq!(
         waiting.await.unwrap().status,

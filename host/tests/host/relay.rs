@@ -647,3 +647,67 @@ async fn a_stop_finishes_what_is_under_way() {
     assert!(TcpStream::connect(address).await.is_err());
     drop(idle);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_shapes_of_http_pass() {
+    let enclave = Enclave::start().await;
+    let place = Place::new(enclave.public, enclave.control);
+    let host = place.start().await;
+    // HEAD: the length of what is not sent.
+    let answer = send(host.address(), Method::HEAD, "/x", &[], b"").await;
+    assert_eq!((answer.status, answer.body.len()), (StatusCode::OK, 0));
+    // HTTP/1.0, and pipelining.
+    let answer = raw(host.address(), b"GET /old HTTP/1.0\r\n\r\n").await;
+    assert!(
+        answer.starts_with(b"HTTP/1.0 200 "),
+        "{}",
+        answer.escape_ascii()
+    );
+    let one = b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nab";
+    let answer = raw(
+        host.address(),
+        &[&one[..], b"1", one, b"2", one, b"3"].concat(),
+    )
+    .await;
+    let text = String::from_utf8(answer).unwrap();
+    let [first, second, third] = ["ab1", "ab2", "ab3"].map(|body| text.find(body).unwrap());
+    assert!(first < second && second < third);
+    // A body that the caller holds back until it is asked for.
+    let mut stream = TcpStream::connect(host.address()).await.unwrap();
+    let head = b"POST /x HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n";
+    stream.write_all(head).await.unwrap();
+    let mut answer = vec![0; 1_000];
+    let count = stream.read(&mut answer).await.unwrap();
+    assert!(
+        answer[..count].starts_with(b"HTTP/1.1 100 "),
+        "{}",
+        answer[..count].escape_ascii()
+    );
+    stream.write_all(b"abc").await.unwrap();
+    assert!(read_all(&mut stream).await.ends_with(b"abc"));
+    host.stop().await;
+}
+
+/// Slow bodies take nobody's turn.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_bodies_do_not_count_as_in_flight() {
+    let enclave = Enclave::start().await;
+    let place = Place::new(enclave.public, enclave.control).with("", "in_flight = 2");
+    let host = place.start().await;
+    let mut slow = Vec::new();
+    for _ in 0..5 {
+        let mut stream = TcpStream::connect(host.address()).await.unwrap();
+        stream
+            .write_all(b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\na")
+            .await
+            .unwrap();
+        slow.push(stream);
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(get(host.address(), "/y").await.status, StatusCode::OK);
+    for mut stream in slow {
+        stream.write_all(b"bc").await.unwrap();
+        assert!(read_all(&mut stream).await.ends_with(b"abc"));
+    }
+    host.stop().await;
+}
