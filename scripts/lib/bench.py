@@ -199,16 +199,26 @@ class Serve:
         """The ratio that matters most, in turns, so that a busy moment of the machine hurts both alike."""
         server, address = self.bare(workload)
         header = f"Touchstone: require=(signed), {NONCE}"
-        bare, signed = [], []
-        try:
+        pids, enclave = [server.pid], [stack.enclave.pid]
+
+        def turns(rate) -> tuple[dict, dict]:
+            bare, signed = [], []
             for _ in range(1 if self.quick else 3):
-                bare.append(self.load(address, workload, [server.pid]))
-                signed.append(self.load(stack.public, workload, [stack.enclave.pid], headers=[header]))
+                bare.append(self.load(address, workload, pids, rate=rate))
+                signed.append(self.load(stack.public, workload, enclave, headers=[header], rate=rate))
+            return tuple(sorted(r, key=lambda f: f["per_cpu_second"])[len(r) // 2] for r in (bare, signed))
+
+        try:
+            bare, signed = turns(None)
+            self.row(workload, "bare hyper + ort", bare)
+            self.row(workload, "signed", signed)
+            # A server that has to keep up with a faster client is woken less often for each answer: the same load on
+            # both tells what the receipts cost.
+            bare, signed = turns(signed["per_second"] * 0.7)
+            self.row(workload, "bare, at 0.7 of signed's rate", bare)
+            self.row(workload, "signed, at the same rate", signed)
         finally:
             server.stop()
-        for name, rounds in (("bare hyper + ort", bare), ("signed", signed)):
-            rounds.sort(key=lambda figures: figures["per_cpu_second"])
-            self.row(workload, name, rounds[len(rounds) // 2])
 
     def stack(self, workload: Workload, latency_ms: float, host: bool) -> Stack:
         folder = WORK / "stack"
@@ -308,7 +318,9 @@ class Serve:
             bare, signed = rows["bare hyper + ort"], rows["signed"]
             aim = 0.97 if workload.startswith("minilm") else 0.6
             ratio = signed["per_cpu_second"] / bare["per_cpu_second"]
-            yield {"aim": f"{workload}: signed ≥ {aim} of bare, per CPU-second", "found": f"{ratio:.2f}", "met": ratio >= aim}
+            yield {"aim": f"{workload}: signed ≥ {aim} of bare, per CPU-second, both never idle", "found": f"{ratio:.2f}", "met": ratio >= aim}
+            ratio = rows["signed, at the same rate"]["per_cpu_second"] / rows["bare, at 0.7 of signed's rate"]["per_cpu_second"]
+            yield {"aim": f"{workload}: signed ≥ {aim} of bare, per CPU-second, at one rate", "found": f"{ratio:.2f}", "met": ratio >= aim}
             sealed = rows["logged, 20 ms, waits for the seal"]
             base = rows.get("signed, many connections")
             if base is None:
