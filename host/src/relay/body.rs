@@ -14,7 +14,10 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::{
+    body::{Body, Frame, Incoming, SizeHint},
+    header::HeaderName,
+};
 use tokio::time::Sleep;
 
 use super::upstream::Exchange;
@@ -82,7 +85,7 @@ pub enum Outgoing {
 pub struct CallerBody {
     body: Incoming,
     left: u64,
-    trailers_announced: bool,
+    announced: Vec<HeaderName>,
     deadline: Pin<Box<Sleep>>,
     failure: FailureCell,
 }
@@ -92,13 +95,13 @@ impl CallerBody {
         body: Incoming,
         limit: u64,
         within: Duration,
-        trailers_announced: bool,
+        announced: Vec<HeaderName>,
         failure: FailureCell,
     ) -> Self {
         Self {
             body,
             left: limit,
-            trailers_announced,
+            announced,
             deadline: Box::pin(tokio::time::sleep(within)),
             failure,
         }
@@ -121,7 +124,9 @@ impl CallerBody {
                 Some(left) => self.left = left,
                 None => return Poll::Ready(Some(Err(self.failure.set(BodyFailure::TooLong)))),
             }
-        } else if !self.trailers_announced {
+        } else if let Some(trailers) = frame.trailers_ref()
+            && !trailers.keys().all(|name| self.announced.contains(name))
+        {
             return Poll::Ready(Some(Err(self.failure.set(BodyFailure::Trailers))));
         }
         Poll::Ready(Some(Ok(frame)))

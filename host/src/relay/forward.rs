@@ -8,13 +8,13 @@ use std::sync::Arc;
 use hyper::{
     Method, Request, Response, StatusCode, Version,
     body::{Body, Incoming},
-    header::TRAILER,
+    header::HeaderName,
 };
 use tokio::{sync::Semaphore, time::timeout};
 
 use super::{
     body::{self, Answer, BodyFailure, CallerBody, FailureCell, Outgoing, Streamed},
-    headers::strip_hop_by_hop,
+    headers::{announced_trailers, strip_hop_by_hop},
     upstream::{Failure, Upstream},
 };
 use crate::{
@@ -72,7 +72,7 @@ impl Forwarder {
 
         let failure = FailureCell::default();
         let body = self
-            .outgoing(incoming, head.headers.contains_key(TRAILER), &failure)
+            .outgoing(incoming, announced_trailers(&head.headers), &failure)
             .await
             .map_err(body_problem)?;
         // Only now: a caller that sends its body slowly takes nobody's turn.
@@ -160,7 +160,7 @@ impl Forwarder {
     async fn outgoing(
         &self,
         incoming: Incoming,
-        trailers_announced: bool,
+        announced: Vec<HeaderName>,
         failure: &FailureCell,
     ) -> Result<Outgoing, BodyFailure> {
         let limit = self.limits.body_bytes;
@@ -179,7 +179,7 @@ impl Forwarder {
                 incoming,
                 limit,
                 self.limits.body_timeout,
-                trailers_announced,
+                announced,
                 failure.clone(),
             )))),
         }

@@ -62,6 +62,16 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Result<(), &'static s
     Ok(())
 }
 
+/// The fields that `Trailer` announces: those alone can be relayed after a body.
+pub(super) fn announced_trailers(headers: &HeaderMap) -> Vec<HeaderName> {
+    let fields = headers.get_all(TRAILER).iter();
+    fields
+        .filter_map(|field| field.to_str().ok())
+        .flat_map(|text| text.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
