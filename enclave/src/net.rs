@@ -175,6 +175,7 @@ async fn connection<S, H, F>(
         let _ = shutdown.wait_for(|stop| *stop).await;
     };
     let ended = tokio::select! {
+        biased;
         ended = connection.as_mut() => Some(ended),
         () = stopped => None,
     };

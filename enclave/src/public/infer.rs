@@ -1,35 +1,28 @@
-//! An inference request, from its headers to the headers of its answer.
+//! An inference request, from its headers to its answer.
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::{
-    HeaderMap, Request, Response, StatusCode,
-    body::Incoming,
-    header::{CONTENT_TYPE, HeaderName, HeaderValue, LINK},
-};
-use tokio::{sync::oneshot, time::Instant};
+use hyper::{HeaderMap, Request, body::Incoming, header::HeaderName};
 use touchstone_formats::{
     FormatError,
     guarantee::GuaranteeSet,
-    headers::{State, TouchstoneRequest, TouchstoneResponse, content_digest, parse_prefer_wait},
+    headers::{TouchstoneRequest, parse_prefer_wait},
     text::hex_decode,
 };
 
-use super::{Reply, find, framing};
+use super::{
+    Reply, find, framing,
+    reply::{TOUCHSTONE, reply},
+};
 use crate::{
     admission::admit,
-    answer::{Answer, Exchange, answer, refuse},
-    problem::{PROBLEM_JSON, Problem},
+    answer::{Exchange, answer, refuse},
+    problem::Problem,
     protocol::{Limits, TouchstoneParameters, parse_request},
     service::Service,
 };
 
-const TOUCHSTONE: HeaderName = HeaderName::from_static("touchstone");
-const OPENINGS: HeaderName = HeaderName::from_static("touchstone-openings");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
-const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 
 /// Bytes of a nonce (formats.md §4, claim 10).
 const NONCE: std::ops::RangeInclusive<usize> = 8..=64;
@@ -208,70 +201,4 @@ fn wait(headers: &HeaderMap, max_seconds: u64) -> Result<Duration, Problem> {
     // Preferences that are not understood are ignored (RFC 7240 §2).
     let seconds = parse_prefer_wait(&prefer).unwrap_or(0);
     Ok(Duration::from_secs(seconds.min(max_seconds)))
-}
-
-/// Waits for what was asked for, no longer than `wait`.
-async fn state(
-    sealed: Option<oneshot::Receiver<()>>,
-    quoted: Option<oneshot::Receiver<()>>,
-    wait: Duration,
-) -> State {
-    let deadline = Instant::now() + wait;
-    for mut signal in [sealed, quoted].into_iter().flatten() {
-        let fired = if wait.is_zero() {
-            signal.try_recv().is_ok()
-        } else {
-            matches!(tokio::time::timeout_at(deadline, signal).await, Ok(Ok(())))
-        };
-        if !fired {
-            return State::Pending;
-        }
-    }
-    State::Sealed
-}
-
-async fn reply(answer: Answer, wait: Duration) -> Reply {
-    let state = state(answer.sealed, answer.quoted, wait).await;
-    let id = hex::encode(answer.id);
-    let digest = content_digest(&answer.body);
-    let touchstone = TouchstoneResponse {
-        id: answer.id,
-        keyset: answer.keyset,
-        require: answer.guarantees,
-        state,
-    };
-
-    let mut reply: Reply = Response::new(Full::new(answer.body));
-    *reply.status_mut() =
-        StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let headers = reply.headers_mut();
-    headers.reserve(12);
-    let content_type = match (answer.status, answer.header_length) {
-        (200, None) => super::JSON,
-        (200, Some(_)) => HeaderValue::from_static("application/octet-stream"),
-        _ => PROBLEM_JSON,
-    };
-    headers.insert(CONTENT_TYPE, content_type);
-    if let Some(length) = answer.header_length {
-        headers.insert(framing::HEADER_LENGTH, length.into());
-    }
-    insert(headers, TOUCHSTONE, touchstone.to_string());
-    insert(headers, OPENINGS, answer.salts.to_string());
-    insert(
-        headers,
-        LINK,
-        format!("</v1/receipts/{id}>; rel=\"https://touchstone.invalid/rel/receipt\""),
-    );
-    insert(headers, CONTENT_DIGEST, digest);
-    reply
-}
-
-/// Our own values are printable ASCII.
-fn insert(headers: &mut HeaderMap, name: HeaderName, value: String) {
-    match HeaderValue::from_maybe_shared(Bytes::from(value)) {
-        Ok(value) => {
-            headers.insert(name, value);
-        }
-        Err(_) => tracing::error!(%name, "a header could not be written"),
-    }
 }

@@ -2,6 +2,7 @@
 
 mod framing;
 mod infer;
+mod reply;
 mod target;
 
 use std::sync::Arc;
