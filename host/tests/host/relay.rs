@@ -338,6 +338,23 @@ async fn an_enclave_that_is_away_or_silent_is_told_apart() {
     host.stop().await;
 }
 
+/// No vsock is needed for this: wherever it fails, it fails as an enclave that is away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_enclave_in_vsock_that_is_away_is_503() {
+    let address = nobody().await;
+    let place = Place::new(address, address).with("connect_timeout_ms = 300", "");
+    let settings = place
+        .settings()
+        .replacen(&format!("tcp://{address}"), "vsock://2:4242", 1);
+    let host = host::Host::start(&host::config::Config::parse(&settings).unwrap())
+        .await
+        .unwrap();
+    let answer = get(host.address(), "/x").await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    answer.problem();
+    host.stop().await;
+}
+
 /// Whatever a caller writes, it ends at the enclave's public listener.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_control_side_is_out_of_reach() {

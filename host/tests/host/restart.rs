@@ -422,6 +422,46 @@ async fn what_cannot_be_stored_is_not_acknowledged() {
     assert_eq!(get(host.address(), "/x").await.status, StatusCode::OK);
 }
 
+/// While the disk refuses, nothing is acknowledged; when it no longer does, everything is made up for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_store_refuses_is_not_acknowledged_and_made_up_for() {
+    let enclave = Enclave::start().await;
+    let place = Place::new(enclave.public, enclave.control);
+    let host = place.spawn();
+    let before = enclave.answer("logged");
+    enclave.seal();
+    enclave.all_acknowledged().await;
+    let rename = |from: &str, to: &str| {
+        let db = Connection::open(place.store()).unwrap();
+        db.busy_timeout(Duration::from_secs(5)).unwrap();
+        db.execute_batch(&format!("ALTER TABLE {from} RENAME TO {to}"))
+            .unwrap();
+    };
+    rename("packs", "gone");
+    let after = enclave.answer("logged");
+    enclave.seal();
+    let end = Instant::now() + Duration::from_secs(10);
+    while !host.log().contains("nothing is pulled from the enclave") {
+        assert!(Instant::now() < end, "{}", host.log());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(enclave.acknowledged().iter().max(), Some(&1));
+    // Requests are relayed all the same; a look-up says that the store failed.
+    assert_eq!(get(host.address(), "/x").await.status, StatusCode::OK);
+    let answer = get(host.address(), &target(after)).await;
+    assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(answer.problem(), "the host's store failed");
+
+    rename("gone", "packs");
+    enclave.all_acknowledged().await;
+    for id in [before, after] {
+        assert_eq!(
+            get(host.address(), &target(id)).await.status,
+            StatusCode::OK
+        );
+    }
+}
+
 /// A store that is of no use ends the start, with a sentence that says which file and why.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stores_that_cannot_be_used_are_refused_clearly() {
