@@ -22,7 +22,7 @@ use touchstone_formats::{
 };
 
 use crate::{
-    admission::{self, Admission},
+    admission::{self, Admission, Share},
     keyset::{CatalogInForce, Guest},
     models::Model,
     problem::Problem,
@@ -57,6 +57,8 @@ pub struct Exchange {
     pub nonce: Option<Vec<u8>>,
     /// Whether the answer's body names the receipt, for callers who do not read headers.
     pub name_receipt: bool,
+    /// Its share of the bytes that requests hold.
+    pub share: Share,
 }
 
 /// What was answered, with what the caller needs to check it.
@@ -80,6 +82,8 @@ pub struct Answer {
     pub sealed: Option<oneshot::Receiver<()>>,
     /// Fires when the receipt's own quote is made. Present if `quoted` was asked for.
     pub quoted: Option<oneshot::Receiver<()>>,
+    /// The body's share of the bytes that requests hold, while the answer waits.
+    pub share: Share,
 }
 
 /// What became of an inference: a body, or the problem that stands in its place.
@@ -87,7 +91,8 @@ struct Outcome {
     body: Bytes,
     header_length: Option<u64>,
     status: Option<u16>,
-    outputs: Option<Digest>,
+    /// Digests of inputs and outputs.
+    tensors: Option<(Digest, Digest)>,
 }
 
 impl Outcome {
@@ -96,7 +101,7 @@ impl Outcome {
             body: problem.body(),
             header_length: None,
             status: Some(problem.status),
-            outputs: None,
+            tensors: None,
         }
     }
 }
@@ -172,19 +177,21 @@ fn infer(exchange: &Exchange, lease: &mut Lease, random: &Random) -> Outcome {
             ));
         }
     };
-    match tensors_digest(&output.tensor_refs()) {
-        Ok(digest) => Outcome {
+    let digests = tensors_digest(&request.tensor_refs())
+        .and_then(|inputs| Ok((inputs, tensors_digest(&output.tensor_refs())?)));
+    match digests {
+        Ok(digests) => Outcome {
             body: encoded.body,
             header_length: encoded.header_length,
             status: None,
-            outputs: Some(digest),
+            tensors: Some(digests),
         },
         Err(error) => {
-            tracing::error!(model = model.name, %error, "the model's outputs have no digest");
+            tracing::error!(model = model.name, %error, "inputs or outputs have no digest");
             Outcome::refusal(&Problem::new(
                 500,
                 "Inference failed",
-                "the model's outputs are not well formed",
+                "the inputs or outputs are not well formed",
             ))
         }
     }
@@ -198,26 +205,18 @@ fn finish(exchange: Exchange, outcome: Outcome, random: &Random) -> Result<Answe
         model,
         guarantees,
         nonce,
+        mut share,
+        body,
+        target,
+        header_length,
         ..
     } = exchange;
     let Admission { guest, slot, place } = admission;
     let [request_salt, response_salt, inputs_salt, outputs_salt] = &random.salts;
-    let answered = outcome.outputs.is_some();
     let status = outcome.status.unwrap_or(200);
 
-    let request = request_digest(
-        "POST",
-        &exchange.target,
-        exchange.header_length,
-        &exchange.body,
-    );
+    let request = request_digest("POST", &target, header_length, &body);
     let response = response_digest(status, outcome.header_length, &outcome.body);
-    let inputs = if answered {
-        // A model ran on them: their names are unique and their data fits.
-        tensors_digest(&exchange.request.tensor_refs()).ok()
-    } else {
-        None
-    };
     let iat = guest.issued_at().ok_or_else(admission::expired)?;
 
     let logged = guarantees.contains(Guarantee::Logged);
@@ -236,10 +235,12 @@ fn finish(exchange: Exchange, outcome: Outcome, random: &Random) -> Result<Answe
         catalog: (catalog.catalog.epoch, catalog.digest),
         request: commit(Role::Request, request_salt, &request),
         response: commit(Role::Response, response_salt, &response),
-        inputs: inputs.map(|digest| commit(Role::Inputs, inputs_salt, &digest)),
+        inputs: outcome
+            .tensors
+            .map(|(inputs, _)| commit(Role::Inputs, inputs_salt, &inputs)),
         outputs: outcome
-            .outputs
-            .map(|digest| commit(Role::Outputs, outputs_salt, &digest)),
+            .tensors
+            .map(|(_, outputs)| commit(Role::Outputs, outputs_salt, &outputs)),
         status: outcome.status.unwrap_or(0),
         payment: None,
     };
@@ -252,6 +253,8 @@ fn finish(exchange: Exchange, outcome: Outcome, random: &Random) -> Result<Answe
 
     let quoted = slot.map(|slot| quote_receipt(&service, &guest, slot, random.id, object, nonce));
     drop(place);
+    // The request is done with; the answer may wait.
+    share.set(outcome.body.len());
     Ok(Answer {
         status,
         body: outcome.body,
@@ -262,11 +265,12 @@ fn finish(exchange: Exchange, outcome: Outcome, random: &Random) -> Result<Answe
         salts: OpeningSalts {
             request: Some(*request_salt),
             response: Some(*response_salt),
-            inputs: inputs.map(|_| *inputs_salt),
-            outputs: outcome.outputs.map(|_| *outputs_salt),
+            inputs: outcome.tensors.map(|_| *inputs_salt),
+            outputs: outcome.tensors.map(|_| *outputs_salt),
         },
         sealed: logged.then_some(sealed),
         quoted,
+        share,
     })
 }
 

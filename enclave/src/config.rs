@@ -106,7 +106,7 @@ pub struct SealConfig {
 pub struct Limits {
     /// Longest request body, in bytes.
     pub body_bytes: usize,
-    /// Most bytes of request bodies being read, over all connections.
+    /// Most bytes of request bodies and of answers that wait, over all connections.
     pub buffered_bytes: usize,
     /// Longest request head (request line and header fields), in bytes.
     pub header_bytes: usize,
@@ -247,7 +247,7 @@ impl Config {
                 body_bytes as u64..=1 << 40,
             )?,
             header_bytes: limits.bytes("header_bytes", 16 << 10, 8_192..=1 << 20)?,
-            headers: limits.integer("headers", Some(64), 16..=1_024)? as usize,
+            headers: limits.integer("headers", Some(100), 16..=1_024)? as usize,
             header_timeout: limits.milliseconds("header_timeout_ms", 30_000, 10..=3_600_000)?,
             body_timeout: limits.milliseconds("body_timeout_ms", 30_000, 10..=3_600_000)?,
             write_timeout: limits.milliseconds("write_timeout_ms", 30_000, 10..=3_600_000)?,

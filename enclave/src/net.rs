@@ -24,6 +24,9 @@ use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener};
 
 use crate::config::Address;
 
+/// The number of header fields that hyper has room for on the stack, without being told one.
+const HEADERS_FREE: usize = 100;
+
 /// A bound socket.
 pub enum Listener {
     /// TCP.
@@ -91,10 +94,12 @@ pub async fn serve<H, F>(
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(bounds.header_timeout)
-        .max_headers(bounds.headers)
         .max_header_size(bounds.header_bytes)
         .max_buf_size(bounds.header_bytes.max(64 << 10))
         .half_close(false);
+    if bounds.headers != HEADERS_FREE {
+        http.max_headers(bounds.headers);
+    }
     let places = Arc::new(Semaphore::new(bounds.connections));
     loop {
         let accepted = tokio::select! {

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -21,6 +21,7 @@ use touchstone_formats::{
 };
 
 use crate::{
+    admission::Held,
     config::Config,
     keyset::{CatalogInForce, Epoch, Guest, KeyError, KeysetFacts, NewKeyset, wall_clock},
     models::{LoadedModels, ModelError},
@@ -62,8 +63,8 @@ pub struct Service {
     pub outbox: Arc<Outbox>,
     /// Places for requests in flight.
     pub places: Arc<Semaphore>,
-    /// Bytes of request bodies that are being read.
-    pub buffered: AtomicUsize,
+    /// Bytes that requests hold.
+    pub held: Arc<Held>,
     /// Objects by digest.
     objects: Objects,
     facts: KeysetFacts,
@@ -138,7 +139,7 @@ impl Service {
             quoter: Arc::new(Quoter::start(source, quote)),
             outbox: Arc::new(Outbox::new(config.limits.unacknowledged_bytes)),
             places: Arc::new(Semaphore::new(config.limits.in_flight)),
-            buffered: AtomicUsize::new(0),
+            held: Held::new(config.limits.buffered_bytes),
             objects: Objects::new([settings.into(), software.into()]),
             facts,
             loader,
@@ -371,15 +372,13 @@ impl Service {
         let defaults = &self.config.answers.default_guarantees;
         let needs_quote =
             defaults.contains(Guarantee::Logged) || defaults.contains(Guarantee::Quoted);
+        let quotes_work = !needs_quote || !self.quoter.failing();
         let in_force = self
             .current
             .load()
             .as_ref()
             .is_some_and(|epoch| epoch.issued_at().is_some());
-        in_force
-            && !self.draining()
-            && !self.outbox.full()
-            && !(needs_quote && self.quoter.failing())
+        in_force && !self.draining() && !self.outbox.full() && quotes_work
     }
 
     /// JCS and newline of the newest keyset.

@@ -1,10 +1,7 @@
 //! What frames an inference request, so that no header outside the request digest changes its
 //! meaning (formats.md §4), and reading its body within bounds.
 
-use std::{
-    sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
@@ -14,7 +11,10 @@ use hyper::{
     header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, TRANSFER_ENCODING},
 };
 
-use crate::problem::Problem;
+use crate::{
+    admission::{Held, Share},
+    problem::Problem,
+};
 
 /// Length of the JSON part of a body in the binary extension.
 pub(super) const HEADER_LENGTH: HeaderName =
@@ -103,23 +103,23 @@ fn is_type(found: &str, expected: &str) -> bool {
         && parameter.trim_start().eq_ignore_ascii_case("charset=utf-8")
 }
 
-/// Reads a whole body.
+/// Reads a whole body; gives it with the share that it takes of what all requests may hold.
 ///
 /// # Errors
-/// 413 beyond `limit` (before anything is read, if Content-Length says so), 503 when all bodies
-/// together are beyond `all_limit`, 408 when it takes too long, 400 for trailers and for a body that breaks off.
+/// 413 beyond `limit` (before anything is read, if Content-Length says so), 503 when all requests
+/// together hold more than `held` allows, 408 when it takes too long, 400 for trailers and for a
+/// body that breaks off.
 pub(super) async fn body(
     body: Incoming,
     limit: usize,
-    all: &AtomicUsize,
-    all_limit: usize,
+    held: &Arc<Held>,
     time: Duration,
-) -> Result<Bytes, Problem> {
+) -> Result<(Bytes, Share), Problem> {
     let declared = body.size_hint().exact();
     if declared.is_some_and(|length| length > limit as u64) {
         return Err(too_large(limit));
     }
-    match tokio::time::timeout(time, collect(body, limit, all, all_limit)).await {
+    match tokio::time::timeout(time, collect(body, limit, held)).await {
         Ok(collected) => collected,
         Err(_) => Err(Problem::new(
             408,
@@ -132,10 +132,9 @@ pub(super) async fn body(
 async fn collect(
     mut body: Incoming,
     limit: usize,
-    all: &AtomicUsize,
-    all_limit: usize,
-) -> Result<Bytes, Problem> {
-    let mut share = Share { all, taken: 0 };
+    held: &Arc<Held>,
+) -> Result<(Bytes, Share), Problem> {
+    let mut share = held.share();
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -145,10 +144,16 @@ async fn collect(
                 "trailers are refused: they are outside the request digest",
             ));
         };
-        if share.taken + data.len() > limit {
+        if share.bytes() + data.len() > limit {
             return Err(too_large(limit));
         }
-        share.take(data.len(), all_limit)?;
+        if !share.take(data.len()) {
+            return Err(Problem::unavailable(
+                "Too much at once",
+                "too many bytes of requests are held",
+                1,
+            ));
+        }
         if first.is_empty() {
             // Most bodies come in one piece, which is then not copied.
             first = data;
@@ -159,37 +164,12 @@ async fn collect(
             rest.extend_from_slice(&data);
         }
     }
-    Ok(if rest.is_empty() {
+    let whole = if rest.is_empty() {
         first
     } else {
         rest.freeze()
-    })
-}
-
-/// A body's share of the bytes that all bodies being read may take.
-struct Share<'a> {
-    all: &'a AtomicUsize,
-    taken: usize,
-}
-
-impl Share<'_> {
-    fn take(&mut self, bytes: usize, limit: usize) -> Result<(), Problem> {
-        self.taken += bytes;
-        if self.all.fetch_add(bytes, Ordering::Relaxed) + bytes > limit {
-            return Err(Problem::unavailable(
-                "Too much at once",
-                "too many bytes of requests are being read",
-                1,
-            ));
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Share<'_> {
-    fn drop(&mut self) {
-        self.all.fetch_sub(self.taken, Ordering::Relaxed);
-    }
+    };
+    Ok((whole, share))
 }
 
 fn too_large(limit: usize) -> Problem {

@@ -15,7 +15,7 @@ use super::{
     reply::{TOUCHSTONE, reply},
 };
 use crate::{
-    admission::admit,
+    admission::{admit, deliverable},
     answer::{Exchange, answer, refuse},
     problem::Problem,
     protocol::{Limits, TouchstoneParameters, parse_request},
@@ -40,6 +40,9 @@ pub(super) async fn infer(
     let (head, incoming) = request.into_parts();
     let header_length = framing::header_length(&head.headers)?;
     let asked = asked_in_headers(&head.headers)?;
+    if let Some(require) = &asked.require {
+        deliverable(require)?;
+    }
     let wait = wait(&head.headers, service.config.answers.max_wait_seconds)?;
     let target = head.uri.path().to_owned();
     // Before the body is read: what is refused anyway costs no memory.
@@ -50,11 +53,10 @@ pub(super) async fn infer(
     )?;
 
     let limits = &service.config.limits;
-    let body = framing::body(
+    let (body, share) = framing::body(
         incoming,
         limits.body_bytes,
-        &service.buffered,
-        limits.buffered_bytes,
+        &service.held,
         limits.body_timeout,
     )
     .await?;
@@ -83,6 +85,7 @@ pub(super) async fn infer(
         guarantees,
         nonce,
         name_receipt,
+        share,
     };
     let answer = match model.check(&exchange.request) {
         Err(error) => refuse(

@@ -118,11 +118,7 @@ async fn bodies() {
     assert!(answer.contains("retry-after"), "{answer}");
     drop(waiting);
     until("the bytes are given back", async || {
-        running
-            .service
-            .buffered
-            .load(std::sync::atomic::Ordering::Relaxed)
-            == 0
+        running.service.held.bytes() == 0
     })
     .await;
     assert_eq!(
@@ -229,9 +225,33 @@ async fn in_flight() {
     })
     .await;
     assert!(refused.unwrap().problem().contains("in flight"));
+    // Its body counts for as long as the model runs on it.
+    assert!(running.service.held.bytes() > 90_000);
     // The slow one overflows to infinity at some point, or not: it is answered either way.
     assert!([200, 422].contains(&slow.await.unwrap().status));
     assert_eq!(client.infer(&[]).await.status, 200);
+    assert_eq!(running.service.held.bytes(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_anyway_is_refused_before_its_body_comes() {
+    let test = "what_is_refused_anyway_is_refused_before_its_body_comes";
+    let Some((running, _models)) = Running::with_models(test, &[], 0).await else {
+        return;
+    };
+    for (target, header, expected) in [
+        (INFER, "touchstone: require=(proven)", 422),
+        (INFER, "touchstone: require=(certain)", 422),
+        (INFER, "content-encoding: br", 415),
+        ("/v2/models/none/infer", "x: y", 404),
+    ] {
+        let head =
+            format!("POST {target} HTTP/1.1\r\nhost: t\r\n{header}\r\ncontent-length: 100\r\n\r\n");
+        let started = Instant::now();
+        let answer = raw(running.public, &[head.as_bytes()]).await;
+        assert_eq!(status(&answer), Some(expected), "{answer}");
+        assert!(started.elapsed() < Duration::from_secs(2));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
