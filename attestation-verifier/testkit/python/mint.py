@@ -13,9 +13,11 @@ import sys
 import time
 from pathlib import Path
 
+from second_opinion import jcs
 from second_opinion.amd import pem
 from second_opinion.bundle import Draft
 from second_opinion.cases import Case
+from second_opinion.digests import sha256
 from second_opinion.mutants import catalogue
 from second_opinion.npy import write_f32
 from second_opinion.policy import edit, expect, strings
@@ -68,6 +70,42 @@ def caller_arguments(case: Case, draft: Draft, folder: Path) -> list[str]:
     return arguments
 
 
+def kept_folder(case: Case, draft: Draft, folder: Path) -> list[str]:
+    """The folder that `touchstone ask` would have left."""
+    caller_arguments(case, draft, folder)
+    exchange, nonce = draft.exchange, draft.nonce.hex() if draft.nonce else None
+    expect = {
+        "v": "touchstone/expect/1", "method": exchange.method, "target": exchange.target,
+        "header_length": exchange.request_header, "model": "digits", "nonce": nonce,
+        "require": draft.guarantees(), "request_sha256": sha256(exchange.request).hex(), "asked_at": draft.enclave.now,
+    }  # fmt: skip
+    info = {"v": "touchstone/response/1", "status": exchange.status, "header_length": exchange.response_header}
+    for name, record in (("expect", expect), ("response", info)):
+        record |= case.given.get(name + ".json", {})
+        (folder / f"{name}.json").write_bytes(jcs.to_file(record))
+    for name, change in case.given.get("files", {}).items():
+        if change is None:
+            (folder / name).unlink()
+        else:
+            (folder / name).write_bytes(change((folder / name).read_bytes()))
+    return ["check", case.name]
+
+
+def appraisal(case: Case, draft: Draft, folder: Path) -> list[str]:
+    """The first evidence object on its own, and the report data that it must be over."""
+    evidence = draft.bundle["evidence"][0] | case.given.get("evidence.json", {})
+    (folder / "evidence.json").write_bytes(changed(case.given, "file", jcs.to_file(evidence)))
+    data = changed(case.given, "report_data", draft.report_data(draft.bundle["evidence"][0]["purpose"]).hex())
+    return ["appraise", f"{case.name}/evidence.json", *(["--report-data", data] if data else [])]
+
+
+def flags(case: Case, draft: Draft, folder: Path) -> list[str]:
+    return ["check", f"{case.name}/bundle.json", *caller_arguments(case, draft, folder)]
+
+
+FORMS = {"flags": flags, "folder": kept_folder, "appraise": appraisal}
+
+
 def mint(case: Case, worlds: Worlds, template: str, out: Path) -> dict:
     world = worlds.world(case.world)
     nonce = {} if case.nonce == "random" else {"nonce": case.nonce}
@@ -76,8 +114,8 @@ def mint(case: Case, worlds: Worlds, template: str, out: Path) -> dict:
     folder.mkdir(parents=True)
     (folder / "bundle.json").write_bytes(draft.build())
     (folder / "policy.toml").write_text(edit(template, base_policy(worlds) | case.policy))
-    arguments = ["check", f"{case.name}/bundle.json", "--policy", f"{case.name}/policy.toml"]
-    arguments += caller_arguments(case, draft, folder)
+    arguments = FORMS[case.form](case, draft, folder)
+    arguments += ["--policy", f"{case.name}/policy.toml"]
     if case.roots:
         arguments += ["--trust-simulated-root", f"roots-{case.roots}.pem"]
     arguments += [*case.arguments, "--json"]

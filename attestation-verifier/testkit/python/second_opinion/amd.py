@@ -7,6 +7,7 @@ trailerField in ARK and ASK that AMD writes, the extension arc 1.3.6.1.4.1.3704.
 
 import secrets
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
@@ -173,6 +174,28 @@ class Pki:
         }
         return certificate(**(values | changes))
 
+    @cached_property
+    def asvk_key(self) -> rsa.RSAPrivateKey:
+        return _rsa()
+
+    @cached_property
+    def asvk(self) -> bytes:
+        """The intermediate over VLEKs, which cloud providers are given."""
+        return self.authority_certificate(
+            "ask", subject=f"SIM-SEV-VLEK-{self.product}", subject_key=self.asvk_key,
+            extensions=authority(self.asvk_key), serial=0x10003,
+        )  # fmt: skip
+
+    def vlek(self, key, csp, tcb, edit=None, **changes) -> bytes:
+        """As `vcek`, with the cloud provider's identity in place of the chip's."""
+
+        def provider(extensions):
+            named = [*(x for x in extensions if x[0] != "4"), ("5", der.ia5(csp))]
+            return edit(named) if edit else named
+
+        under = {"subject": "SEV-VLEK", "issuer": f"SIM-SEV-VLEK-{self.product}", "issuer_key": self.asvk_key}
+        return self.vcek(key, b"", tcb, provider, **(under | changes))
+
     def revocations(self, issuer_key=None, age=DAY, life=60 * DAY, revoked=()) -> bytes:
         start = self.now - age
         return crl(self.ark_name, issuer_key or self.ark_key, start, start + life, revoked)
@@ -207,6 +230,7 @@ def pem(*certificates: bytes) -> bytes:
 
 # Bits of POLICY and PLATFORM_INFO (56860, tables 9 and 24).
 POLICY_SMT, POLICY_ONE, POLICY_MIGRATE_MA, POLICY_DEBUG = 1 << 16, 1 << 17, 1 << 18, 1 << 19
+SIGNED_BY_VLEK = 1 << 2
 PLATFORM_SMT, PLATFORM_ECC, PLATFORM_ALIAS_CHECK = 1 << 0, 1 << 2, 1 << 5
 
 # (offset, size) of the report's fields; multi-byte numbers are little-endian.
@@ -225,14 +249,16 @@ SIGNED, SIZE = 0x2A0, 1184
 
 
 class Platform:
-    """One chip that runs one measured guest and signs what it is asked to."""
+    """One chip that runs one measured guest and signs what it is asked to: with its VCEK, or a provider's VLEK."""
 
-    def __init__(self, pki: Pki, version: int = 5, measurement: bytes | None = None, tcb: Tcb = Tcb()):
+    def __init__(self, pki: Pki, version: int = 5, measurement: bytes | None = None, tcb: Tcb = Tcb(), csp=None):
         self.pki, self.version, self.tcb = pki, version, tcb
         self.measurement = measurement or secrets.token_bytes(48)
         self.hwid = secrets.token_bytes(8 if pki.product == "Turin" else 64)
         self.key = ec.generate_private_key(ec.SECP384R1())
-        self.vcek = pki.vcek(self.key, self.hwid, tcb)
+        self.csp = csp
+        self.vek = pki.vlek(self.key, csp, tcb) if csp else pki.vcek(self.key, self.hwid, tcb)
+        self.intermediate = pki.asvk if csp else pki.ask
         self.report_id = secrets.token_bytes(32)
 
     def fields(self, report_data: bytes) -> dict:
@@ -241,6 +267,7 @@ class Platform:
             "version": self.version,
             "policy": POLICY_SMT | POLICY_ONE,
             "signature_algo": 1,
+            "flags": SIGNED_BY_VLEK if self.csp else 0,
             "current_tcb": tcb,
             "platform_info": PLATFORM_SMT | PLATFORM_ECC | PLATFORM_ALIAS_CHECK,
             "report_data": report_data,

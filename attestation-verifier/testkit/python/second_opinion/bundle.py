@@ -218,8 +218,8 @@ class Draft:
             "tee": "sev-snp",
             "quote": b64(report),
             "collateral": {
-                "vek": b64(platform.vcek),
-                "chain": [b64(platform.pki.ask)],
+                "vek": b64(platform.vek),
+                "chain": [b64(platform.intermediate)],
                 "crls": [b64(platform.pki.crl)],
             },
         }

@@ -23,6 +23,7 @@ class Case:
     nonce: object = "random"
     hooks: dict = field(default_factory=dict)  # step of Draft -> change
     policy: dict = field(default_factory=dict)  # policy key -> TOML value
+    form: str = "flags"  # how the caller puts it: flags, folder, or appraise
     given: dict = field(default_factory=dict)  # what the caller hands over, changed
     roots: str | None = "own"  # which root the caller names: own, other, all, None
     arguments: tuple[str, ...] = ()
@@ -40,7 +41,7 @@ class Catalogue:
         exits = (exits,) if isinstance(exits, int) else tuple(exits)
         deciding = (deciding,) if isinstance(deciding, str) else tuple(deciding)
         twin_case = next(case for case in self.cases if case.name == twin)
-        for attribute in ("level", "binary", "sequence", "world", "nonce"):
+        for attribute in ("level", "binary", "sequence", "world", "nonce", "form"):
             values.setdefault(attribute, getattr(twin_case, attribute))
         values["hooks"] = twin_case.hooks | values.get("hooks", {})
         values["policy"] = twin_case.policy | values.get("policy", {})

@@ -11,6 +11,8 @@ from .encoding import b64
 # The point of order one. For those who do not refuse it, R = A = identity and S = 0 sign anything.
 IDENTITY = b"\1" + bytes(31)
 
+CSP = "CN=cc-us-east-2.cloud.example"
+
 
 def _log_under(name):
     def change(enclave, keyset):
@@ -118,9 +120,6 @@ class Worlds:
         own = [self.pki(p).ark for p in ("Genoa", "Milan", "Turin")]
         return {"own": own, "other": [self.evil.ark], "all": [self.evil.ark, *own]}
 
-    def _platform(self, product: str, version: int) -> Platform:
-        return Platform(self.pki(product), version, self.measurement)
-
     def world(self, name: str) -> World:
         if name not in self._worlds:
             self._worlds[name] = World(self, self._enclave(name))
@@ -130,11 +129,12 @@ class Worlds:
         product, version = {
             "genoa2": ("Genoa", 2), "genoa3": ("Genoa", 3), "turin": ("Turin", 5), "milan": ("Milan", 3)
         }.get(name, ("Genoa", 5))  # fmt: skip
-        enclave = Enclave(self._platform(product, version), self.now)
+        csp = CSP if name == "vlek" else None
+        enclave = Enclave(Platform(self.pki(product), version, self.measurement, csp=csp), self.now)
         if name == "second-epoch":
             enclave.catalog = enclave.make_catalog(epoch=7, previous=sha256(b"epoch 6"))
         elif name in KEYSETS:
             enclave.change_keyset(KEYSETS[name])
-        elif name not in ("genoa", "genoa2", "genoa3", "turin", "milan"):
+        elif name not in ("genoa", "genoa2", "genoa3", "turin", "milan", "vlek"):
             raise KeyError(name)
         return enclave

@@ -6,6 +6,7 @@ from .. import log, receipt
 from ..cases import Catalogue
 from ..digests import sha256
 from ..encoding import b64
+from ..worlds import CSP
 from .tools import bundle, items
 
 WITHOUT_NONCE = {"nonce": None, "policy": {"nonce": '{ waive = "the caller sent none" }'}}
@@ -50,6 +51,8 @@ def add(cases: Catalogue) -> None:
     cases.holds("report-version-3", world="genoa3", level="quoted")
     cases.holds("turin", world="turin")
     cases.holds("milan-by-policy", world="milan", policy={"snp.product": '{ expect = ["Milan"] }'})
+    vlek = {"snp.signing_key": '{ expect = ["vlek"] }', "snp.vlek.csp": f'{{ expect = ["{CSP}"] }}'}
+    cases.holds("vlek-by-policy", world="vlek", policy=vlek)
     cases.holds("all-three-evidence", level="quoted", hooks=items(lambda d, e: [*e, d.evidence("boot")]))
     cases.holds("root-repeated-in-chain", hooks=items(_root_in_chain))
     cases.holds("cosigned-by-a-stranger", hooks={"note": _stranger_signs_too})

@@ -181,5 +181,5 @@ def _others_boot(draft, evidence):
     item = draft.evidence("boot")
     data = keyset.report_data("boot", other.keyset_digest, None, keyset.bind_boot())
     item["quote"] = b64(other.platform.report(data))
-    item["collateral"]["vek"] = b64(other.platform.vcek)
+    item["collateral"]["vek"] = b64(other.platform.vek)
     return [*evidence, item]

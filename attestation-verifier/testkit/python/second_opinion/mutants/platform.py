@@ -113,10 +113,26 @@ def add(cases: Catalogue) -> None:
     bad("vcek-signature-bit", collateral(_edit_vek(lambda v: flip(v, -1))), 3, "snp.chain.signature")
     bad("vcek-is-the-ask", collateral(lambda d, c: c.update(vek=c["chain"][0])), (2, 3), ())
     bad("vcek-garbage", collateral(lambda d, c: c.update(vek=b64(b"garbage"))), (2, 3), ())
-    bad("vcek-of-another-chip", collateral(lambda d, c: c.update(vek=b64(d.world.other.platform.vcek))), 3)
+    bad("vcek-of-another-chip", collateral(lambda d, c: c.update(vek=b64(d.world.other.platform.vek))), 3)
     bad("signing-key-says-vlek", reports(flags=1 << 2), (3, 4), ("snp.signing_key", "snp.vek.key"))
     bad("signing-key-says-none", reports(flags=7 << 2), (2, 3, 4), ("snp.signing_key", "snp.format", signature))
     bad("signing-key-reserved", reports(flags=3 << 2), (2, 3, 4), ("snp.signing_key", "snp.format"))
+
+    # VLEK
+    either = ("snp.signing_key", "snp.vek.key")
+    vlek_chain = ("snp.chain.signature", "snp.chain.root", "snp.vek.key")
+    bad("vlek-by-default", {}, 4, "snp.signing_key", twin="vlek-by-policy", policy={"snp.signing_key": '{ expect = ["vcek"] }'})
+    bad("vlek-of-another-provider", {}, 4, "snp.vlek.csp", twin="vlek-by-policy", policy={"snp.vlek.csp": '{ expect = ["CN=cc-other"] }'})
+    bad("vlek-of-no-named-provider", {}, 4, "snp.vlek.csp", twin="vlek-by-policy", policy={"snp.vlek.csp": "{ expect = [] }"})
+    bad("vlek-report-says-vcek", reports(flags=0), (3, 4), either, twin="vlek-by-policy")
+    bad("vlek-by-the-ask", {"evidence": _vlek(issuer="SIM-SEV-Genoa", by="ask")}, 3, vlek_chain, twin="vlek-by-policy")
+    bad("vlek-by-the-ask-with-it", {"evidence": _vlek(issuer="SIM-SEV-Genoa", by="ask", chain="ask")}, 3, vlek_chain, twin="vlek-by-policy")
+    bad("vlek-named-vcek", {"evidence": _vlek(subject="SEV-VCEK")}, (2, 3), (), twin="vlek-by-policy")
+    bad("vlek-without-provider", {"evidence": _vlek(edit=_drop("5"))}, (2, 3), (), twin="vlek-by-policy")
+    bad("vlek-with-two-providers", {"evidence": _vlek(edit=_twice("5"))}, (2, 3), (), twin="vlek-by-policy")
+    bad("vlek-tcb", {"evidence": _vlek(edit=_replace("3.8", der.integer(0xF1)))}, 3, tcb, twin="vlek-by-policy")
+    asvk_signs = _with_vcek(issuer="SIM-SEV-VLEK-Genoa", by="asvk", chain="asvk")
+    bad("vcek-by-the-asvk", {"evidence": asvk_signs}, 3, vlek_chain)
 
     # chain
     chain, root = "snp.chain.signature", "snp.chain.root"
@@ -214,7 +230,20 @@ def _unsigned(draft):
     return item
 
 
-def _with_vcek(hwid=None, tcb=None, edit=None, by="ask", not_before=None, not_after=None, key=None, **changes):
+def _vlek(by="asvk", chain="asvk", edit=None, **changes):
+    """Every report stands beside a VLEK made anew."""
+
+    def each(draft, evidence):
+        platform = draft.enclave.platform
+        keys = {"asvk": platform.pki.asvk_key, "ask": platform.pki.ask_key}
+        vlek = platform.pki.vlek(platform.key, platform.csp, platform.tcb, edit, issuer_key=keys[by], **changes)
+        for item in evidence:
+            item["collateral"] |= {"vek": b64(vlek), "chain": [b64(getattr(platform.pki, chain))]}
+
+    return each
+
+
+def _with_vcek(hwid=None, tcb=None, edit=None, by="ask", not_before=None, not_after=None, key=None, chain="ask", **changes):
     """Every report stands beside a VCEK made anew; `changes` go into certificate or report by name."""
 
     def each(draft, evidence):
@@ -222,8 +251,8 @@ def _with_vcek(hwid=None, tcb=None, edit=None, by="ask", not_before=None, not_af
         pki = platform.pki
         certificate = {k: v for k, v in changes.items() if k in ("issuer", "outer", "subject")}
         report = {k: v for k, v in changes.items() if k not in certificate}
-        if by == "ark":
-            certificate["issuer_key"] = pki.ark_key
+        if by != "ask":
+            certificate["issuer_key"] = pki.ark_key if by == "ark" else pki.asvk_key
         if not_before is not None:
             certificate["not_before"] = pki.now + not_before
         if not_after is not None:
@@ -232,7 +261,7 @@ def _with_vcek(hwid=None, tcb=None, edit=None, by="ask", not_before=None, not_af
         vcek = pki.vcek(signer, platform.hwid if hwid is None else hwid, tcb or platform.tcb, edit, **certificate)
         made = [draft.evidence(item["purpose"], **report) for item in evidence]
         for item in made:
-            item["collateral"]["vek"] = b64(vcek)
+            item["collateral"] |= {"vek": b64(vcek), "chain": [b64(getattr(pki, chain))]}
         return made
 
     return each
@@ -314,7 +343,7 @@ def _crl(by=None, **values):
 
 
 def _edit_vek(change):
-    return lambda draft, c: c.update(vek=b64(change(draft.enclave.platform.vcek)))
+    return lambda draft, c: c.update(vek=b64(change(draft.enclave.platform.vek)))
 
 
 def _edit_crl(change):
