@@ -1,6 +1,6 @@
 //! What outlives a restart: one SQLite file.
 //!
-//! One thread writes ([`writer`]); callers' reads have connections of their own ([`read`]), which in
+//! One thread writes (`writer`); callers' reads have connections of their own (`read`), which in
 //! WAL mode neither wait for the writer nor make it wait. There is no second kind of store, and no
 //! abstraction over one.
 
