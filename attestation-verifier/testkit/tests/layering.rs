@@ -95,3 +95,35 @@ fn crates() -> BTreeMap<String, Crate> {
     assert!(crates.len() >= 7, "{:?}", crates.keys());
     crates
 }
+
+/// SPECIFICATION.md cites tests as `file: name`; a promise whose test is gone is no promise.
+#[test]
+fn every_promise_names_tests_that_exist() {
+    let root = workspace_root();
+    let page = std::fs::read_to_string(root.join("SPECIFICATION.md")).unwrap();
+    let mut cited = 0;
+    let mut promises = BTreeSet::new();
+    for row in page.lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<&str> = row.split(" | ").collect();
+        let [number, _, tests] = cells.as_slice() else {
+            panic!("a row has three cells: {row}");
+        };
+        if ["| no.", "| ---"].contains(number) {
+            continue;
+        }
+        assert!(promises.insert(number.to_owned()), "{number} stands twice");
+        let tests: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
+        assert!(!tests.is_empty(), "{number} has no test");
+        for test in tests {
+            let (file, name) = test.split_once(": ").expect("`file: name`");
+            let text = std::fs::read_to_string(root.join(file))
+                .unwrap_or_else(|error| panic!("{number} cites {file}: {error}"));
+            let defined = ["fn ", "mod ", "def "]
+                .iter()
+                .any(|word| text.contains(&format!("{word}{name}")));
+            assert!(defined, "{number} cites {test}, which does not exist");
+            cited += 1;
+        }
+    }
+    assert!(cited > 50, "only {cited} tests cited: has the page's form changed?");
+}
