@@ -28,7 +28,7 @@ pub(super) fn bindings(
 }
 
 /// SIGNING_KEY names the kind of key the certificate is for, and the intermediate issues that kind: an ASK VCEKs, an
-/// ASVK VLEKs. AMD's common names say which it is.
+/// ASVK VLEKs. The extensions say which kind it is; a common name must not say the other.
 fn key(report: &Report, extensions: &VekExtensions, path: &Path<'_>, checks: &mut Checks) {
     let id = "snp.vek.key";
     let has = |name: &str, word: &str| {
@@ -43,7 +43,7 @@ fn key(report: &Report, extensions: &VekExtensions, path: &Path<'_>, checks: &mu
     let (subject, issuer) = (&path.vek.subject_cn, &path.intermediate.subject_cn);
     let reason = if report.signing_key() != kind {
         "SIGNING_KEY names another kind of key than the certificate is for"
-    } else if !has(subject, if vlek { "VLEK" } else { "VCEK" }) {
+    } else if has(subject, if vlek { "VCEK" } else { "VLEK" }) {
         "the certificate's subject and its extensions (hwID or cspID) name different kinds of key"
     } else if has(issuer, "VLEK") != vlek {
         "the intermediate issues another kind of key (ASK: VCEK, ASVK: VLEK)"
