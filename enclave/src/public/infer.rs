@@ -97,7 +97,7 @@ pub(super) async fn infer(
                 .acquire()
                 .await
                 .map_err(|busy| Problem::unavailable("Model busy", busy.to_string(), 1))?;
-            if lease.usually_fast() {
+            if lease.fast_for(&exchange.request) {
                 answer(exchange, lease)?
             } else {
                 tokio::task::spawn_blocking(move || answer(exchange, lease))
