@@ -147,7 +147,11 @@ fn no_fault_of_the_quote_source_loses_or_weakens_anything() {
         });
         assert_eq!(refused.status, 503, "{fault:?}");
         assert!(refused.header("retry-after").is_some(), "{fault:?}");
-        assert_eq!(infer(&stack, "quoted", None).status, 503, "{fault:?}");
+        assert_eq!(
+            infer(&stack, "quoted signed", None).status,
+            503,
+            "{fault:?}"
+        );
         // What needs no further quote is answered.
         let signed = infer(&stack, "signed", None);
         assert_eq!(signed.status, 200, "{fault:?}");

@@ -125,5 +125,8 @@ fn every_promise_names_tests_that_exist() {
             cited += 1;
         }
     }
-    assert!(cited > 50, "only {cited} tests cited: has the page's form changed?");
+    assert!(
+        cited > 50,
+        "only {cited} tests cited: has the page's form changed?"
+    );
 }
