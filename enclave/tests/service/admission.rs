@@ -51,7 +51,7 @@ async fn a_wait_is_cut_to_the_operators_maximum() {
     };
     running
         .source
-        .latency(std::time::Duration::from_millis(1_500));
+        .latency(std::time::Duration::from_millis(4_000));
     let started = std::time::Instant::now();
     let reply = running
         .client()
@@ -63,5 +63,5 @@ async fn a_wait_is_cut_to_the_operators_maximum() {
         touchstone_formats::headers::State::Pending
     );
     let took = started.elapsed().as_millis();
-    assert!((1_000..1_450).contains(&took), "{took} ms");
+    assert!((1_000..3_500).contains(&took), "{took} ms");
 }

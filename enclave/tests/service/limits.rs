@@ -22,13 +22,14 @@ async fn raw(address: SocketAddr, parts: &[&[u8]]) -> String {
     }
     let mut answer = Vec::new();
     let mut buffer = [0; 4_096];
-    while let Ok(Ok(read)) =
-        tokio::time::timeout(Duration::from_millis(500), stream.read(&mut buffer)).await
-    {
-        if read == 0 {
-            break;
+    loop {
+        // Patient until something came, then only as long as a second answer would take.
+        let patience = if answer.is_empty() { 10_000 } else { 300 };
+        let read = tokio::time::timeout(Duration::from_millis(patience), stream.read(&mut buffer));
+        match read.await {
+            Ok(Ok(read)) if read > 0 => answer.extend_from_slice(&buffer[..read]),
+            _ => break,
         }
-        answer.extend_from_slice(&buffer[..read]);
     }
     String::from_utf8_lossy(&answer).into_owned()
 }
@@ -206,9 +207,9 @@ async fn in_flight() {
     let Some((running, _models)) = Running::with_models("in_flight", &changes, 0).await else {
         return;
     };
-    let matrix = vec![0.5_f32; 300 * 300];
+    let matrix = vec![0.5_f32; 600 * 600];
     let text = format!(
-        r#"{{"inputs":[{{"name":"X","datatype":"FP32","shape":[300,300],"data":{matrix:?}}}]}}"#
+        r#"{{"inputs":[{{"name":"X","datatype":"FP32","shape":[600,600],"data":{matrix:?}}}]}}"#
     );
     let mut slow = running.client().await;
     let slow = tokio::spawn(async move {
@@ -216,17 +217,15 @@ async fn in_flight() {
             .await
     });
     let mut client = running.client().await;
-    let mut refused = None;
-    until("a refusal", async || {
-        let reply = client.infer(&[]).await;
-        let done = reply.status == 503;
-        refused = Some(reply);
-        done
+    until("the slow one is in", async || {
+        running.service.places.available_permits() == 0
     })
     .await;
-    assert!(refused.unwrap().problem().contains("in flight"));
+    let refused = client.infer(&[]).await;
+    assert_eq!(refused.status, 503);
+    assert!(refused.problem().contains("in flight"));
     // Its body counts for as long as the model runs on it.
-    assert!(running.service.held.bytes() > 90_000);
+    assert!(running.service.held.bytes() > 360_000);
     // The slow one overflows to infinity at some point, or not: it is answered either way.
     assert!([200, 422].contains(&slow.await.unwrap().status));
     assert_eq!(client.infer(&[]).await.status, 200);

@@ -5,8 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use touchstone_formats::digest::Digest;
+
 use super::{
-    follower::{Follower, status},
+    follower::{Follower, Log, status},
     source::{Mood, Source},
     support::{Running, no_models, until},
 };
@@ -74,10 +76,13 @@ async fn keysets_rotate_under_load() {
     }
     assert_eq!(follower.keysets[0].previous, None);
     // Every log but the one in force has its end.
-    let current = running.service.current().unwrap().digest;
-    for (digest, log) in &follower.logs {
-        assert_eq!(log.closed, *digest != current, "{digest}");
-    }
+    until("the ends of all logs but one", async || {
+        follower.fetch(0).await;
+        let current = running.service.current().unwrap().digest;
+        let closed = |(digest, log): (&Digest, &Log)| log.closed == (*digest != current);
+        follower.logs.iter().all(closed)
+    })
+    .await;
     // Nothing holds the first keyset's receipt key any more.
     assert!(first.upgrade().is_none());
     assert!(
@@ -132,8 +137,8 @@ async fn work_under_the_old_keyset_ends_under_it() {
 async fn without_a_boot_quote_the_old_keyset_serves_until_its_end_and_no_longer() {
     let test = "without_a_boot_quote_the_old_keyset_serves_until_its_end_and_no_longer";
     let changes = [
-        "keyset.lifetime_seconds = 2",
-        "keyset.rotate_before_seconds = 1",
+        "keyset.lifetime_seconds = 4",
+        "keyset.rotate_before_seconds = 2",
         "quote.retries = 0",
     ];
     let Some((running, _models)) = Running::with_models(test, &changes, 0).await else {
@@ -220,9 +225,9 @@ async fn a_drain_seals_everything_and_closes_the_log() {
         .await;
     assert_eq!(quoted.status, 200);
     // One that is under way keeps the log open until it has ended.
-    let matrix = vec![0.1_f32; 200 * 200];
+    let matrix = vec![0.1_f32; 500 * 500];
     let text = format!(
-        r#"{{"inputs":[{{"name":"X","datatype":"FP32","shape":[200,200],"data":{matrix:?}}}]}}"#
+        r#"{{"inputs":[{{"name":"X","datatype":"FP32","shape":[500,500],"data":{matrix:?}}}]}}"#
     );
     let mut slow = running.client().await;
     let slow = tokio::spawn(async move {

@@ -23,7 +23,7 @@ const WAIT: (&str, &str) = ("prefer", "wait=10");
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lone_request_waits_for_one_quote() {
     let Some((running, _models)) =
-        Running::with_models("a_lone_request_waits_for_one_quote", &[], 60).await
+        Running::with_models("a_lone_request_waits_for_one_quote", &[], 400).await
     else {
         return;
     };
@@ -33,7 +33,7 @@ async fn a_lone_request_waits_for_one_quote() {
     assert_eq!(at_once.status, 200);
     assert_eq!(at_once.touchstone().state, State::Pending);
     assert!(
-        started.elapsed() < Duration::from_millis(50),
+        started.elapsed() < Duration::from_millis(350),
         "without wait the answer comes at once"
     );
 
@@ -42,7 +42,7 @@ async fn a_lone_request_waits_for_one_quote() {
     let started = Instant::now();
     let held = client.infer(&[LOGGED, WAIT]).await;
     assert_eq!(held.touchstone().state, State::Sealed);
-    assert!(started.elapsed() >= Duration::from_millis(60));
+    assert!(started.elapsed() >= Duration::from_millis(400));
     follower.until_sealed(2).await;
     assert_eq!(follower.log().receipts[1].claims.cti, held.touchstone().id);
     // Boot, one seal with boot and catalog in it, one more.
@@ -52,7 +52,7 @@ async fn a_lone_request_waits_for_one_quote() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_shares_its_quotes() {
     let Some((running, _models)) =
-        Running::with_models("a_flood_shares_its_quotes", &[], 100).await
+        Running::with_models("a_flood_shares_its_quotes", &[], 300).await
     else {
         return;
     };
@@ -75,14 +75,15 @@ async fn a_flood_shares_its_quotes() {
     let mut follower = Follower::new(running.control).await;
     follower.until_sealed(64).await;
     assert!(follower.log().seals <= 5, "{} seals", follower.log().seals);
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
     assert!(!running.source.overlapped(), "one quote at a time");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_nobody_waits_for_is_sealed_in_time_all_the_same() {
     let test = "what_nobody_waits_for_is_sealed_in_time_all_the_same";
-    let Some((running, _models)) = Running::with_models(test, &["seal.interval_ms = 600"], 0).await
+    let Some((running, _models)) =
+        Running::with_models(test, &["seal.interval_ms = 2000"], 0).await
     else {
         return;
     };
@@ -109,7 +110,7 @@ async fn what_nobody_waits_for_is_sealed_in_time_all_the_same() {
     follower.until_sealed(5).await;
     let took = started.elapsed();
     assert!(
-        took > Duration::from_millis(400) && took < Duration::from_millis(700),
+        took > Duration::from_millis(1_500) && took < Duration::from_millis(2_500),
         "{took:?}"
     );
     assert_eq!(
@@ -355,7 +356,7 @@ async fn quoted_gets_a_quote_of_its_own() {
 #[tokio::test(flavor = "multi_thread")]
 async fn quotes_for_single_receipts_are_bounded_and_do_not_starve_seals() {
     let test = "quotes_for_single_receipts_are_bounded_and_do_not_starve_seals";
-    let Some((running, _models)) = Running::with_models(test, &["quote.queue = 8"], 100).await
+    let Some((running, _models)) = Running::with_models(test, &["quote.queue = 8"], 300).await
     else {
         return;
     };
@@ -382,7 +383,7 @@ async fn quotes_for_single_receipts_are_bounded_and_do_not_starve_seals() {
     );
     let took = started.elapsed();
     assert!(
-        took < Duration::from_millis(350),
+        took < Duration::from_millis(1_200),
         "{took:?}: the seal waits for one quote before it, not for eight"
     );
     until("all quotes", async || {

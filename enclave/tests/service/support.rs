@@ -39,7 +39,7 @@ pub fn config(changes: &[&str]) -> Config {
         listen.public = "tcp://127.0.0.1:0"
         listen.control = "tcp://127.0.0.1:0"
         quote.agent = "/nowhere"
-        quote.timeout_ms = 300
+        quote.timeout_ms = 5000
         runtime.library = "/nowhere"
         runtime.sha256 = "{library}"
         models.repository = "/nowhere"
@@ -309,13 +309,13 @@ pub fn body(values: [f32; 4]) -> String {
     format!(r#"{{"inputs":[{{"name":"X","datatype":"FP32","shape":[1,4],"data":{values:?}}}]}}"#)
 }
 
-/// Waits until something holds; panics after five seconds.
+/// Waits until something holds; panics after twenty seconds.
 pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    for _ in 0..500 {
+    for _ in 0..2_000 {
         if holds().await {
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("not within 5 s: {what}");
+    panic!("not within 20 s: {what}");
 }

@@ -72,7 +72,7 @@ async fn only_what_is_urgent_full_or_old_is_due() {
     log.append(0, receipt(0, false));
     assert_eq!(names(&log.due().await), ["boot", "catalog", "0"]);
     assert!(
-        (150..200).contains(&started.elapsed().as_millis()),
+        (150..1_000).contains(&started.elapsed().as_millis()),
         "{:?}",
         started.elapsed()
     );
