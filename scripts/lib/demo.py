@@ -49,7 +49,8 @@ class Demo:
         found = self.check(folder)
         fine = found["exit"] == 0 and {"logged", "signed"} <= set(found["achieved"])
         self.outcomes.append((what, fine))
-        words = f"holds: {' '.join(found['achieved'])}; compared: {' '.join(found['covers'])}"
+        simulated = ", SIMULATED platform" if found["simulated"] else ""
+        words = f"holds: {' '.join(found['achieved'])}{simulated}; compared: {' '.join(found['covers'])}"
         say(f"      check, offline: {words if fine else self.explain(found)}")
 
     def refused(self, what: str, folder: Path, exit_code: int, deciding: tuple[str, ...], **options) -> None:
@@ -227,7 +228,7 @@ class Demo:
             "refused, with the reason. A real platform would differ in one thing: its root is AMD's, and nobody has to\n"
             "name it.\n"
             f"All of it lies in {shown}/. To judge an answer again, at any time, offline:\n"
-            f"  target/release/touchstone check {shown}/answers/{DIGITS}-1-binary --policy {shown}/policy.toml \\\n"
+            f"  {os.path.relpath(binary('touchstone'))} check {shown}/answers/{DIGITS}-1-binary --policy {shown}/policy.toml \\\n"
             f"      --trust-simulated-root {self.root.relative_to(ROOT)}"
         )
         return 0
