@@ -291,12 +291,9 @@ impl Service {
         self.remember(&new);
         // First into the log, then in force: no receipt names a catalog that the log has later.
         epoch.log.append_catalog(new.catalog.clone(), new.digest);
-        tracing::info!(
-            epoch = new.catalog.epoch,
-            models = new.catalog.models.len(),
-            "catalog changed"
-        );
+        let (number, models) = (new.catalog.epoch, new.catalog.models.len());
         epoch.catalog.store(Arc::new(new));
+        tracing::info!(epoch = number, models, "catalog changed");
         Ok(true)
     }
 

@@ -18,6 +18,8 @@ mod headers;
 mod limits;
 #[path = "service/onnx.rs"]
 mod onnx;
+#[path = "service/process.rs"]
+mod process;
 #[path = "service/receipts.rs"]
 mod receipts;
 #[path = "service/rotation.rs"]

@@ -42,7 +42,7 @@ fn agent() -> Agent {
     let task = tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
-            tokio::spawn(connection(stream, given.clone()));
+            tokio::spawn(connection(stream, Acts::Given(given.clone())));
         }
     });
     Agent {
@@ -53,10 +53,33 @@ fn agent() -> Agent {
     }
 }
 
-async fn connection(
-    stream: tokio::net::UnixStream,
-    acts: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<Act>>>,
-) {
+/// An agent at `path` that gives a quote whenever it is asked, for as long as the test runs.
+pub fn serve_quotes(path: &std::path::Path) {
+    let listener = UnixListener::bind(path).unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(connection(stream, Acts::QuoteAlways));
+        }
+    });
+}
+
+/// Where a connection's acts come from.
+enum Acts {
+    QuoteAlways,
+    Given(Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<Act>>>),
+}
+
+impl Acts {
+    async fn next(&self) -> Act {
+        match self {
+            Self::QuoteAlways => Act::Quote,
+            Self::Given(given) => given.lock().await.recv().await.unwrap(),
+        }
+    }
+}
+
+async fn connection(stream: tokio::net::UnixStream, acts: Acts) {
     let (read, mut write) = stream.into_split();
     let mut lines = BufReader::new(read).lines();
     let mut before = [0; 64];
@@ -72,7 +95,7 @@ async fn connection(
             }
             .to_line()
         };
-        let act = acts.lock().await.recv().await.unwrap();
+        let act = acts.next().await;
         let line = match act {
             Act::Quote => quote(data),
             Act::Say(line) => line,
@@ -220,7 +243,11 @@ async fn no_agent_and_then_one() {
     acts.send(Act::Quote).unwrap();
     tokio::spawn(async move {
         let (stream, _) = listener.accept().await.unwrap();
-        connection(stream, Arc::new(tokio::sync::Mutex::new(given))).await;
+        connection(
+            stream,
+            Acts::Given(Arc::new(tokio::sync::Mutex::new(given))),
+        )
+        .await;
     });
     assert_eq!(asking.await.unwrap(), report([9; 64]));
     assert!(!quoter.failing());

@@ -65,21 +65,28 @@ pub fn config(changes: &[&str]) -> Config {
     Config::parse(&table.to_string()).unwrap()
 }
 
-/// The runtime, or a word on why a test is skipped.
-pub fn runtime(test: &str) -> Option<Arc<Runtime>> {
+/// The runtime's library, or a word on why a test is skipped.
+pub fn library(test: &str) -> Option<PathBuf> {
     let path = std::env::var_os("TOUCHSTONE_ONNXRUNTIME")
         .map(PathBuf::from)
         .unwrap_or_else(|| {
             Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/onnxruntime/libonnxruntime.so")
         });
-    let Ok(bytes) = std::fs::read(&path) else {
+    if !path.is_file() {
         eprintln!(
             "SKIPPED: {test}: no ONNX Runtime library at {}",
             path.display()
         );
         return None;
-    };
-    Some(Runtime::load(&path, Digest::of(&bytes)).unwrap())
+    }
+    Some(path.canonicalize().unwrap())
+}
+
+/// The runtime, or a word on why a test is skipped.
+pub fn runtime(test: &str) -> Option<Arc<Runtime>> {
+    let path = library(test)?;
+    let digest = Digest::of(&std::fs::read(&path).unwrap());
+    Some(Runtime::load(&path, digest).unwrap())
 }
 
 /// A repository folder with the models of these tests.

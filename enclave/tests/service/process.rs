@@ -1,0 +1,249 @@
+//! The program itself: settings, signals, exit codes.
+
+use std::{
+    path::Path,
+    process::{Command, Output, Stdio},
+    time::Duration,
+};
+
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use touchstone_formats::digest::Digest;
+
+use super::{
+    agent::serve_quotes,
+    follower::Follower,
+    onnx,
+    support::{Client, library},
+};
+
+const ENCLAVE: &str = env!("CARGO_BIN_EXE_enclave");
+
+fn write_config(folder: &Path, library: &Path, more: &str) -> std::path::PathBuf {
+    let sha256 = Digest::of(&std::fs::read(library).unwrap());
+    let text = format!(
+        r#"
+name = "enclave.test"
+log_prefix = "enclave.test/log"
+threads = 2
+{more}
+[listen]
+public = "tcp://127.0.0.1:0"
+control = "tcp://127.0.0.1:0"
+[quote]
+agent = "{folder}/agent.sock"
+[runtime]
+library = "{library}"
+sha256 = "{sha256}"
+[models]
+repository = "{folder}/models"
+[log]
+format = "json"
+"#,
+        folder = folder.display(),
+        library = library.display(),
+    );
+    let path = folder.join("enclave.toml");
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+fn write_model(folder: &Path, name: &str, model: &[u8]) {
+    let folder = folder.join("models").join(name).join("1");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("model.onnx"), model).unwrap();
+}
+
+/// Waits for a log line with this message; gives its fields.
+async fn line(
+    lines: &mut Lines<BufReader<tokio::process::ChildStderr>>,
+    message: &str,
+) -> serde_json::Value {
+    let found = async {
+        while let Some(line) = lines.next_line().await.unwrap() {
+            let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+            if line["fields"]["message"] == message {
+                return line["fields"].clone();
+            }
+        }
+        panic!("the program ended without saying {message:?}");
+    };
+    tokio::time::timeout(Duration::from_secs(20), found)
+        .await
+        .unwrap_or_else(|_| panic!("no line {message:?} in 20 s"))
+}
+
+fn signal(child: &tokio::process::Child, name: &str) {
+    let id = child.id().unwrap().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-s", name, &id])
+            .status()
+            .unwrap()
+            .success()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_life_from_start_to_drain() {
+    let Some(library) = library("a_life_from_start_to_drain") else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let config = write_config(folder.path(), &library, "");
+    write_model(folder.path(), "reciprocal", &onnx::reciprocal());
+    serve_quotes(&folder.path().join("agent.sock"));
+    let mut child = tokio::process::Command::new(ENCLAVE)
+        .arg("--config")
+        .arg(&config)
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut address = async || {
+        let fields = line(&mut lines, "listening").await;
+        let address = fields["address"]
+            .as_str()
+            .unwrap()
+            .strip_prefix("tcp://")
+            .unwrap()
+            .to_owned();
+        address.parse::<std::net::SocketAddr>().unwrap()
+    };
+    let (public, control) = (address().await, address().await);
+    line(&mut lines, "keyset in force").await;
+
+    let mut client = Client::new(public).await;
+    assert_eq!(client.infer(&[("prefer", "wait=5")]).await.status, 200);
+    // Settings and arguments are what the keyset's `config` is the digest of.
+    let keyset = client.get("/v1/keyset").await.json();
+    let object = client
+        .get(&format!(
+            "/v1/objects/{}",
+            keyset["config"].as_str().unwrap()
+        ))
+        .await
+        .json();
+    assert_eq!(
+        object["arguments"],
+        serde_json::json!(["--config", config.to_str().unwrap()])
+    );
+    assert_eq!(object["name"], "enclave.test");
+    let software = client
+        .get(&format!(
+            "/v1/objects/{}",
+            keyset["software"].as_str().unwrap()
+        ))
+        .await;
+    let printed = Command::new(ENCLAVE)
+        .arg("--build-statement")
+        .output()
+        .unwrap()
+        .stdout;
+    assert_eq!([&software.body[..], b"\n"].concat(), printed);
+
+    // SIGHUP reads the models again.
+    write_model(folder.path(), "negation", &onnx::negation());
+    signal(&child, "HUP");
+    assert_eq!(line(&mut lines, "catalog changed").await["epoch"], 1);
+    assert_eq!(client.get("/v2/models/negation").await.status, 200);
+
+    // SIGTERM seals everything and waits for the host to take it.
+    assert_eq!(
+        client
+            .infer(&[("touchstone", "require=(signed)")])
+            .await
+            .status,
+        200
+    );
+    signal(&child, "TERM");
+    line(&mut lines, "draining").await;
+    let mut follower = Follower::new(control).await;
+    while !follower.logs.values().any(|log| log.closed) {
+        follower.fetch(1).await;
+    }
+    assert_eq!(follower.log().receipts.len(), 2);
+    assert_eq!(follower.log().catalogs.len(), 2);
+    assert!(
+        child.try_wait().unwrap().is_none(),
+        "it waits for the acknowledgement"
+    );
+    follower.acknowledge().await;
+    let status = tokio::time::timeout(Duration::from_secs(20), child.wait())
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(status.success(), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_acknowledged_does_not_hold_the_end_up_for_ever() {
+    let test = "what_is_not_acknowledged_does_not_hold_the_end_up_for_ever";
+    let Some(library) = library(test) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let config = write_config(folder.path(), &library, "limits.drain_ms = 300");
+    write_model(folder.path(), "reciprocal", &onnx::reciprocal());
+    serve_quotes(&folder.path().join("agent.sock"));
+    let mut child = tokio::process::Command::new(ENCLAVE)
+        .arg("--config")
+        .arg(&config)
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    line(&mut lines, "keyset in force").await;
+    signal(&child, "INT");
+    line(
+        &mut lines,
+        "not everything was sealed and acknowledged in time; the rest is lost",
+    )
+    .await;
+    let status = tokio::time::timeout(Duration::from_secs(20), child.wait())
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(status.success(), "{status}");
+}
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(ENCLAVE).args(arguments).output().unwrap()
+}
+
+#[test]
+fn what_cannot_start_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("enclave.toml");
+    let at = path.to_str().unwrap();
+    let fails = |text: Option<&str>, words: &[&str]| {
+        match text {
+            Some(text) => std::fs::write(&path, text).unwrap(),
+            None => drop(std::fs::remove_file(&path)),
+        }
+        let output = run(&["--config", at]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        for word in words {
+            assert!(said.contains(word), "{said:?} without {word:?}");
+        }
+    };
+    fails(None, &["enclave.toml", "No such file"]);
+    fails(Some("name = "), &["not a TOML file"]);
+    fails(Some("name = 7"), &["`name`", "found 7", "expected"]);
+    // Settings that stand, about things that do not.
+    let digest = Digest::ZERO;
+    let settings = format!(
+        "name = \"n\"\nlog_prefix = \"l\"\nlisten.public = \"tcp://127.0.0.1:0\"\nlisten.control = \"tcp://127.0.0.1:0\"\n\
+         quote.agent = \"/nowhere\"\nruntime.library = \"/no/library.so\"\nruntime.sha256 = \"{digest}\"\nmodels.repository = \"/no/models\"\n"
+    );
+    fails(Some(&settings), &["ONNX Runtime", "/no/library.so"]);
+    if let Some(library) = library("what_cannot_start_says_why") {
+        let wrong = settings.replace("/no/library.so", library.to_str().unwrap());
+        fails(Some(&wrong), &["SHA-256", &digest.to_string()]);
+        let sha256 = Digest::of(&std::fs::read(&library).unwrap()).to_string();
+        let no_models = wrong.replace(&digest.to_string(), &sha256);
+        fails(Some(&no_models), &["model repository", "/no/models"]);
+    }
+    assert_eq!(run(&[]).status.code(), Some(2));
+    assert_eq!(run(&["--config", at, "--more"]).status.code(), Some(2));
+}
