@@ -20,7 +20,7 @@ use super::{
 use crate::pending::Id;
 
 /// Bytes of packs that are kept: some 70,000 receipts.
-const KEPT: usize = 32 << 20;
+const KEPT: usize = 8 << 20;
 /// Keysets, catalogs and batches that are remembered before all of them are forgotten.
 const KEYSETS: usize = 256;
 const CATALOGS: usize = 16;
