@@ -19,7 +19,7 @@ use super::{
 };
 use crate::pending::Id;
 
-/// Bytes of packs that are kept: some 70,000 receipts.
+/// Bytes of packs that are kept: some 17,000 receipts.
 const KEPT: usize = 8 << 20;
 /// Keysets, catalogs and batches that are remembered before all of them are forgotten.
 const KEYSETS: usize = 256;
