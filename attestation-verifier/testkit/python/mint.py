@@ -9,6 +9,7 @@ simulated roots, and cases.json, which `run_mutants.py` puts to the `touchstone`
 
 import argparse
 import json
+import random
 import sys
 import time
 from pathlib import Path
@@ -129,9 +130,32 @@ def mint(case: Case, worlds: Worlds, template: str, out: Path) -> dict:
     }
 
 
-def mint_all(out: Path, template: str, now: int) -> list[dict]:
+def damaged(whole: dict, out: Path, flips: int, seed: int) -> list[dict]:
+    """One bit changed, or the end cut off, at `flips` places of an honest bundle; `view` is left alone."""
+    chosen, folder = random.Random(seed), out / "damaged"
+    folder.mkdir()
+    data = (out / whole["name"] / "bundle.json").read_bytes()
+    view = range(data.index(b'"view":') + len(b'"view":'), len(data) - 2)
+    places = [at for at in range(len(data)) if at not in view]
+    cases = []
+    for number in range(flips):
+        changed_, at, bit = bytearray(data), chosen.choice(places), chosen.randrange(8)
+        if number % 5 == 4:
+            name, changed_ = f"cut-at-{at}", changed_[:at]
+        else:
+            name, changed_[at] = f"bit-{at}.{bit}", changed_[at] ^ 1 << bit
+        (folder / f"{number}.json").write_bytes(changed_)
+        arguments = [f"damaged/{number}.json" if a == f"{whole['name']}/bundle.json" else a for a in whole["arguments"]]
+        lie = {"name": f"damaged/{name}", "arguments": arguments, "exits": [2, 3, 4, 5], "deciding": []}
+        cases.append(lie | {"twin": whole["name"], "observe": False})
+    return cases
+
+
+def mint_all(out: Path, template: str, now: int, flips: int = 500) -> list[dict]:
     worlds = Worlds(now)
     cases = [mint(case, worlds, template, out) for case in catalogue().cases]
+    # The time is the seed: other places in every run, and the same ones again with --now.
+    cases += damaged(next(case for case in cases if case["name"] == "quoted"), out, flips, now)
     for name, roots in worlds.roots().items():
         (out / f"roots-{name}.pem").write_bytes(pem(*roots))
     (out / "cases.json").write_text(json.dumps(cases, indent=1) + "\n")
