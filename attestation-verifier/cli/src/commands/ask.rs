@@ -51,7 +51,7 @@ const FOLDER: [&str; 5] = [
     4 refused by the server, or not sealed in time (kept as it is)"
 )]
 pub struct Args {
-    /// Server: http://HOST[:PORT]
+    /// Server: http://HOST or http://HOST:PORT
     url: String,
     /// Model to ask
     model: String,
