@@ -5,16 +5,18 @@
 //! keyset's `config` (formats.md §2). The environment is not read.
 
 mod address;
-mod reader;
 
 use std::{path::PathBuf, time::Duration};
 
 use serde_json::{Map, Value, json};
 use touchstone_formats::{digest::Digest, guarantee::GuaranteeSet};
+use touchstone_settings::Section;
 
 pub use address::Address;
-pub use reader::ConfigError;
-use reader::Section;
+pub use touchstone_settings::ConfigError;
+
+/// What an address looks like, for errors.
+const ADDRESS: &str = "\"tcp://<ip>:<port>\" or \"vsock://[<cid>]:<port>\"";
 
 /// Everything that can be set. `enclave.example.toml` documents each key.
 #[derive(Debug, Clone)]
@@ -169,29 +171,26 @@ impl Config {
     /// # Errors
     /// [`ConfigError`], naming the key, what was found and what is expected.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let table: toml::Table = text
-            .parse()
-            .map_err(|error: toml::de::Error| ConfigError::Syntax(error.to_string()))?;
-        let mut root = Section::root(table);
-        let cores = std::thread::available_parallelism().map_or(4, |n| n.get() as u64);
+        let mut root = Section::parse(text)?;
+        let cores = std::thread::available_parallelism().map_or(4, std::num::NonZero::get);
 
         let name = root.text("name", None, 1..=256)?;
         let log_prefix = root.text("log_prefix", None, 1..=200)?;
         check_log_prefix(&log_prefix)?;
-        let threads = root.integer("threads", Some(cores), 1..=1024)? as usize;
+        let threads = root.size("threads", cores, 1..=1024)?;
 
         let mut listen = root.section("listen")?;
         let listen_config = Listen {
-            public: listen.address("public")?,
-            control: listen.address("control")?,
+            public: listen.parsed("public", ADDRESS, |text| text.parse().ok())?,
+            control: listen.parsed("control", ADDRESS, |text| text.parse().ok())?,
         };
         listen.finish()?;
 
         let mut keyset = root.section("keyset")?;
-        let lifetime_seconds = keyset.integer("lifetime_seconds", Some(86_400), 2..=31_536_000)?;
+        let lifetime_seconds = keyset.integer("lifetime_seconds", 86_400, 2..=31_536_000)?;
         let rotate_before_seconds = keyset.integer(
             "rotate_before_seconds",
-            Some((lifetime_seconds / 24).max(1)),
+            (lifetime_seconds / 24).max(1),
             1..=lifetime_seconds - 1,
         )?;
         keyset.finish()?;
@@ -213,49 +212,48 @@ impl Config {
         }
         let answers_config = Answers {
             default_guarantees,
-            max_wait_seconds: answers.integer("max_wait_seconds", Some(30), 0..=300)?,
+            max_wait_seconds: answers.integer("max_wait_seconds", 30, 0..=300)?,
         };
         answers.finish()?;
 
         let mut quote = root.section("quote")?;
-        let source = match quote.choice("source", Some("agent"), &["agent"])?.as_str() {
-            "agent" => QuoteSourceConfig::Agent(quote.path("agent")?),
+        let source = match quote.choice("source", "agent", &["agent"])?.as_str() {
+            "agent" => QuoteSourceConfig::Agent(quote.required_path("agent")?),
             other => unreachable!("choice() let {other} through"),
         };
         let quote_config = QuoteConfig {
             source,
             timeout: quote.milliseconds("timeout_ms", 10_000, 1..=120_000)?,
-            retries: quote.integer("retries", Some(3), 0..=100)? as u32,
-            queue: quote.integer("queue", Some(64), 1..=65_536)? as usize,
+            retries: quote.integer("retries", 3, 0..=100)? as u32,
+            queue: quote.size("queue", 64, 1..=65_536)?,
         };
         quote.finish()?;
 
         let mut seal = root.section("seal")?;
         let seal_config = SealConfig {
             interval: seal.milliseconds("interval_ms", 10_000, 1..=10_000)?,
-            max_entries: seal.integer("max_entries", Some(4_096), 16..=65_536)? as usize,
+            max_entries: seal.size("max_entries", 4_096, 16..=65_536)?,
         };
         seal.finish()?;
 
         let mut limits = root.section("limits")?;
-        let body_bytes = limits.bytes("body_bytes", 16 << 20, 1_024..=1 << 30)?;
+        let body_bytes = limits.size("body_bytes", 16 << 20, 1_024..=1 << 30)?;
         let limits_config = Limits {
             body_bytes,
-            buffered_bytes: limits.bytes(
+            buffered_bytes: limits.size(
                 "buffered_bytes",
-                (256 << 20).max(body_bytes as u64),
-                body_bytes as u64..=1 << 40,
+                (256 << 20).max(body_bytes),
+                body_bytes..=1 << 40,
             )?,
-            header_bytes: limits.bytes("header_bytes", 16 << 10, 8_192..=1 << 20)?,
-            headers: limits.integer("headers", Some(100), 16..=1_024)? as usize,
+            header_bytes: limits.size("header_bytes", 16 << 10, 8_192..=1 << 20)?,
+            headers: limits.size("headers", 100, 16..=1_024)?,
             header_timeout: limits.milliseconds("header_timeout_ms", 30_000, 10..=3_600_000)?,
             body_timeout: limits.milliseconds("body_timeout_ms", 30_000, 10..=3_600_000)?,
             write_timeout: limits.milliseconds("write_timeout_ms", 30_000, 10..=3_600_000)?,
-            connections: limits.integer("connections", Some(8_192), 1..=1_000_000)? as usize,
-            control_connections: limits.integer("control_connections", Some(32), 1..=1_024)?
-                as usize,
-            in_flight: limits.integer("in_flight", Some(4_096), 1..=1_000_000)? as usize,
-            unacknowledged_bytes: limits.bytes(
+            connections: limits.size("connections", 8_192, 1..=1_000_000)?,
+            control_connections: limits.size("control_connections", 32, 1..=1_024)?,
+            in_flight: limits.size("in_flight", 4_096, 1..=1_000_000)?,
+            unacknowledged_bytes: limits.size(
                 "unacknowledged_bytes",
                 256 << 20,
                 65_536..=1 << 40,
@@ -266,17 +264,19 @@ impl Config {
 
         let mut runtime = root.section("runtime")?;
         let runtime_config = RuntimeConfig {
-            library: runtime.path("library")?,
-            sha256: runtime.digest("sha256")?,
+            library: runtime.required_path("library")?,
+            sha256: runtime.parsed("sha256", "a SHA-256: 64 lower-case hex digits", |text| {
+                Digest::from_hex(text).ok()
+            })?,
         };
         runtime.finish()?;
 
         let mut models = root.section("models")?;
         let models_config = ModelsConfig {
-            repository: models.path("repository")?,
-            reload_seconds: models.integer("reload_seconds", Some(0), 0..=86_400)?,
-            sessions: models.integer("sessions", Some(cores.min(256)), 1..=256)? as usize,
-            waiting: models.integer("waiting", Some(4_096), 0..=1_000_000)? as usize,
+            repository: models.required_path("repository")?,
+            reload_seconds: models.integer("reload_seconds", 0, 0..=86_400)?,
+            sessions: models.size("sessions", cores.min(256), 1..=256)?,
+            waiting: models.size("waiting", 4_096, 0..=1_000_000)?,
             acquire_timeout: models.milliseconds("acquire_timeout_ms", 10_000, 1..=600_000)?,
         };
         models.finish()?;
@@ -292,7 +292,7 @@ impl Config {
         }
         let log_config = LogConfig {
             filter,
-            json: log.choice("format", Some("text"), &["text", "json"])? == "json",
+            json: log.choice("format", "text", &["text", "json"])? == "json",
         };
         log.finish()?;
         root.finish()?;

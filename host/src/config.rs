@@ -1,13 +1,15 @@
 //! The host's settings: one TOML file, every key checked, nothing read from the environment.
 
-mod reader;
-
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use touchstone_settings::Section;
 
 use crate::address::Address;
 
-pub use reader::ConfigError;
-use reader::Section;
+pub use touchstone_settings::ConfigError;
+
+/// What an address of the enclave looks like, for errors.
+const ADDRESS: &str = "\"tcp://<ip>:<port>\" or \"vsock://<cid>:<port>\"";
 
 /// Everything that can be set. `host.example.toml` documents each key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,19 +110,18 @@ impl Config {
     /// # Errors
     /// [`ConfigError`], naming the key, what was found and what is expected.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let table: toml::Table = text
-            .parse()
-            .map_err(|error: toml::de::Error| ConfigError::Syntax(error.to_string()))?;
-        let mut root = Section::root(table);
+        let mut root = Section::parse(text)?;
         let cores = std::thread::available_parallelism().map_or(4, std::num::NonZero::get);
 
-        let listen = root.listener("listen")?;
+        let listen = root.parsed("listen", "\"tcp://<ip>:<port>\"", |text| {
+            text.strip_prefix("tcp://")?.parse().ok()
+        })?;
         let threads = root.size("threads", cores.min(1_024), 1..=1_024)?;
 
         let mut section = root.section("enclave")?;
         let enclave = Enclave {
-            public: section.address("public")?,
-            control: section.address("control")?,
+            public: section.parsed("public", ADDRESS, |text| text.parse().ok())?,
+            control: section.parsed("control", ADDRESS, |text| text.parse().ok())?,
             connect_timeout: section.milliseconds("connect_timeout_ms", 2_000, 1..=60_000)?,
             answer_timeout: section.milliseconds("answer_timeout_ms", 120_000, 1..=3_600_000)?,
             idle_timeout: section.milliseconds("idle_timeout_ms", 5_000, 1..=3_600_000)?,
@@ -171,7 +172,7 @@ impl Config {
         section.finish()?;
 
         let mut section = root.section("log")?;
-        let filter = section.text("filter", "info")?;
+        let filter = section.text("filter", Some("info"), 0..=1_024)?;
         if let Err(error) = tracing_subscriber::EnvFilter::try_new(&filter) {
             return Err(ConfigError::Value {
                 key: "log.filter".into(),
@@ -181,7 +182,7 @@ impl Config {
         }
         let log = Log {
             filter,
-            json: section.choice("format", &["text", "json"])?.as_deref() == Some("json"),
+            json: section.choice("format", "text", &["text", "json"])? == "json",
         };
         section.finish()?;
         root.finish()?;
