@@ -143,10 +143,10 @@ class Serve:
         self.rows: list[dict] = []
         self.keys = WORK / "keys"
 
-    def load(self, server: str, workload: Workload, pids: list[int], connections=None, headers=(), rate=None) -> dict:
-        command = [binary("load"), "--server", server, *workload.write_body(WORK), "--seconds", self.seconds]
+    def load(self, server: str, workload: Workload, pids: list[int], connections=None, headers=(), rate=None, seconds=None) -> dict:
+        command = [binary("load"), "--server", server, *workload.write_body(WORK), "--seconds", seconds or self.seconds]
         command += ["--connections", connections or workload.connections, "--threads", self.machine.load_threads]
-        command += ["--warm-up", 0.5 if self.quick else 1.5]
+        command += ["--warm-up", 0.5 if self.quick else 1.0]
         if rate:
             command += ["--rate", rate]
         for header in headers:
@@ -205,10 +205,11 @@ class Serve:
         pids, enclave = [server.pid], [stack.enclave.pid]
 
         def turns(rate) -> tuple[dict, dict]:
-            bare, signed = [], []
-            for _ in range(1 if self.quick else 3):
-                bare.append(self.load(address, workload, pids, rate=rate))
-                signed.append(self.load(stack.public, workload, enclave, headers=[header], rate=rate))
+            # Short turns, many of them: neighbours on the machine come and go.
+            bare, signed, seconds = [], [], self.seconds / 2
+            for _ in range(3 if self.quick else 7):
+                bare.append(self.load(address, workload, pids, rate=rate, seconds=seconds))
+                signed.append(self.load(stack.public, workload, enclave, headers=[header], rate=rate, seconds=seconds))
             return tuple(sorted(r, key=lambda f: f["per_cpu_second"])[len(r) // 2] for r in (bare, signed))
 
         try:
