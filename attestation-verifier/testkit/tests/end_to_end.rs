@@ -12,11 +12,9 @@ use touchstone_testkit::stack::{Response, Stack, StackBuilder};
 
 const MODEL: &str = "digits_mlp_plain";
 
-/// Asks the digits model about its shared inputs; gives the answer's folder.
+/// Asks the digits model about its held-out rows; gives what the command said.
 fn ask(stack: &Stack, policy: &Path, folder: &str, more: &[&str]) -> Output {
-    let input = fixtures::models()
-        .expect("the stack started with models")
-        .join(format!("{MODEL}_x.npy"));
+    let input = fixtures::test_data().join(format!("held-out/{MODEL}_x.npy"));
     let input = format!("X={}", input.display());
     let mut arguments = vec!["ask", "URL", MODEL, "--input", &input, "--policy"];
     let (url, policy) = (stack.url(), policy.display().to_string());

@@ -52,17 +52,11 @@ impl StackBuilder {
         self
     }
 
-    /// Serves `<name>.onnx`, or `<name>/model.onnx`, of the shared models as version 1.
+    /// Serves one of the project's own test models as version 1.
     #[must_use]
     pub fn model(self, name: &str) -> Self {
-        let folder = fixtures::models().unwrap_or_default();
-        let file = folder.join(format!("{name}.onnx"));
-        let path = if file.is_file() {
-            file
-        } else {
-            folder.join(name).join("model.onnx")
-        };
-        self.model_file(name, "1", &path)
+        let file = fixtures::test_data().join(format!("models/{name}/1/model.onnx"));
+        self.model_file(name, "1", &file)
     }
 
     /// Serves a copy of this ONNX file under this name and version.
@@ -135,9 +129,7 @@ impl Needs {
         )?;
         for (name, _, file) in &wanted.models {
             if !file.is_file() {
-                return Err(format!(
-                    "no file for the model {name}: set TOUCHSTONE_MODELS"
-                ));
+                return Err(format!("no file for the model {name}: {}", file.display()));
             }
         }
         Ok(Self { programs, runtime })
