@@ -72,10 +72,12 @@ class Demo:
 
     def ask(self, url: str, model: str, input_name: str, row: Path, folder: Path, *options, quiet=False) -> list[float]:
         """Asks through the command, shows how the receipt grows, returns the answer's probabilities."""
+        started = time.monotonic()
         done = touchstone("ask", url, model, "--input", f"{input_name}={row}", "--policy", DEMO / "policy.toml",
                           "-o", folder, *options)  # fmt: skip
-        for line in [] if quiet else done.stderr.splitlines():
-            say(f"      {line}")
+        if not quiet:
+            say("".join(f"      {line}\n" for line in done.stderr.splitlines()), end="")
+            say(f"      complete after {1000 * (time.monotonic() - started):.0f} ms")
         if done.returncode:
             raise Failed(f"touchstone ask ended with {done.returncode}: {done.stdout}{done.stderr}".strip())
         return outputs(folder)
@@ -97,7 +99,7 @@ class Demo:
 
     def grow(self, stack: Stack) -> None:
         """One answer, asked for by hand, whose bundle is judged each time it has more in it."""
-        say("\n2. A receipt grows: signed at once, logged and quoted a moment later")
+        say("\n2. A receipt grows: signed at once, then logged and quoted, as the platform gets to the two quotes")
         row, _ = held_out(DIGITS, 0)
         _, shape, raw = npy.read(row)
         header = json.dumps({

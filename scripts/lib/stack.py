@@ -186,8 +186,8 @@ def verdict(done: subprocess.CompletedProcess) -> dict:
         raise Failed(f"no verdict (exit {done.returncode}): {done.stderr.strip()[-1000:]}") from None
 
 
-def say(text: str = "") -> None:
-    print(text, flush=True)
+def say(text: str = "", end: str = "\n") -> None:
+    print(text, end=end, flush=True)
 
 
 def die(text: str) -> None:
