@@ -10,6 +10,7 @@ use touchstone_formats::text::hex_encode;
 use crate::At;
 use crate::authenticate::Authentic;
 use crate::authenticate::vek::tcb_value;
+use crate::dates::rfc3339;
 use crate::parse::snp::{TcbBytes, platform_info, policy};
 use crate::parse::vek::{VekIdentity, VekTcb};
 use crate::policy::{CheckSpec, Expect, Floors, Platform, Rule};
@@ -60,8 +61,8 @@ pub fn appraise(
 
 fn fault(spec: &CheckSpec, seen: Option<&Seen>) -> Fault {
     match seen {
-        Some(Seen::Crl("missing")) => Fault::CollateralMissing,
-        Some(Seen::Crl(_)) => Fault::CollateralExpired,
+        Some(Seen::Crl("missing", _)) => Fault::CollateralMissing,
+        Some(Seen::Crl(..)) => Fault::CollateralExpired,
         None if spec.id == "snp.chain.crl" => Fault::CollateralExpired,
         _ if spec.operations => Fault::Platform,
         _ => Fault::Policy,
@@ -79,8 +80,8 @@ enum Seen {
     Vector(Option<u64>),
     /// A TCB, of the part whose floors apply; none if reserved bytes of it are set.
     Tcb(&'static str, Option<VekTcb>),
-    /// `current`, `missing`, `expired` or `not-yet-valid`.
-    Crl(&'static str),
+    /// `current`, `missing`, `expired` or `not-yet-valid`; and when the lists are good, in words.
+    Crl(&'static str, String),
 }
 
 impl Seen {
@@ -94,7 +95,7 @@ impl Seen {
             Seen::Vector(vector) => vector.map_or(Value::Null, |v| json!(format!("0x{v:x}"))),
             Seen::Tcb(_, None) => Value::Null,
             Seen::Tcb(variant, Some(tcb)) => json!({ *variant: tcb_value(*tcb) }),
-            Seen::Crl(state) => json!(state),
+            Seen::Crl(state, _) => json!(state),
         }
     }
 }
@@ -113,7 +114,11 @@ fn observe(id: &str, authentic: &Authentic, time: u64) -> Option<Seen> {
             VekIdentity::Provider(csp) => Some(csp.clone()),
             VekIdentity::Chip(_) => None,
         }),
-        "snp.chain.crl" => Seen::Crl(crl_state(authentic, time)),
+        "snp.chain.crl" => {
+            let windows = authentic.revocation().iter().map(|window| window.words());
+            let words: Vec<String> = windows.collect();
+            Seen::Crl(crl_state(authentic, time), words.join(", or "))
+        }
         "snp.chip_id.masked" => Seen::Flag(report.chip_id() == [0; 64]),
         "snp.chip_id" => hex(&report.chip_id()),
         "snp.tcb.reported" => tcb(report.reported_tcb()),
@@ -185,12 +190,12 @@ fn compare(spec: &CheckSpec, expected: &Expect, seen: &Seen) -> Result<String, S
         (Expect::Number(floor), Seen::Number(found)) => {
             Err(format!("{found} is below the policy's floor, {floor}"))
         }
-        (Expect::Word(expected), Seen::Crl(found)) if expected == found => Ok(String::new()),
-        (Expect::Word(_), Seen::Crl("missing")) => {
+        (Expect::Word(expected), Seen::Crl(found, _)) if expected == found => Ok(String::new()),
+        (Expect::Word(_), Seen::Crl("missing", _)) => {
             Err("no revocation list came with the evidence".into())
         }
-        (Expect::Word(_), Seen::Crl(found)) => Err(format!(
-            "no revocation list that is good at the time of judgement: {found}"
+        (Expect::Word(_), Seen::Crl(found, windows)) => Err(format!(
+            "no revocation list that is good at the time of judgement: {found}; good from {windows}"
         )),
         (Expect::Mask(0), Seen::Vector(_)) => Ok(String::new()),
         (Expect::Mask(_), Seen::Vector(None)) => {
@@ -275,7 +280,11 @@ fn collateral_age(
     match age {
         Rule::Expect(most) if found <= *most => checks.pass(id, *most, found),
         Rule::Expect(most) => {
-            let reason = "the newest revocation list is older than the policy allows, in seconds";
+            let last = rfc3339(newest.saturating_add(*most));
+            let reason = format!(
+                "the newest revocation list is older than the policy allows, in seconds; it is young \
+                 enough until {last}"
+            );
             checks.fail(id, Fault::CollateralExpired, *most, found, reason);
         }
         Rule::Waive(waiver) if waiver.holds_at(at.time) => {

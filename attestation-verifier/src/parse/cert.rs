@@ -4,6 +4,7 @@
 //! could be written differently without breaking its signature: strict DER throughout, the
 //! signature algorithm said twice in the same bytes, no extension twice, no unused bits.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use thiserror::Error;
@@ -290,12 +291,14 @@ pub(super) fn extensions(
     parsed: &[x509_parser::extensions::X509Extension<'_>],
 ) -> Result<Vec<Extension>, CertError> {
     let mut list: Vec<Extension> = Vec::with_capacity(parsed.len());
+    // A set: a megabyte of collateral has room for a hundred thousand extensions.
+    let mut seen = BTreeSet::new();
     for extension in parsed {
         let (oid, name) = (
             extension.oid.as_bytes().to_vec(),
             extension.oid.to_id_string(),
         );
-        if list.iter().any(|e| e.oid == oid) {
+        if !seen.insert(extension.oid.as_bytes()) {
             return Err(CertError::Twice(name));
         }
         // Values of the standard's own extensions (2.5.29.…) are DER; AMD's HWID is not.

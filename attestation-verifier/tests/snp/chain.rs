@@ -1,6 +1,7 @@
 //! Lies about keys, certificates, revocation and bindings, each signed by the simulated vendor.
 
 use attestation_verifier::Roots;
+use attestation_verifier::dates::rfc3339;
 use touchstone_testkit::amd::{Certificate, Crl, Curve, Extension, Pki, Product, VekKey, oid, pss};
 use touchstone_testkit::machine::Endorsement;
 
@@ -323,6 +324,38 @@ fn validity() {
     // The first and the last second are inside.
     let mut scene = genoa();
     (scene.machine.vek.not_before, scene.machine.vek.not_after) = (NOW, NOW);
+    let verdict = scene.judge();
+    assert_eq!(verdict.exit(), 6, "{}", verdict.words());
+}
+
+/// formats.md §7, "Time": outside of it, the verdict names the window in which the evidence would hold.
+#[test]
+fn a_list_out_of_date_names_its_window() {
+    let reason = |scene: &Scene, id: &str| {
+        let verdict = scene.judge();
+        assert_eq!((verdict.exit(), verdict.deciding()), (5, Some(id)));
+        verdict.checks.find(id).unwrap().reason.clone()
+    };
+    let mut scene = genoa();
+    scene.machine.crl.this_update = NOW - 60 * DAY;
+    scene.machine.crl.next_update = Some(NOW - 30 * DAY);
+    let window = format!(
+        "{} to {}",
+        rfc3339(NOW - 60 * DAY),
+        rfc3339(NOW - 30 * DAY - 1)
+    );
+    let said = reason(&scene, "snp.chain.crl");
+    assert!(said.contains(&window), "{said}");
+    // Within that window it holds.
+    scene.time = NOW - 60 * DAY;
+    let verdict = scene.judge();
+    assert_eq!(verdict.exit(), 6, "{}", verdict.words());
+
+    let mut scene = genoa();
+    scene.machine.crl.this_update = NOW - 31 * DAY;
+    let said = reason(&scene, "snp.collateral.age");
+    assert!(said.contains(&rfc3339(NOW - DAY)), "{said}");
+    scene.time = NOW - DAY;
     let verdict = scene.judge();
     assert_eq!(verdict.exit(), 6, "{}", verdict.words());
 }
