@@ -23,7 +23,7 @@ pub fn undeliverable(guarantees: &GuaranteeSet) -> Option<Guarantee> {
 }
 
 /// Bytes that requests hold, over all connections: bodies being read, waiting for a session, inferred
-/// upon, and answers that wait for their seal.
+/// upon, and answers that wait for their seal or to be taken.
 #[derive(Debug)]
 pub struct Held {
     bytes: AtomicUsize,

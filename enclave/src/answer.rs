@@ -82,7 +82,7 @@ pub struct Answer {
     pub sealed: Option<oneshot::Receiver<()>>,
     /// Fires when the receipt's own quote is made. Present if `quoted` was asked for.
     pub quoted: Option<oneshot::Receiver<()>>,
-    /// The body's share of the bytes that requests hold, while the answer waits.
+    /// The body's share of the bytes that requests hold, until the caller has taken it.
     pub share: Share,
 }
 
@@ -253,7 +253,7 @@ fn finish(exchange: Exchange, outcome: Outcome, random: &Random) -> Result<Answe
 
     let quoted = slot.map(|slot| quote_receipt(&service, &guest, slot, random.id, object, nonce));
     drop(place);
-    // The request is done with; the answer may wait.
+    // The request is done with; the answer may wait, for its seal and for its caller.
     share.set(outcome.body.len());
     Ok(Answer {
         status,

@@ -108,7 +108,7 @@ pub struct SealConfig {
 pub struct Limits {
     /// Longest request body, in bytes.
     pub body_bytes: usize,
-    /// Most bytes of request bodies and of answers that wait, over all connections.
+    /// Most bytes of request bodies and of answers that wait or are being taken, over all connections.
     pub buffered_bytes: usize,
     /// Longest request head (request line and header fields), in bytes.
     pub header_bytes: usize,

@@ -96,6 +96,8 @@ pub async fn serve<H, F>(
         .header_read_timeout(bounds.header_timeout)
         .max_header_size(bounds.header_bytes)
         .max_buf_size(bounds.header_bytes.max(64 << 10))
+        // Never copied into one buffer: a body stays what it is, and counted, until it is written.
+        .writev(true)
         .half_close(false);
     if bounds.headers != HEADERS_FREE {
         http.max_headers(bounds.headers);

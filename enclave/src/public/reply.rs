@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use http_body_util::Full;
 use hyper::{
     Response, StatusCode,
@@ -20,7 +20,7 @@ use touchstone_formats::{
 };
 
 use super::{Reply, framing};
-use crate::{answer::Answer, problem::PROBLEM_JSON};
+use crate::{admission::Share, answer::Answer, problem::PROBLEM_JSON};
 
 /// `Touchstone`, in requests and answers.
 pub(super) const TOUCHSTONE: HeaderName = HeaderName::from_static("touchstone");
@@ -39,7 +39,8 @@ pub(super) async fn reply(answer: Answer, wait: Duration) -> Reply {
     let link = values.link(&answer.id);
     let digest = values.content_digest(&answer.body);
 
-    let mut reply: Reply = Response::new(Full::new(answer.body));
+    let body = Bytes::from_owner(Counted(answer.body, answer.share));
+    let mut reply: Reply = Response::new(Full::new(body));
     *reply.status_mut() =
         StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = reply.headers_mut();
@@ -62,6 +63,19 @@ pub(super) async fn reply(answer: Answer, wait: Duration) -> Reply {
         headers.insert(name, value);
     }
     reply
+}
+
+/// A body that counts among the bytes held until the connection has taken its last byte: callers who
+/// read slowly would otherwise hold as much as there are connections.
+struct Counted(
+    Bytes,
+    #[allow(dead_code, reason = "held for its Drop")] Share,
+);
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 /// Waits for what was asked for, no longer than `wait`.

@@ -229,7 +229,50 @@ async fn in_flight() {
     // The slow one overflows to infinity at some point, or not: it is answered either way.
     assert!([200, 422].contains(&slow.await.unwrap().status));
     assert_eq!(client.infer(&[]).await.status, 200);
-    assert_eq!(running.service.held.bytes(), 0);
+    until("the bytes are given back", async || {
+        running.service.held.bytes() == 0
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_nobody_takes_count_among_the_bytes_held() {
+    let test = "answers_that_nobody_takes_count_among_the_bytes_held";
+    let changes = [
+        "limits.body_bytes = 8388608",
+        "limits.buffered_bytes = 8388608",
+    ];
+    let Some((running, _models)) = Running::with_models(test, &changes, 0).await else {
+        return;
+    };
+    // In binary, so that the answer is as long as the request: more than sockets take on.
+    let (rows, bytes) = (500_000, 8_000_000);
+    let json = format!(
+        r#"{{"inputs":[{{"name":"X","datatype":"FP32","shape":[{rows},4],"parameters":{{"binary_data_size":{bytes}}}}}],"parameters":{{"binary_data_output":true}}}}"#
+    );
+    let head = format!(
+        "POST {INFER} HTTP/1.1\r\nhost: t\r\nconnection: close\r\ninference-header-content-length: {}\r\ncontent-length: {}\r\n\r\n{json}",
+        json.len(),
+        json.len() + bytes
+    );
+    let mut slow = TcpStream::connect(running.public).await.unwrap();
+    slow.write_all(head.as_bytes()).await.unwrap();
+    slow.write_all(&vec![0x3f; bytes]).await.unwrap();
+    let mut answer = vec![0; 12];
+    slow.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer, b"HTTP/1.1 200");
+    // The answer is made and part of it taken; all of it counts until the rest is.
+    assert!(running.service.held.bytes() >= bytes);
+    let held = "x".repeat(1 << 20);
+    let refused = raw(running.public, &[&chunked(&[&held], "")]).await;
+    assert_eq!(status(&refused), Some(503), "{refused}");
+    slow.read_to_end(&mut answer).await.unwrap();
+    assert!(answer.len() > bytes);
+    until("the bytes are given back", async || {
+        running.service.held.bytes() == 0
+    })
+    .await;
+    assert_eq!(running.client().await.infer(&[]).await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
