@@ -90,7 +90,10 @@ async fn route(service: Arc<Service>, request: Request<Incoming>) -> Result<Repl
         }
         ("drain", "") => {
             post()?;
-            tokio::spawn(async move { service.drain().await });
+            // Once: a drain may wait for as long as the platform gives no quotes, and each asks for room.
+            if !service.draining() {
+                tokio::spawn(async move { service.drain().await });
+            }
             Ok(empty(StatusCode::ACCEPTED))
         }
         _ => Err(unknown()),
