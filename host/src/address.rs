@@ -117,10 +117,10 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
+        heard(match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Vsock(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
+        })
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -142,10 +142,10 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
+        heard(match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Vsock(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        }
+        })
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -153,6 +153,19 @@ impl AsyncWrite for Stream {
             Self::Tcp(stream) => stream.is_write_vectored(),
             Self::Vsock(stream) => stream.is_write_vectored(),
         }
+    }
+}
+
+/// The enclave refuses some requests before it has read their bodies, and closes. What it said first is
+/// still there to be read when writing fails, so that such a failure only ends the writing: reading
+/// comes to the answer, or to the same end.
+fn heard(written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset};
+    match written {
+        Poll::Ready(Err(error)) if matches!(error.kind(), BrokenPipe | ConnectionReset) => {
+            Poll::Pending
+        }
+        written => written,
     }
 }
 

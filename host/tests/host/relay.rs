@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use hyper::{Method, StatusCode};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
 };
 
 use crate::{
@@ -421,6 +421,55 @@ async fn preflights_are_the_enclaves_to_answer() {
         );
     }
     host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_comes_before_the_body_has_gone_is_passed_on() {
+    const ROUNDS: usize = 40;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let place = Place::new(listener.local_addr().unwrap(), nobody().await);
+    let host = place.start().await;
+    // Reads the head and a bit, refuses, and closes on all the rest: the system then resets.
+    tokio::spawn(async move {
+        for _ in 0..ROUNDS {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 4_096]).await;
+            let refusal = b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno";
+            stream.write_all(refusal).await.unwrap();
+        }
+    });
+    for _ in 0..ROUNDS {
+        let stream = TcpStream::connect(host.address()).await.unwrap();
+        let (mut reading, mut writing) = stream.into_split();
+        let caller = tokio::spawn(async move {
+            let head = b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 10000000\r\n\r\n";
+            let _ = writing.write_all(head).await;
+            let _ = writing.write_all(&vec![b'x'; 10_000_000]).await;
+        });
+        let mut answer = [0; 12];
+        reading.read_exact(&mut answer).await.unwrap();
+        assert_eq!(answer.escape_ascii().to_string(), "HTTP/1.1 413");
+        caller.await.unwrap();
+    }
+    // One that closes without a word is as broken as ever, and nobody waits for it.
+    let started = Instant::now();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let place = Place::new(listener.local_addr().unwrap(), nobody().await);
+    let silent = place.start().await;
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let _ = stream.read(&mut [0; 4_096]).await;
+    });
+    let head = b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 10000000\r\n\r\n";
+    let request = [&head[..], &vec![b'x'; 10_000_000]].concat();
+    let mut stream = TcpStream::connect(silent.address()).await.unwrap();
+    let _ = stream.write_all(&request).await;
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer.escape_ascii().to_string(), "HTTP/1.1 502");
+    assert!(started.elapsed() < Duration::from_secs(5));
+    host.stop().await;
+    silent.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
