@@ -93,7 +93,7 @@ fn as_many_extensions_as_the_bounds_allow() {
     let begun = Instant::now();
     let many = |c: &mut Certificate| {
         let number = |n: u32| format!("1.3.6.1.4.1.99999.{}", n + 1);
-        let all = (0..40_000).map(|n| Extension::new(&number(n), false, vec![]));
+        let all = (0..50_000).map(|n| Extension::new(&number(n), false, vec![]));
         c.extensions.extend(all);
     };
     let mut honest = genoa();
@@ -107,11 +107,11 @@ fn as_many_extensions_as_the_bounds_allow() {
         "snp.collateral",
         move |c| {
             many(c);
-            c.duplicate("1.3.6.1.4.1.99999.40000");
+            c.duplicate("1.3.6.1.4.1.99999.50000");
         },
     )]);
     // Comparing every pair takes some ten times as long.
-    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert!(begun.elapsed() < Duration::from_secs(10));
 }
 
 #[test]
