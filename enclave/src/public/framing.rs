@@ -20,6 +20,10 @@ use crate::{
 pub(super) const HEADER_LENGTH: HeaderName =
     HeaderName::from_static("inference-header-content-length");
 
+/// Most bytes of a body that are read to no end but the connection's, and the longest time for them.
+const REST: usize = 64 << 10;
+const REST_TIME: Duration = Duration::from_millis(10);
+
 /// Reads what frames the body: its Inference-Header-Content-Length, if it has one.
 ///
 /// # Errors
@@ -110,7 +114,7 @@ fn is_type(found: &str, expected: &str) -> bool {
 /// together hold more than `held` allows, 408 when it takes too long, 400 for trailers and for a
 /// body that breaks off.
 pub(super) async fn body(
-    body: Incoming,
+    body: &mut Incoming,
     limit: usize,
     held: &Arc<Held>,
     time: Duration,
@@ -130,7 +134,7 @@ pub(super) async fn body(
 }
 
 async fn collect(
-    mut body: Incoming,
+    body: &mut Incoming,
     limit: usize,
     held: &Arc<Held>,
 ) -> Result<(Bytes, Share), Problem> {
@@ -170,6 +174,20 @@ async fn collect(
         rest.freeze()
     };
     Ok((whole, share))
+}
+
+/// Reads what is left of a body that nobody wants, if it is small and on its way already. False if it is
+/// not: then the connection cannot be used for another request.
+pub(super) async fn discard(mut body: Incoming) -> bool {
+    let rest = async {
+        let mut left = REST;
+        while let Some(frame) = body.frame().await {
+            let length = frame.ok()?.data_ref().map_or(0, Bytes::len);
+            left = left.checked_sub(length)?;
+        }
+        Some(())
+    };
+    tokio::time::timeout(REST_TIME, rest).await == Ok(Some(()))
 }
 
 fn too_large(limit: usize) -> Problem {

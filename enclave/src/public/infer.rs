@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use hyper::{HeaderMap, Request, body::Incoming, header::HeaderName};
+use hyper::{HeaderMap, body::Incoming, header::HeaderName, http::request::Parts};
 use touchstone_formats::{
     FormatError,
     guarantee::GuaranteeSet,
@@ -27,7 +27,7 @@ const PREFER: HeaderName = HeaderName::from_static("prefer");
 /// Bytes of a nonce (formats.md §4, claim 10).
 const NONCE: std::ops::RangeInclusive<usize> = 8..=64;
 
-/// Answers `POST …/infer`.
+/// Answers `POST …/infer`. The body is taken when all of it was read.
 ///
 /// # Errors
 /// Everything before admission: then there is no receipt.
@@ -35,9 +35,9 @@ pub(super) async fn infer(
     service: Arc<Service>,
     name: String,
     version: Option<String>,
-    request: Request<Incoming>,
+    head: Parts,
+    body: &mut Option<Incoming>,
 ) -> Result<Reply, Problem> {
-    let (head, incoming) = request.into_parts();
     let header_length = framing::header_length(&head.headers)?;
     let asked = asked_in_headers(&head.headers)?;
     if let Some(require) = &asked.require {
@@ -53,13 +53,18 @@ pub(super) async fn infer(
     )?;
 
     let limits = &service.config.limits;
-    let (body, share) = framing::body(
+    let Some(incoming) = body else {
+        return Err(framing::bad("the body was read before"));
+    };
+    let (whole, share) = framing::body(
         incoming,
         limits.body_bytes,
         &service.held,
         limits.body_timeout,
     )
     .await?;
+    *body = None;
+    let body = whole;
     let tensor_limits = Limits {
         tensor_bytes: limits.body_bytes,
         ..Limits::default()

@@ -11,8 +11,9 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
-    body::Incoming,
+    body::{Body, Incoming},
     header::{self, HeaderValue},
+    http::request::Parts,
 };
 use touchstone_formats::digest::Digest;
 
@@ -35,11 +36,20 @@ const EXPOSED: HeaderValue = HeaderValue::from_static(
 
 /// Answers one request.
 pub async fn handle(service: Arc<Service>, request: Request<Incoming>) -> Reply {
-    let mut reply = match route(service, request).await {
+    let (head, body) = request.into_parts();
+    let mut body = Some(body);
+    let mut reply = match route(service, head, &mut body).await {
         Ok(reply) => reply,
         Err(problem) => problem.response(),
     };
     let headers = reply.headers_mut();
+    if let Some(unread) = body
+        && !unread.is_end_stream()
+        && !framing::discard(unread).await
+    {
+        // Said, so that nobody sends another request on it: the host would have to answer that with 502.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     headers.insert(
         header::ACCESS_CONTROL_ALLOW_ORIGIN,
         HeaderValue::from_static("*"),
@@ -48,9 +58,13 @@ pub async fn handle(service: Arc<Service>, request: Request<Incoming>) -> Reply 
     reply
 }
 
-async fn route(service: Arc<Service>, request: Request<Incoming>) -> Result<Reply, Problem> {
-    let target = Target::parse(request.uri())?;
-    if request.method() == Method::OPTIONS {
+async fn route(
+    service: Arc<Service>,
+    head: Parts,
+    body: &mut Option<Incoming>,
+) -> Result<Reply, Problem> {
+    let target = Target::parse(&head.uri)?;
+    if head.method == Method::OPTIONS {
         return Ok(preflight(target.methods()));
     }
     if let Target::Model(ModelTarget {
@@ -59,12 +73,12 @@ async fn route(service: Arc<Service>, request: Request<Incoming>) -> Result<Repl
         version,
     }) = target
     {
-        if request.method() != Method::POST {
+        if head.method != Method::POST {
             return Err(Problem::method("POST, OPTIONS"));
         }
-        return infer::infer(service, name, version, request).await;
+        return infer::infer(service, name, version, head, body).await;
     }
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+    if !matches!(head.method, Method::GET | Method::HEAD) {
         return Err(Problem::method(target.methods()));
     }
     // Only liveness is answered before the first boot quote exists.

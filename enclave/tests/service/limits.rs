@@ -293,6 +293,13 @@ async fn what_is_refused_anyway_is_refused_before_its_body_comes() {
         let answer = raw(running.public, &[head.as_bytes()]).await;
         assert_eq!(status(&answer), Some(expected), "{answer}");
         assert!(started.elapsed() < Duration::from_secs(2));
+        // Nobody is to send another request after a body that was not read.
+        assert!(answer.contains("connection: close\r\n"), "{answer}");
+        // One that came is read to its end, and the connection goes on.
+        let whole = format!("{head}{}", "x".repeat(100)).repeat(2);
+        let answer = raw(running.public, &[whole.as_bytes()]).await;
+        assert_eq!(answer.matches("HTTP/1.1").count(), 2, "{answer}");
+        assert!(!answer.contains("connection: close\r\n"), "{answer}");
     }
 }
 
