@@ -288,6 +288,20 @@ fn the_receipt_alone() {
     assert_eq!(verdict["covers"], serde_json::json!([]));
 }
 
+/// What was demanded stays demanded when the receipt alone is judged.
+#[test]
+fn the_record_counts_for_the_receipt_alone() {
+    let kept = kept(Exchange::json(1));
+    assert_eq!(kept.check(&["--receipt-only"]).code, 6);
+    let path = kept.path("answer/expect.json");
+    let record = std::fs::read_to_string(&path).unwrap();
+    let demanding = record.replace(r#"["logged","signed"]"#, r#"["logged","quoted","signed"]"#);
+    assert_ne!(record, demanding);
+    std::fs::write(&path, demanding).unwrap();
+    kept.check(&["--receipt-only"])
+        .refused(4, "guarantees.required");
+}
+
 #[test]
 fn a_refusal_is_accepted_by_the_status_that_was_expected() {
     let kept = kept(Exchange::refusal(1, 503));

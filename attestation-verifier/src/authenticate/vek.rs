@@ -45,7 +45,7 @@ fn key(report: &Report, extensions: &VekExtensions, path: &Path<'_>, checks: &mu
         "SIGNING_KEY names another kind of key than the certificate is for"
     } else if has(subject, if vlek { "VCEK" } else { "VLEK" }) {
         "the certificate's subject and its extensions (hwID or cspID) name different kinds of key"
-    } else if has(issuer, "VLEK") != vlek {
+    } else if (has(issuer, "VLEK") || has(issuer, "ASVK")) != vlek {
         "the intermediate issues another kind of key (ASK: VCEK, ASVK: VLEK)"
     } else {
         checks.pass(id, kind.word(), report.signing_key().word());

@@ -99,14 +99,18 @@ pub fn run(args: Args) -> Result<Outcome, Failure> {
 
 /// What the caller holds: the files of a folder, and the options, which come first.
 fn comparison(args: &Args, folder: Option<&Path>) -> Result<Comparison, Failure> {
-    // Who judges the receipt alone has the folder's files neither compared nor missed.
+    // Who judges the receipt alone has the folder's files neither compared nor missed. What was demanded
+    // stays demanded: a record that is there counts, or a stripped guarantee would go unnoticed.
+    let kept_record = folder
+        .map(|folder| folder.join("expect.json"))
+        .filter(|path| !args.receipt_only || path.exists());
     let folder = folder.filter(|_| !args.receipt_only);
     let in_folder = |given: &Option<PathBuf>, name: &str| {
         given
             .clone()
             .or_else(|| folder.map(|folder| folder.join(name)))
     };
-    let expect = in_folder(&args.expect, "expect.json");
+    let expect = args.expect.clone().or(kept_record);
     let expect = expect
         .map(|path| record(&path, "expect.format", Expect::parse))
         .transpose()?;
