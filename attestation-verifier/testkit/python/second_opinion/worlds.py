@@ -48,6 +48,9 @@ def _times(start, end):
 
 KEYSETS = {
     "full-keyset": _put(previous="ab" * 32, tls_spki_sha256="cd" * 32, ohttp_keys=b64(b"ohttp-key-config")),
+    "keyset-long-name": _put(name="x" * 256),
+    "keyset-unicode-name": _put(name="анклав–示例"),
+    "keyset-last-second": _times(-600, 0),
     "keyset-unknown-member": _put(tls="none"),
     "keyset-no-software": _drop("software"),
     "keyset-empty-ohttp": _put(ohttp_keys=""),

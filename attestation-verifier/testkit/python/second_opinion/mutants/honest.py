@@ -7,7 +7,7 @@ from ..cases import Catalogue
 from ..digests import sha256
 from ..encoding import b64
 from ..worlds import CSP
-from .tools import bundle, items
+from .tools import bundle, items, reports
 
 WITHOUT_NONCE = {"nonce": None, "policy": {"nonce": '{ waive = "the caller sent none" }'}}
 
@@ -15,6 +15,11 @@ WITHOUT_NONCE = {"nonce": None, "policy": {"nonce": '{ waive = "the caller sent 
 def _root_in_chain(draft, evidence):
     for item in evidence:
         item["collateral"]["chain"].append(b64(draft.enclave.platform.pki.ark))
+
+
+def _root_first(draft, evidence):
+    for item in evidence:
+        item["collateral"]["chain"].insert(0, b64(draft.enclave.platform.pki.ark))
 
 
 def _stranger_signs_too(draft, note):
@@ -55,6 +60,16 @@ def add(cases: Catalogue) -> None:
     cases.holds("vlek-by-policy", world="vlek", policy=vlek)
     cases.holds("all-three-evidence", level="quoted", hooks=items(lambda d, e: [*e, d.evidence("boot")]))
     cases.holds("root-repeated-in-chain", hooks=items(_root_in_chain))
+    cases.holds("root-first-in-chain", hooks=items(_root_first))
+    cases.holds("evidence-in-another-order", level="quoted", hooks=items(lambda d, e: e[::-1]))
+    cases.holds("nonce-of-eight-bytes", nonce=b"8 bytes!")
+    cases.holds("nonce-of-64-bytes", nonce=bytes(range(64)), level="quoted")
+    cases.holds("name-of-256-bytes", world="keyset-long-name")
+    cases.holds("name-in-another-script", world="keyset-unicode-name")
+    cases.holds("two-openings", hooks=bundle(lambda b: [b["openings"].pop(role) for role in ("inputs", "outputs")]))
+    cases.holds("last-second-of-the-keyset", world="keyset-last-second")
+    cases.holds("largest-tree-index", sequence=2000)
+    cases.open("every-platform-feature", twin="logged", hooks=reports(platform_info=0x25 | 1 << 7))
     cases.holds("cosigned-by-a-stranger", hooks={"note": _stranger_signs_too})
     cases.holds("sixteen-signatures", hooks={"note": _full_of_other_signatures})
     cases.holds("tree-of-a-thousand", hooks={"leaves": _many})
