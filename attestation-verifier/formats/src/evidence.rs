@@ -159,6 +159,55 @@ impl Evidence {
     }
 }
 
+/// Collateral by itself, as the host gives it to who has evidence without any (`docs/formats.md` §10).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CollateralFile {
+    /// The kind of platform it is for.
+    pub tee: Tee,
+    /// What there is; it proves itself.
+    pub collateral: Collateral,
+}
+
+strict::version!(CollateralV = "touchstone/collateral/1");
+
+impl CollateralFile {
+    /// Reads a collateral file: JCS and one newline.
+    ///
+    /// # Errors
+    /// Not canonical, members missing or unknown, more than 1 MiB of it.
+    pub fn parse(file: &[u8]) -> Result<Self> {
+        let wire: CollateralWire = jcs::from_slice(jcs::file_content(file)?)?;
+        Ok(Self {
+            tee: wire.tee,
+            collateral: wire.collateral.of(wire.tee)?,
+        })
+    }
+
+    /// Writes a collateral file.
+    pub fn to_file(&self) -> Vec<u8> {
+        #[derive(Serialize)]
+        struct Written<'a> {
+            collateral: &'a Collateral,
+            tee: Tee,
+            v: CollateralV,
+        }
+        jcs::must_write(jcs::to_file(&Written {
+            collateral: &self.collateral,
+            tee: self.tee,
+            v: CollateralV,
+        }))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CollateralWire {
+    collateral: WireCollateral,
+    tee: Tee,
+    #[serde(rename = "v")]
+    _v: CollateralV,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wire {

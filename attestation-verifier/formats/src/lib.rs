@@ -40,6 +40,7 @@ pub mod model;
 pub mod quote_agent;
 pub mod receipt;
 pub mod report_data;
+pub mod session;
 mod strict;
 pub mod text;
 
@@ -49,13 +50,16 @@ pub use checkpoint::{Checkpoint, LogKey, LogSigner, NoteSignature, SignedNote, T
 pub use commitment::{Datatype, Role, Salt, TensorRef};
 pub use digest::Digest;
 pub use error::FormatError;
-pub use evidence::{Collateral, EventLog, Evidence, SnpCollateral, TdxCollateral, Tee};
+pub use evidence::{
+    Collateral, CollateralFile, EventLog, Evidence, SnpCollateral, TdxCollateral, Tee,
+};
 pub use guarantee::{Guarantee, GuaranteeSet};
 pub use keyset::{Keyset, ReceiptKey};
 pub use merkle::RightEdge;
 pub use model::{ModelFile, ModelManifest};
 pub use receipt::{Claims, PaymentClaim, Receipt, ReceiptSigner};
 pub use report_data::Purpose;
+pub use session::{SessionAnswer, SessionRequest};
 
 /// What every fallible function of this crate returns.
 pub type Result<T> = std::result::Result<T, FormatError>;
