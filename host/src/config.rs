@@ -18,7 +18,7 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Threads that relay requests.
     pub threads: usize,
-    /// The enclave's two listeners.
+    /// The enclave's listeners.
     pub enclave: Enclave,
     /// What is kept.
     pub store: Store,
@@ -32,13 +32,15 @@ pub struct Config {
     pub log: Log,
 }
 
-/// The enclave's two listeners.
+/// The enclave's listeners.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Enclave {
     /// What callers' requests are relayed to.
     pub public: Address,
     /// What the host pulls from.
     pub control: Address,
+    /// Where callers' TLS ends: their bytes are passed on unread. `None`: TLS is not passed on.
+    pub tls: Option<Address>,
     /// Longest time for a connection to be made.
     pub connect_timeout: Duration,
     /// Longest time from the end of a request to the head of its answer.
@@ -122,19 +124,32 @@ impl Config {
         let enclave = Enclave {
             public: section.parsed("public", ADDRESS, |text| text.parse().ok())?,
             control: section.parsed("control", ADDRESS, |text| text.parse().ok())?,
+            tls: match section.parsed("tls", ADDRESS, |text| text.parse().ok()) {
+                Err(ConfigError::Missing { .. }) => None,
+                read => Some(read?),
+            },
             connect_timeout: section.milliseconds("connect_timeout_ms", 2_000, 1..=60_000)?,
             answer_timeout: section.milliseconds("answer_timeout_ms", 120_000, 1..=3_600_000)?,
             idle_timeout: section.milliseconds("idle_timeout_ms", 5_000, 1..=3_600_000)?,
         };
         section.finish()?;
         // The control side must never be reachable through the relay: one address for both would
-        // make it so.
+        // make it so. And what is TLS is not to be had at an HTTP listener.
+        let same = |key: &str, address: Address, other: &str| ConfigError::Value {
+            key: key.into(),
+            found: format!("\"{address}\", the same as {other}"),
+            expected: "another listener of the enclave".into(),
+        };
         if enclave.public == enclave.control {
-            return Err(ConfigError::Value {
-                key: "enclave.control".into(),
-                found: format!("\"{}\", the same as enclave.public", enclave.control),
-                expected: "the enclave's other listener".into(),
-            });
+            return Err(same("enclave.control", enclave.control, "enclave.public"));
+        }
+        for (other, address) in [
+            ("enclave.public", enclave.public),
+            ("enclave.control", enclave.control),
+        ] {
+            if enclave.tls == Some(address) {
+                return Err(same("enclave.tls", address, other));
+            }
         }
 
         let mut section = root.section("store")?;
@@ -227,9 +242,11 @@ mod tests {
         let mut full = Config::parse(&example_with_defaults_written_out()).unwrap();
         assert_eq!(full.threads, 4);
         assert_eq!(full.collateral.folder, Some("collateral".into()));
-        // These two have no fixed default.
+        assert_eq!(full.enclave.tls, "tcp://127.0.0.1:8002".parse().ok());
+        // These three have no fixed default.
         full.threads = bare.threads;
         full.collateral.folder = None;
+        full.enclave.tls = None;
         assert_eq!(full, bare);
     }
 
@@ -270,7 +287,10 @@ mod tests {
     fn bad_values_are_named() {
         let minimal = "listen = \"tcp://127.0.0.1:0\"\n[enclave]\npublic = \"tcp://127.0.0.1:1\"\n\
                        control = \"tcp://127.0.0.1:2\"\n[store]\npath = \"s\"\n";
-        Config::parse(minimal).unwrap();
+        assert_eq!(Config::parse(minimal).unwrap().enclave.tls, None);
+        let tls = minimal.replacen("[store]", "tls = \"vsock://3:1\"\n[store]", 1);
+        let tls = Config::parse(&tls).unwrap().enclave.tls;
+        assert_eq!(tls, Some(Address::Vsock { cid: 3, port: 1 }));
         for (from, to, key, found) in [
             (
                 "listen = \"tcp://127.0.0.1:0\"",
@@ -340,8 +360,22 @@ mod tests {
                 "control = \"tcp://127.0.0.1:2\"",
                 "control = \"tcp://127.0.0.1:1\"",
                 "enclave.control",
-                "same as",
+                "same as enclave.public",
             ),
+            (
+                "[store]",
+                "tls = \"tcp://127.0.0.1:1\"\n[store]",
+                "enclave.tls",
+                "same as enclave.public",
+            ),
+            (
+                "[store]",
+                "tls = \"tcp://127.0.0.1:2\"\n[store]",
+                "enclave.tls",
+                "same as enclave.control",
+            ),
+            ("[store]", "tls = \"\"\n[store]", "enclave.tls", "\"\""),
+            ("[store]", "tls = 8002\n[store]", "enclave.tls", "8002"),
             ("[store]", "[store]\n[store2]\n", "store.path", ""),
         ] {
             let text = minimal.replacen(from, to, 1);
