@@ -47,13 +47,15 @@ pub struct Config {
     pub log: LogConfig,
 }
 
-/// The two listeners.
+/// The listeners.
 #[derive(Debug, Clone)]
 pub struct Listen {
     /// What the host relays from callers.
     pub public: Address,
     /// What the host alone uses.
     pub control: Address,
+    /// Where TLS ends inside the enclave; nowhere if absent.
+    pub tls: Option<Address>,
 }
 
 /// Keyset lifetime and rotation.
@@ -85,6 +87,8 @@ pub struct QuoteConfig {
     pub retries: u32,
     /// How many requests for `quoted` may wait for their quote.
     pub queue: usize,
+    /// How many TLS connections may wait for their session's quote.
+    pub sessions: usize,
 }
 
 /// Kinds of quote source.
@@ -183,6 +187,7 @@ impl Config {
         let listen_config = Listen {
             public: listen.parsed("public", ADDRESS, |text| text.parse().ok())?,
             control: listen.parsed("control", ADDRESS, |text| text.parse().ok())?,
+            tls: listen.optional("tls", ADDRESS, |text| text.parse().ok())?,
         };
         listen.finish()?;
 
@@ -226,6 +231,7 @@ impl Config {
             timeout: quote.milliseconds("timeout_ms", 10_000, 1..=120_000)?,
             retries: quote.integer("retries", 3, 0..=100)? as u32,
             queue: quote.size("queue", 64, 1..=65_536)?,
+            sessions: quote.size("sessions", 64, 1..=65_536)?,
         };
         quote.finish()?;
 
@@ -327,7 +333,11 @@ impl Config {
             "name": self.name,
             "log_prefix": self.log_prefix,
             "threads": self.threads,
-            "listen": { "public": self.listen.public.to_string(), "control": self.listen.control.to_string() },
+            "listen": {
+                "public": self.listen.public.to_string(),
+                "control": self.listen.control.to_string(),
+                "tls": self.listen.tls.map(|address| address.to_string()),
+            },
             "keyset": {
                 "lifetime_seconds": self.keyset.lifetime_seconds,
                 "rotate_before_seconds": self.keyset.rotate_before_seconds,
@@ -342,6 +352,7 @@ impl Config {
                 "timeout_ms": ms(self.quote.timeout),
                 "retries": self.quote.retries,
                 "queue": self.quote.queue,
+                "sessions": self.quote.sessions,
             },
             "seal": { "interval_ms": ms(self.seal.interval), "max_entries": self.seal.max_entries },
             "limits": {

@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::{
-    config::{Config, QuoteSourceConfig},
+    config::{Config, Listen, QuoteSourceConfig},
     control,
     models::{Repository, RepositoryConfig},
     net::{Bounds, Listener, serve},
@@ -48,22 +48,42 @@ pub async fn run(config: Config, arguments: &[String]) -> anyhow::Result<()> {
     );
     let loader: Loader = Box::new(move |previous| repository.load(previous));
     let service = Service::new(config, arguments, source, loader)?;
-    let (public, control) = bind(&service.config).await?;
-    start(service, public, control).await
+    let listeners = Listeners::bind(&service.config.listen).await?;
+    start(service, listeners).await
 }
 
-async fn bind(config: &Config) -> anyhow::Result<(Listener, Listener)> {
-    let bind = |name: &'static str, address| async move {
-        let listener = Listener::bind(address)
-            .await
-            .with_context(|| format!("listening on {address} ({name})"))?;
-        tracing::info!(name, address = %listener.address()?, "listening");
-        anyhow::Ok(listener)
-    };
-    Ok((
-        bind("public", &config.listen.public).await?,
-        bind("control", &config.listen.control).await?,
-    ))
+/// The bound sockets.
+pub struct Listeners {
+    /// What the host relays from callers.
+    pub public: Listener,
+    /// What the host alone uses.
+    pub control: Listener,
+    /// Where TLS ends.
+    pub tls: Option<Listener>,
+}
+
+impl Listeners {
+    /// Binds them all, and logs where.
+    ///
+    /// # Errors
+    /// What the system says, with the address.
+    pub async fn bind(listen: &Listen) -> anyhow::Result<Self> {
+        let bind = |name: &'static str, address| async move {
+            let listener = Listener::bind(address)
+                .await
+                .with_context(|| format!("listening on {address} ({name})"))?;
+            tracing::info!(name, address = %listener.address()?, "listening");
+            anyhow::Ok(listener)
+        };
+        Ok(Self {
+            public: bind("public", &listen.public).await?,
+            control: bind("control", &listen.control).await?,
+            tls: match &listen.tls {
+                Some(address) => Some(bind("tls", address).await?),
+                None => None,
+            },
+        })
+    }
 }
 
 /// Boots a service behind bound listeners and serves until it is told to end. The public listener
@@ -71,13 +91,9 @@ async fn bind(config: &Config) -> anyhow::Result<(Listener, Listener)> {
 ///
 /// # Errors
 /// What keeps it from booting.
-pub async fn start(
-    service: Arc<Service>,
-    public: Listener,
-    control: Listener,
-) -> anyhow::Result<()> {
+pub async fn start(service: Arc<Service>, listeners: Listeners) -> anyhow::Result<()> {
     let (stop, stopped) = watch::channel(false);
-    let listeners = tokio::spawn(listen(service.clone(), public, control, stopped));
+    let listeners = tokio::spawn(listen(service.clone(), listeners, stopped));
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -128,11 +144,10 @@ pub async fn start(
     Ok(())
 }
 
-/// Serves both listeners until `stopped` turns true and their connections are closed.
+/// Serves the listeners until `stopped` turns true and their connections are closed.
 pub fn listen(
     service: Arc<Service>,
-    public: Listener,
-    control: Listener,
+    listeners: Listeners,
     stopped: watch::Receiver<bool>,
 ) -> impl Future<Output = ()> + Send {
     let limits = &service.config.limits;
@@ -150,10 +165,10 @@ pub fn listen(
         ..bounds
     };
     let for_public = service.clone();
-    let public = serve(public, bounds, stopped.clone(), move |request| {
+    let public = serve(listeners.public, bounds, stopped.clone(), move |request| {
         public::handle(for_public.clone(), request)
     });
-    let control = serve(control, control_bounds, stopped, move |request| {
+    let control = serve(listeners.control, control_bounds, stopped, move |request| {
         control::handle(service.clone(), request)
     });
     async move {

@@ -117,7 +117,7 @@ impl Section {
     }
 
     /// A text out of which `read` makes the value, when one is given; `expected` says of what form.
-    fn optional<T>(
+    pub fn optional<T>(
         &mut self,
         name: &'static str,
         expected: &str,

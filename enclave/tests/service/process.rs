@@ -29,6 +29,7 @@ threads = 2
 [listen]
 public = "tcp://127.0.0.1:0"
 control = "tcp://127.0.0.1:0"
+tls = "tcp://127.0.0.1:0"
 [quote]
 agent = "{folder}/agent.sock"
 [runtime]
@@ -100,8 +101,9 @@ async fn a_life_from_start_to_drain() {
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let mut address = async || {
+    let mut address = async |name| {
         let fields = line(&mut lines, "listening").await;
+        assert_eq!(fields["name"], name);
         let address = fields["address"]
             .as_str()
             .unwrap()
@@ -110,7 +112,9 @@ async fn a_life_from_start_to_drain() {
             .to_owned();
         address.parse::<std::net::SocketAddr>().unwrap()
     };
-    let (public, control) = (address().await, address().await);
+    let (public, control) = (address("public").await, address("control").await);
+    let tls = address("tls").await;
+    assert_ne!(tls.port(), 0);
     line(&mut lines, "keyset in force").await;
 
     let mut client = Client::new(public).await;

@@ -12,7 +12,7 @@ use enclave::{
     config::{Address, Config},
     models::{LoadedModels, Repository, RepositoryConfig},
     net::Listener,
-    run,
+    run::{self, Listeners},
     runtime::Runtime,
     service::{Loader, Service},
 };
@@ -136,6 +136,7 @@ pub struct Running {
     pub source: Arc<Source>,
     pub public: SocketAddr,
     pub control: SocketAddr,
+    pub tls: Option<SocketAddr>,
     /// Ends the listeners when it turns true, or is dropped.
     pub stop: watch::Sender<bool>,
 }
@@ -145,21 +146,21 @@ impl Running {
     pub async fn unbooted(changes: &[&str], source: Source, loader: Loader) -> Self {
         let source = Arc::new(source);
         let service = Service::new(config(changes), &[], source.clone(), loader).unwrap();
-        let bind = |address| async move { Listener::bind(address).await.unwrap() };
-        let public = bind(&service.config.listen.public).await;
-        let control = bind(&service.config.listen.control).await;
+        let listeners = Listeners::bind(&service.config.listen).await.unwrap();
         let address = |listener: &Listener| match listener.address().unwrap() {
             Address::Tcp(address) => address,
             other => panic!("{other}"),
         };
         let (stop, stopped) = watch::channel(false);
-        let (at_public, at_control) = (address(&public), address(&control));
-        tokio::spawn(run::listen(service.clone(), public, control, stopped));
+        let (at_public, at_control) = (address(&listeners.public), address(&listeners.control));
+        let at_tls = listeners.tls.as_ref().map(address);
+        tokio::spawn(run::listen(service.clone(), listeners, stopped));
         Self {
             service,
             source,
             public: at_public,
             control: at_control,
+            tls: at_tls,
             stop,
         }
     }
