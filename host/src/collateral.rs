@@ -3,7 +3,8 @@
 //! Collateral proves itself (formats.md §7), so nothing here judges it: wrong files make bundles that
 //! verifiers refuse, never bundles that they wrongly accept. It is attached when a bundle is served,
 //! always the newest there is, and never stored: what was sealed years ago goes out with the
-//! revocation lists of today.
+//! revocation lists of today. `GET /v1/collateral` gives it by itself, to callers who have evidence from
+//! the enclave, which knows none.
 
 use std::{
     fs::{self, File},
@@ -13,13 +14,28 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use bytes::Bytes;
+use hyper::{
+    Method, Response, StatusCode,
+    header::{
+        ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, ALLOW,
+        HeaderValue,
+    },
+};
 use thiserror::Error;
 use touchstone_formats::{
-    evidence::{Collateral, Evidence, SnpCollateral, Tee},
-    jcs,
+    evidence::{Collateral, CollateralFile, SnpCollateral, Tee},
     limits::{MAX_COLLATERAL, MAX_COLLATERAL_ITEMS},
     text::base64_decode,
 };
+
+use crate::{
+    problem::{METHODS, Problem, json},
+    relay::body::Answer,
+};
+
+/// Where the collateral is to be had by itself.
+pub const PATH: &str = "/v1/collateral";
 
 /// Why a folder could not be read as collateral.
 #[derive(Debug, Error)]
@@ -56,10 +72,19 @@ pub enum CollateralError {
 #[derive(Debug)]
 pub struct CollateralFolder {
     folder: Option<PathBuf>,
-    /// Canonical JSON of the `collateral` member for SEV-SNP evidence; `None`: there is none.
-    snp: RwLock<Option<Arc<str>>>,
+    /// For SEV-SNP evidence; `None`: there is none.
+    snp: RwLock<Option<Written>>,
     seen: RwLock<Option<Vec<Stamp>>>,
     warned: RwLock<Option<Instant>>,
+}
+
+/// Collateral as it goes out.
+#[derive(Debug, Clone)]
+struct Written {
+    /// A [`CollateralFile`].
+    file: Bytes,
+    /// Its `collateral` member, which evidence has too.
+    member: Arc<str>,
 }
 
 /// What of a file tells that it has changed.
@@ -97,8 +122,8 @@ impl CollateralFolder {
         {
             return;
         }
-        match read_snp(folder).and_then(|snp| Ok((to_json(&snp)?, snp))) {
-            Ok((json, snp)) => {
+        match read_snp(folder) {
+            Ok(snp) => {
                 tracing::info!(
                     folder = %folder.display(),
                     vek = snp.vek.is_some(),
@@ -106,10 +131,11 @@ impl CollateralFolder {
                     crls = snp.crls.len(),
                     "collateral read"
                 );
-                if json.is_none() {
+                let written = written(snp);
+                if written.is_none() {
                     tracing::warn!(folder = %folder.display(), "there is no collateral");
                 }
-                *self.snp.write().unwrap_or_else(PoisonError::into_inner) = json;
+                *self.snp.write().unwrap_or_else(PoisonError::into_inner) = written;
             }
             Err(error) => {
                 tracing::error!(%error, "collateral not read; what was read before stays in use")
@@ -128,21 +154,51 @@ impl CollateralFolder {
     /// the first of its members, and `tee` the last.
     pub fn attach(&self, stored: &str) -> String {
         let snp = stored.ends_with("\"tee\":\"sev-snp\"}");
-        let json = match snp {
-            true => self
-                .snp
-                .read()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone(),
-            false => None,
-        };
-        match (json, stored.strip_prefix('{')) {
-            (Some(json), Some(members)) => format!("{{\"collateral\":{json},{members}"),
+        match (self.snp().filter(|_| snp), stored.strip_prefix('{')) {
+            (Some(Written { member, .. }), Some(members)) => {
+                format!("{{\"collateral\":{member},{members}")
+            }
             _ => {
                 self.warn();
                 stored.to_owned()
             }
         }
+    }
+
+    /// Answers a request for the collateral by itself. A preflight too: the enclave knows no such target.
+    ///
+    /// # Errors
+    /// A [`Problem`] for the caller.
+    pub fn answer(
+        &self,
+        method: &Method,
+        query: Option<&str>,
+    ) -> Result<Response<Answer>, Problem> {
+        if method == Method::OPTIONS {
+            return Ok(preflight());
+        }
+        Problem::unless_read(method)?;
+        if query.is_some() {
+            return Err(Problem::new(
+                StatusCode::BAD_REQUEST,
+                "the collateral's address has no query",
+            ));
+        }
+        match self.snp() {
+            Some(Written { file, .. }) => Ok(json(StatusCode::OK, file)),
+            None => Err(Problem::new(
+                StatusCode::NOT_FOUND,
+                "this host has no collateral: its operator has to put certificates and revocation lists \
+                 into collateral.folder",
+            )),
+        }
+    }
+
+    fn snp(&self) -> Option<Written> {
+        self.snp
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn warn(&self) {
@@ -155,28 +211,38 @@ impl CollateralFolder {
     }
 }
 
-fn to_json(snp: &SnpCollateral) -> Result<Option<Arc<str>>, CollateralError> {
-    if *snp == SnpCollateral::default() {
-        return Ok(None);
+fn written(snp: SnpCollateral) -> Option<Written> {
+    if snp == SnpCollateral::default() {
+        return None;
     }
-    let evidence = Evidence {
-        purpose: None,
-        nonce: None,
+    let file = CollateralFile {
         tee: Tee::SevSnp,
-        quote: Vec::new(),
-        collateral: Some(Collateral::SevSnp(snp.clone())),
-        event_log: None,
+        collateral: Collateral::SevSnp(snp),
     };
-    // The formats crate alone knows how collateral is written; around it stands nothing else here.
-    let whole = jcs::to_vec(&evidence)
-        .ok()
-        .and_then(|json| String::from_utf8(json).ok())
-        .unwrap_or_default();
-    let json = whole.strip_prefix("{\"collateral\":").and_then(|rest| {
-        rest.split_once(",\"nonce\":")
-            .map(|(collateral, _)| collateral)
-    });
-    Ok(json.map(Arc::from))
+    let file = file.to_file();
+    // The formats crate alone knows how collateral is written; around it stand two short members.
+    let text = str::from_utf8(&file).ok()?;
+    let (member, _) = text
+        .strip_prefix("{\"collateral\":")?
+        .rsplit_once(",\"tee\":")?;
+    Some(Written {
+        member: member.into(),
+        file: file.into(),
+    })
+}
+
+fn preflight() -> Response<Answer> {
+    let mut response = Response::new(Answer::full(Bytes::new()));
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let headers = response.headers_mut();
+    headers.insert(ALLOW, HeaderValue::from_static(METHODS));
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert(
+        ACCESS_CONTROL_ALLOW_METHODS,
+        HeaderValue::from_static(METHODS),
+    );
+    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
+    response
 }
 
 fn stamps(folder: &Path) -> Vec<Stamp> {
@@ -351,7 +417,7 @@ fn is_one_der_sequence(bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use touchstone_formats::text::base64_encode;
+    use touchstone_formats::{Evidence, jcs, text::base64_encode};
 
     use super::*;
 

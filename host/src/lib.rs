@@ -123,7 +123,13 @@ impl Host {
             stopped.clone(),
         );
         let forwarder = Forwarder::new(public, &config.enclave, &config.limits, pending);
-        let relay = Relay::new(forwarder, receipts, config.limits.clone());
+        let relay = Relay::new(
+            forwarder,
+            receipts,
+            collateral.clone(),
+            &config.enclave,
+            &config.limits,
+        );
         let relay = tokio::spawn(relay.serve(listener, stopped));
         let mut others = vec![tokio::spawn(puller.run(pulling_stopped.clone()))];
         if collateral.is_watched() {

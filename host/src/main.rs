@@ -35,7 +35,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let config = Config::parse(&text).with_context(|| format!("{name}"))?;
     start_log(&config)?;
     let files = raise_open_files();
-    let needed = (config.limits.connections + config.limits.in_flight) as u64 + 64;
+    // Every TLS connection is passed on over one of its own.
+    let sides = if config.enclave.tls.is_some() { 2 } else { 1 };
+    let needed = (sides * config.limits.connections + config.limits.in_flight) as u64 + 64;
     if files.is_some_and(|files| files < needed) {
         tracing::warn!(
             files,

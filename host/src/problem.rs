@@ -1,14 +1,40 @@
-//! The host's own answers that are not what the caller hoped for: RFC 9457 problem details, with the
-//! `error` member that Open Inference Protocol clients read (formats.md §9).
+//! The host's own answers: JSON, and when it is not what the caller hoped for, RFC 9457 problem details
+//! with the `error` member that Open Inference Protocol clients read (formats.md §9).
 
 use bytes::Bytes;
 use hyper::{
-    Response, StatusCode,
-    header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER},
+    Method, Response, StatusCode,
+    header::{
+        ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ALLOW, CACHE_CONTROL,
+        CONTENT_TYPE, HeaderValue, RETRY_AFTER,
+    },
 };
 use serde::Serialize;
 
 use crate::relay::body::Answer;
+
+/// The methods of everything that the host itself serves.
+pub const METHODS: &str = "GET, HEAD, OPTIONS";
+
+/// An answer that is JSON and nobody is to keep: collateral changes, and so do states. Readable from any
+/// origin, as the enclave's own answers are.
+pub fn json(status: StatusCode, body: Bytes) -> Response<Answer> {
+    typed(status, "application/json", body)
+}
+
+fn typed(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Answer> {
+    let mut response = Response::new(Answer::full(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert(
+        ACCESS_CONTROL_EXPOSE_HEADERS,
+        HeaderValue::from_static("Retry-After"),
+    );
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
 
 /// A refusal or failure that the host itself answers with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +66,20 @@ impl Problem {
         }
     }
 
+    /// The problem of a method that what the host itself serves does not know, if it is one.
+    ///
+    /// # Errors
+    /// 405, for all but GET and HEAD.
+    pub fn unless_read(method: &Method) -> Result<(), Self> {
+        if matches!(*method, Method::GET | Method::HEAD) {
+            return Ok(());
+        }
+        Err(Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            format!("found {method}, expected GET or HEAD"),
+        ))
+    }
+
     /// A problem that may be gone after `seconds`.
     pub fn passing(status: StatusCode, seconds: u32, detail: impl Into<String>) -> Self {
         Self {
@@ -60,15 +100,11 @@ impl Problem {
         };
         // Strings and a number: this cannot fail, and an empty body would still be a true answer.
         let body = serde_json::to_vec(&document).unwrap_or_default();
-        let mut response = Response::new(Answer::full(Bytes::from(body)));
-        *response.status_mut() = self.status;
+        let mut response = typed(self.status, "application/problem+json", body.into());
         let headers = response.headers_mut();
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
-        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if self.status == StatusCode::METHOD_NOT_ALLOWED {
+            headers.insert(ALLOW, HeaderValue::from_static(METHODS));
+        }
         if let Some(seconds) = self.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }

@@ -10,13 +10,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use hyper::{
     HeaderMap, Method, Response, StatusCode,
-    header::{
-        ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ALLOW, CACHE_CONTROL,
-        CONTENT_TYPE, HeaderValue, RETRY_AFTER,
-    },
+    header::{HeaderValue, RETRY_AFTER},
 };
 use serde::Serialize;
 use tokio::{
@@ -35,7 +31,7 @@ use crate::{
     collateral::CollateralFolder,
     control::Control,
     pending::{Id, Pending},
-    problem::Problem,
+    problem::{Problem, json},
     puller::Puller,
     relay::body::Answer,
     store::{Fate, KeysetRow, Lookup, Place, Store, StoreError, batch::Unsealed},
@@ -121,17 +117,7 @@ impl Receipts {
         query: Option<&str>,
         headers: &HeaderMap,
     ) -> Result<Response<Answer>, Problem> {
-        if method != Method::GET && method != Method::HEAD {
-            let problem = Problem::new(
-                StatusCode::METHOD_NOT_ALLOWED,
-                format!("found {method}, expected GET or HEAD"),
-            );
-            let mut response = problem.into_response();
-            response
-                .headers_mut()
-                .insert(ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));
-            return Ok(response);
-        }
+        Problem::unless_read(method)?;
         if query.is_some() {
             return Err(Problem::new(
                 StatusCode::BAD_REQUEST,
@@ -152,9 +138,9 @@ impl Receipts {
                 Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the host's store failed")
             })?;
         match state {
-            State::Complete(bundle) => Ok(json(StatusCode::OK, bundle)),
-            State::SoFar(bundle) => Ok(json(StatusCode::ACCEPTED, bundle)),
-            State::Promised => Ok(json(StatusCode::ACCEPTED, promised(id))),
+            State::Complete(bundle) => Ok(json(StatusCode::OK, bundle.into())),
+            State::SoFar(bundle) => Ok(so_far(bundle)),
+            State::Promised => Ok(so_far(promised(id))),
             State::Never(reason) => Err(Problem::new(StatusCode::GONE, reason)),
             State::Unknown => Err(Problem::new(
                 StatusCode::NOT_FOUND,
@@ -418,20 +404,10 @@ fn promised(id: Id) -> Vec<u8> {
     jcs::to_file(&promised).unwrap_or_default()
 }
 
-fn json(status: StatusCode, body: Vec<u8>) -> Response<Answer> {
-    let mut response = Response::new(Answer::full(Bytes::from(body)));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-    headers.insert(
-        ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static("Retry-After"),
-    );
-    // Collateral changes, and so do states.
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if status == StatusCode::ACCEPTED {
-        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    }
+fn so_far(body: Vec<u8>) -> Response<Answer> {
+    let mut response = json(StatusCode::ACCEPTED, body.into());
+    response
+        .headers_mut()
+        .insert(RETRY_AFTER, HeaderValue::from_static("1"));
     response
 }

@@ -1,8 +1,10 @@
-//! The relay: callers' connections in, connections to the enclave's public listener out.
+//! The relay: callers' connections in, connections to the enclave's public listener out, or to its TLS
+//! listener.
 
 pub mod body;
 pub mod forward;
 mod headers;
+mod passthrough;
 pub mod upstream;
 
 use std::{
@@ -23,16 +25,18 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
-    time::{Instant, Sleep, sleep},
+    time::{Instant, Sleep, sleep, timeout},
 };
 
 use crate::{
-    config::Limits,
+    collateral::{self, CollateralFolder},
+    config::{Enclave, Limits},
     limits::{Activity, Watched},
     receipts::Receipts,
 };
 use body::Answer;
 use forward::Forwarder;
+use passthrough::{Broken, Passthrough};
 
 /// Header fields that hyper allows when it is told nothing.
 const DEFAULT_HEADERS: usize = 100;
@@ -44,18 +48,30 @@ const FAR: Duration = Duration::from_secs(3_600);
 pub struct Relay {
     forwarder: Forwarder,
     receipts: Receipts,
+    collateral: Arc<CollateralFolder>,
+    /// `None`: every connection is HTTP.
+    passthrough: Option<Passthrough>,
     limits: Limits,
     closing: AtomicBool,
     closed: Notify,
 }
 
 impl Relay {
-    /// A relay that answers for receipts itself and forwards everything else.
-    pub fn new(forwarder: Forwarder, receipts: Receipts, limits: Limits) -> Arc<Self> {
+    /// A relay that answers for receipts and collateral itself and forwards everything else, TLS
+    /// unread.
+    pub fn new(
+        forwarder: Forwarder,
+        receipts: Receipts,
+        collateral: Arc<CollateralFolder>,
+        enclave: &Enclave,
+        limits: &Limits,
+    ) -> Arc<Self> {
         Arc::new(Self {
             forwarder,
             receipts,
-            limits,
+            collateral,
+            passthrough: Passthrough::new(enclave, limits),
+            limits: limits.clone(),
             closing: AtomicBool::new(false),
             closed: Notify::new(),
         })
@@ -87,13 +103,11 @@ impl Relay {
         self.closing.store(true, SeqCst);
         self.closed.notify_waiters();
         let all_ended = async { while connections.join_next().await.is_some() {} };
-        if tokio::time::timeout(self.limits.drain, all_ended)
-            .await
-            .is_err()
-        {
+        if timeout(self.limits.drain, all_ended).await.is_err() {
+            // Whether anything is under way on a TLS connection cannot be seen.
             tracing::warn!(
                 connections = connections.len(),
-                "connections closed while requests were under way"
+                "connections closed while requests were under way, or TLS was open"
             );
         }
     }
@@ -103,6 +117,38 @@ impl Relay {
             tracing::debug!(%error, "a connection was gone before it began");
             return;
         }
+        let Some(passthrough) = &self.passthrough else {
+            return self.http(stream).await;
+        };
+        match self.first_byte(&stream).await {
+            Some(passthrough::HANDSHAKE) => match passthrough.serve(stream).await {
+                Ok(()) => {}
+                Err(error @ Broken::Unreachable { .. }) => {
+                    tracing::warn!(%error, "a TLS connection could not be passed on");
+                }
+                Err(error) => tracing::debug!(%error, "a TLS connection broke off"),
+            },
+            Some(_) => self.http(stream).await,
+            None => {}
+        }
+    }
+
+    /// The first byte of a connection, which stays where it is. `None`: there is none in time, or the
+    /// host stops.
+    async fn first_byte(&self, stream: &TcpStream) -> Option<u8> {
+        let closed = self.closed.notified();
+        if self.closing.load(SeqCst) {
+            return None;
+        }
+        let mut byte = [0];
+        let peeked = tokio::select! {
+            peeked = timeout(self.limits.idle_timeout, stream.peek(&mut byte)) => peeked.ok()?.ok()?,
+            () = closed => 0,
+        };
+        byte.first().copied().filter(|_| peeked > 0)
+    }
+
+    async fn http(self: Arc<Self>, stream: TcpStream) {
         let activity = Activity::new(self.limits.header_timeout, self.limits.idle_timeout);
         let service = service_fn(|request| self.clone().answer(request, activity.clone()));
         let stream = TokioIo::new(Watched::new(stream, activity.clone()));
@@ -139,7 +185,11 @@ impl Relay {
                 }
                 return Poll::Ready(());
             }
-            watch(timer.as_mut(), &activity, cx)
+            watch(
+                timer.as_mut(),
+                activity.deadline().map(Instant::from_std),
+                cx,
+            )
         })
         .await;
     }
@@ -150,17 +200,14 @@ impl Relay {
         activity: Arc<Activity>,
     ) -> Result<Response<Answer>, Infallible> {
         activity.requested();
-        let result = match self.receipts.path(request.method(), request.uri().path()) {
+        let (method, uri) = (request.method(), request.uri());
+        let result = match self.receipts.path(method, uri.path()) {
             Some(name) => {
                 self.receipts
-                    .answer(
-                        request.method(),
-                        name,
-                        request.uri().query(),
-                        request.headers(),
-                    )
+                    .answer(method, name, uri.query(), request.headers())
                     .await
             }
+            None if uri.path() == collateral::PATH => self.collateral.answer(method, uri.query()),
             None => self.forwarder.forward(request, &activity).await,
         };
         let response = result.unwrap_or_else(|problem| problem.into_response());
@@ -175,11 +222,10 @@ impl Relay {
 /// when the deadline has come nearer or the timer fires: not for every request.
 fn watch(
     mut timer: std::pin::Pin<&mut Sleep>,
-    activity: &Activity,
+    deadline: Option<Instant>,
     cx: &mut std::task::Context<'_>,
 ) -> Poll<()> {
     loop {
-        let deadline = activity.deadline().map(Instant::from_std);
         if let Some(deadline) = deadline
             && deadline < timer.deadline()
         {
