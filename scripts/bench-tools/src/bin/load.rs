@@ -8,18 +8,24 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
-use bench_tools::cpu::process_cpu;
+use anyhow::{Context, Result, ensure};
+use bench_tools::{
+    figures::{Latencies, joined, per},
+    http::answer,
+    tls,
+    window::{Phase, Window},
+};
 use clap::Parser;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
 };
+use tokio_rustls::TlsConnector;
 
 /// Sends the same request over many connections and prints figures as JSON.
 #[derive(Parser)]
@@ -54,6 +60,9 @@ struct Arguments {
     /// Requests a second, over all connections together, in place of as many as possible
     #[arg(long)]
     rate: Option<f64>,
+    /// Over TLS, with a session at the beginning of each connection; what it proves is not looked at
+    #[arg(long)]
+    session: bool,
     /// Threads of the generator
     #[arg(long, default_value_t = 2)]
     threads: usize,
@@ -62,15 +71,12 @@ struct Arguments {
     server_pids: Vec<u32>,
 }
 
-const WARM_UP: u8 = 0;
-const MEASURE: u8 = 1;
-const END: u8 = 2;
-
 struct Shared {
     server: String,
     request: Vec<u8>,
-    phase: AtomicU8,
+    phase: Phase,
     answers: AtomicU64,
+    connector: Option<TlsConnector>,
     /// Time between two requests of one connection.
     pace: Option<Duration>,
 }
@@ -78,7 +84,7 @@ struct Shared {
 /// What one connection saw inside the window.
 #[derive(Default)]
 struct Seen {
-    latencies_us: Vec<u32>,
+    latencies: Latencies,
     outcomes: BTreeMap<String, u64>,
     bytes: u64,
 }
@@ -142,8 +148,9 @@ async fn run(arguments: Arguments) -> Result<()> {
     let shared = Arc::new(Shared {
         server: arguments.server.clone(),
         request: request(&arguments)?,
-        phase: AtomicU8::new(WARM_UP),
+        phase: Phase::default(),
         answers: AtomicU64::new(0),
+        connector: arguments.session.then(tls::connector).transpose()?,
         pace: arguments
             .rate
             .map(|rate| Duration::from_secs_f64(arguments.connections as f64 / rate)),
@@ -151,61 +158,33 @@ async fn run(arguments: Arguments) -> Result<()> {
     let tasks: Vec<_> = (0..arguments.connections)
         .map(|n| tokio::spawn(connection(Arc::clone(&shared), n)))
         .collect();
-    tokio::time::sleep(Duration::from_secs_f64(arguments.warm_up)).await;
-
-    let servers_cpu = || {
-        arguments
-            .server_pids
-            .iter()
-            .map(|pid| process_cpu(*pid))
-            .sum::<Result<Duration>>()
-    };
-    let own = std::process::id();
-    let (cpu, own_cpu, started) = (servers_cpu()?, process_cpu(own)?, Instant::now());
-    shared.phase.store(MEASURE, Ordering::Relaxed);
-    let end = started + Duration::from_secs_f64(arguments.seconds);
-    while Instant::now() < end
-        && arguments
-            .answers
-            .is_none_or(|n| shared.answers.load(Ordering::Relaxed) < n)
-    {
-        let left = end.saturating_duration_since(Instant::now());
-        // Only a run that ends by count needs to look often.
-        let nap = if arguments.answers.is_some() {
-            Duration::from_millis(5)
-        } else {
-            left
-        };
-        tokio::time::sleep(nap.min(left)).await;
-    }
-    shared.phase.store(END, Ordering::Relaxed);
-    let seconds = started.elapsed().as_secs_f64();
-    let (cpu, own_cpu) = (
-        (servers_cpu()? - cpu).as_secs_f64(),
-        (process_cpu(own)? - own_cpu).as_secs_f64(),
-    );
+    let answers = arguments.answers;
+    let enough = || answers.is_some_and(|n| shared.answers.load(Ordering::Relaxed) >= n);
+    let Window {
+        seconds,
+        cpu,
+        own_cpu,
+    } = Window::measure(
+        &shared.phase,
+        arguments.warm_up,
+        arguments.seconds,
+        &arguments.server_pids,
+        answers.is_some().then_some(&enough as _),
+    )
+    .await?;
 
     let mut total = Seen::default();
     for task in tasks {
         let seen = tokio::time::timeout(Duration::from_secs(60), task)
             .await
             .context("a connection hangs")??;
-        total.latencies_us.extend(seen.latencies_us);
+        total.latencies.extend(seen.latencies);
         total.bytes += seen.bytes;
         for (outcome, count) in seen.outcomes {
             *total.outcomes.entry(outcome).or_default() += count;
         }
     }
-    total.latencies_us.sort_unstable();
-    let percentile = |p: f64| {
-        let last = total.latencies_us.len().saturating_sub(1);
-        total
-            .latencies_us
-            .get((last as f64 * p).round() as usize)
-            .copied()
-            .unwrap_or(0)
-    };
-    let good = total.latencies_us.len() as f64;
+    let good = total.latencies.count() as f64;
     let errors: u64 = total
         .outcomes
         .iter()
@@ -215,11 +194,10 @@ async fn run(arguments: Arguments) -> Result<()> {
     let figures = serde_json::json!({
         "connections": arguments.connections, "seconds": seconds, "answers": good, "errors": errors,
         "outcomes": total.outcomes, "per_second": good / seconds,
-        "cpu_seconds": cpu, "per_cpu_second": if cpu > 0.0 { good / cpu } else { 0.0 }, "load_cpu_seconds": own_cpu,
-        "p50_us": percentile(0.50), "p90_us": percentile(0.90), "p99_us": percentile(0.99), "max_us": percentile(1.0),
+        "cpu_seconds": cpu.as_secs_f64(), "per_cpu_second": per(good, cpu), "load_cpu_seconds": own_cpu.as_secs_f64(),
         "bytes": total.bytes,
     });
-    println!("{figures}");
+    println!("{}", joined([figures, total.latencies.percentiles()]));
     Ok(())
 }
 
@@ -231,9 +209,9 @@ async fn connection(shared: Arc<Shared>, number: usize) -> Seen {
         tokio::time::sleep(pace.mul_f64((number as f64 * 0.618_034).fract())).await;
     }
     let mut buffer = Vec::with_capacity(16 << 10);
-    while shared.phase.load(Ordering::Relaxed) != END {
-        if let Err(error) = keep_busy(&shared, &mut seen, &mut buffer).await {
-            if shared.phase.load(Ordering::Relaxed) == MEASURE {
+    while !shared.phase.over() {
+        if let Err(error) = connected(&shared, &mut seen, &mut buffer).await {
+            if shared.phase.counts() {
                 *seen.outcomes.entry(error.to_string()).or_default() += 1;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -242,22 +220,36 @@ async fn connection(shared: Arc<Shared>, number: usize) -> Seen {
     seen
 }
 
-async fn keep_busy(shared: &Shared, seen: &mut Seen, buffer: &mut Vec<u8>) -> Result<()> {
-    let mut stream = TcpStream::connect(&shared.server).await?;
+async fn connected(shared: &Shared, seen: &mut Seen, buffer: &mut Vec<u8>) -> Result<()> {
+    if let Some(connector) = &shared.connector {
+        let mut stream = tls::connect(connector, &shared.server).await?;
+        tls::open_session(&mut stream, &shared.server).await?;
+        return keep_busy(stream, shared, seen, buffer).await;
+    }
+    let stream = TcpStream::connect(&shared.server).await?;
     stream.set_nodelay(true)?;
+    keep_busy(stream, shared, seen, buffer).await
+}
+
+async fn keep_busy<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    shared: &Shared,
+    seen: &mut Seen,
+    buffer: &mut Vec<u8>,
+) -> Result<()> {
     let mut tick = shared.pace.map(tokio::time::interval);
-    while shared.phase.load(Ordering::Relaxed) != END {
+    while !shared.phase.over() {
         if let Some(tick) = &mut tick {
             tick.tick().await;
         }
-        let asked_in = shared.phase.load(Ordering::Relaxed);
+        let counts = shared.phase.counts();
         let asked = Instant::now();
         stream.write_all(&shared.request).await?;
+        stream.flush().await?;
         let (outcome, bytes) = answer(&mut stream, buffer).await?;
-        if asked_in == MEASURE && shared.phase.load(Ordering::Relaxed) == MEASURE {
+        if counts && shared.phase.counts() {
             if outcome.starts_with("200") {
-                seen.latencies_us
-                    .push(u32::try_from(asked.elapsed().as_micros()).unwrap_or(u32::MAX));
+                seen.latencies.note(asked.elapsed());
                 shared.answers.fetch_add(1, Ordering::Relaxed);
             }
             seen.bytes += bytes as u64;
@@ -270,47 +262,4 @@ async fn keep_busy(shared: &Shared, seen: &mut Seen, buffer: &mut Vec<u8>) -> Re
         }
     }
     Ok(())
-}
-
-/// Reads one answer whole; returns its status with the receipt's state, and its length.
-async fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<(String, usize)> {
-    buffer.clear();
-    let head = loop {
-        if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
-            break end + 4;
-        }
-        ensure!(buffer.len() < 64 << 10, "head too long");
-        ensure!(
-            stream.read_buf(buffer).await? > 0,
-            "closed before the answer"
-        );
-    };
-    let text = std::str::from_utf8(buffer.get(..head).unwrap_or_default())?;
-    let status = text.get(9..12).context("no status")?.to_owned();
-    let field = |name: &str| {
-        text.lines().skip(1).find_map(|line| {
-            let (found, value) = line.split_once(':')?;
-            found.eq_ignore_ascii_case(name).then(|| value.trim())
-        })
-    };
-    let length: usize = match field("content-length") {
-        Some(value) => value.parse()?,
-        None => bail!("an answer without Content-Length"),
-    };
-    let state = field("touchstone")
-        .and_then(|value| value.split("state=").nth(1))
-        .unwrap_or_default();
-    let outcome = if state.is_empty() {
-        status
-    } else {
-        format!("{status} {state}")
-    };
-    while buffer.len() < head + length {
-        ensure!(
-            stream.read_buf(buffer).await? > 0,
-            "closed inside the answer"
-        );
-    }
-    ensure!(buffer.len() == head + length, "bytes after the answer");
-    Ok((outcome, head + length))
 }
