@@ -123,7 +123,7 @@ class Stack:
         sessions = f"sessions = {self.threads}\n" if self.threads else ""
         (self.folder / "enclave.toml").write_text(
             f'name = "{self.name}"\nlog_prefix = "{self.name}/log"\n{threads}'
-            '[listen]\npublic = "tcp://127.0.0.1:0"\ncontrol = "tcp://127.0.0.1:0"\n'
+            '[listen]\npublic = "tcp://127.0.0.1:0"\ncontrol = "tcp://127.0.0.1:0"\ntls = "tcp://127.0.0.1:0"\n'
             f'[quote]\nagent = "{socket}"\n{self.extra}'
             f'[runtime]\nlibrary = "{os.path.relpath(LIBRARY)}"\nsha256 = "{library_digest()}"\n'
             f'[models]\nrepository = "{os.path.relpath(self.models)}"\n{sessions}'
@@ -131,20 +131,22 @@ class Stack:
         enclave = self._run("enclave", ["--config", self.folder / "enclave.toml"], self.cpus)
         self.public = self._address(enclave, "public")
         self.control = self._address(enclave, "control")
+        self.tls = self._address(enclave, "tls")
         self.wait_ready(self.public)
-        self.url = f"http://{self.public}"
+        self.url, self.https = f"http://{self.public}", f"https://{self.tls}"
         if not self.with_host:
             return
         (self.folder / "host.toml").write_text(
             f'listen = "tcp://127.0.0.1:0"\n{threads}'
-            f'[enclave]\npublic = "tcp://{self.public}"\ncontrol = "tcp://{self.control}"\n'
+            f'[enclave]\npublic = "tcp://{self.public}"\ncontrol = "tcp://{self.control}"\ntls = "tcp://{self.tls}"\n'
             f'[store]\npath = "{os.path.relpath(self.folder / "store" / "receipts.sqlite")}"\n'
             f'[collateral]\nfolder = "{os.path.relpath(self.folder / "platform" / "collateral")}"\n'
         )
         host = self._run("host", ["--config", self.folder / "host.toml"], self.cpus)
         address = host.wait_for(r'listening address="?(?:tcp://)?([0-9.]+:[0-9]+)')[1]
         self.wait_ready(address)
-        self.url = f"http://{address}"
+        # One address for both: the host tells TLS, which it passes through unread, from its own HTTP.
+        self.url, self.https = f"http://{address}", f"https://{address}"
 
     def _address(self, enclave: Process, name: str) -> str:
         return enclave.wait_for(rf'listening name="{name}" address="?tcp://([0-9.]+:[0-9]+)')[1]
