@@ -2,7 +2,8 @@
 //! what a bundle is compared with.
 //!
 //! The folder that `ask` writes holds `request.bin` and `response.bin` (bodies, exactly as they
-//! travelled), `expect.json` ([`Expect`], written before anything was sent), `response.json`
+//! travelled), `expect.json` ([`Expect`], written before anything was sent), `session.json`
+//! ([`SessionRecord`], of the connection it all went over, if that was attested), `response.json`
 //! ([`ResponseInfo`]) and `bundle.json`. None of it is evidence: it is the caller's own word, and
 //! what a host may have rewritten on the way is measured against it.
 
@@ -11,7 +12,9 @@ use touchstone_formats::commitment::{
     Datatype, TensorRef, request_digest, response_digest, tensors_digest,
 };
 use touchstone_formats::text::HexBytes;
-use touchstone_formats::{Digest, FormatError, GuaranteeSet, jcs};
+use touchstone_formats::{Digest, Evidence, FormatError, GuaranteeSet, Keyset, jcs};
+
+use crate::session::Bound;
 
 /// Bound on `expect.json` and `response.json`: bytes.
 pub const MAX_RECORD: usize = 64 << 10;
@@ -110,6 +113,92 @@ pub enum ResponseVersion {
     One,
 }
 
+/// `session.json`: the connection that an answer came over, as the caller saw it at his own end. `v` is
+/// implied: `touchstone/session-record/1`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SessionRecord {
+    /// The nonce that he sent.
+    pub nonce: [u8; 32],
+    /// The TLS exporter over it; there if, and only if, `evidence` is.
+    pub exporter: Option<[u8; 32]>,
+    /// SHA-256 of the SubjectPublicKeyInfo (DER) of the key that signed the handshake.
+    pub tls_spki_sha256: Digest,
+    /// When the connection was opened, Unix seconds on the caller's clock.
+    pub opened_at: u64,
+    /// The keyset of the enclave at the other end.
+    pub keyset: Keyset,
+    /// Evidence of purpose `session`, with its collateral; none if the TLS key alone is known.
+    pub evidence: Option<Evidence>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SessionWire {
+    v: SessionVersion,
+    nonce: HexBytes,
+    #[serde(deserialize_with = "nullable")]
+    exporter: Option<HexBytes>,
+    tls_spki_sha256: Digest,
+    opened_at: u64,
+    keyset: Keyset,
+    #[serde(deserialize_with = "nullable")]
+    evidence: Option<Evidence>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum SessionVersion {
+    #[serde(rename = "touchstone/session-record/1")]
+    One,
+}
+
+impl SessionRecord {
+    /// Reads the file: JCS and one newline.
+    ///
+    /// # Errors
+    /// Over 4 MiB, another encoding, members missing or unknown, an exporter without evidence or evidence
+    /// without an exporter.
+    pub fn parse(file: &[u8]) -> touchstone_formats::Result<SessionRecord> {
+        let wire: SessionWire = jcs::from_slice(jcs::check_file(file)?)?;
+        let value = |field, found: String, expected| FormatError::Value {
+            field,
+            found,
+            expected,
+        };
+        if wire.exporter.is_some() != wire.evidence.is_some() {
+            let found = "one of them".to_owned();
+            return Err(value("exporter, evidence", found, "both or neither"));
+        }
+        let bytes = |field, bytes: &HexBytes| {
+            let found = || format!("{} bytes", bytes.0.len());
+            <[u8; 32]>::try_from(bytes.0.as_slice()).map_err(|_| value(field, found(), "32 bytes"))
+        };
+        Ok(SessionRecord {
+            nonce: bytes("nonce", &wire.nonce)?,
+            exporter: wire.exporter.map(|e| bytes("exporter", &e)).transpose()?,
+            tls_spki_sha256: wire.tls_spki_sha256,
+            opened_at: wire.opened_at,
+            keyset: wire.keyset,
+            evidence: wire.evidence,
+        })
+    }
+
+    /// Writes the file.
+    ///
+    /// # Errors
+    /// A number that JSON cannot carry.
+    pub fn to_file(&self) -> touchstone_formats::Result<Vec<u8>> {
+        jcs::to_file(&SessionWire {
+            v: SessionVersion::One,
+            nonce: HexBytes(self.nonce.to_vec()),
+            exporter: self.exporter.map(|e| HexBytes(e.to_vec())),
+            tls_spki_sha256: self.tls_spki_sha256,
+            opened_at: self.opened_at,
+            keyset: self.keyset.clone(),
+            evidence: self.evidence.clone(),
+        })
+    }
+}
+
 fn record<T: serde::de::DeserializeOwned>(
     field: &'static str,
     file: &[u8],
@@ -155,6 +244,8 @@ pub struct Comparison {
     pub expect_simulated: bool,
     /// Status that the receipt should have: 0 for an answer, else the HTTP status of a refusal.
     pub expected_status: u16,
+    /// What the judgement of the connection gave that the answer came over.
+    pub session: Option<Bound>,
 }
 
 /// A request: what formats.md §4 hashes of it.

@@ -20,10 +20,12 @@ mod crypto;
 pub mod dates;
 pub mod describe;
 pub mod exchange;
+mod keyset;
 pub mod parse;
 pub mod policy;
 pub mod product;
 pub mod roots;
+pub mod session;
 pub mod verdict;
 
 pub use appraise::{Judged, appraise, judge};
@@ -31,6 +33,9 @@ pub use bundle::check;
 pub use exchange::Comparison;
 pub use policy::Policy;
 pub use roots::{RootError, Roots};
+pub use session::{
+    Binding, Bound, Connection, SessionVerdict, check_session, check_session_record,
+};
 pub use verdict::{Checks, Fault, Verdict};
 
 use verdict::Voucher;

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::At;
 use crate::dates::rfc3339;
+use crate::session::Binding;
 
 /// Outcome of one check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -112,7 +113,8 @@ pub struct Check {
     pub found: Value,
     /// One sentence; never empty for a check that did not pass.
     pub reason: String,
-    /// Purpose of the evidence object this check is about (`boot`, `checkpoint`, `receipt`).
+    /// Purpose of the evidence object this check is about (`boot`, `checkpoint`, `receipt`,
+    /// `session`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evidence: Option<&'static str>,
     /// What its failure means. `None`: listed only, and cannot decide (an attachment of a type
@@ -439,6 +441,8 @@ pub struct Context {
     pub required: Vec<String>,
     /// What the caller's own bytes were compared with (`request`, `response`, `nonce`, …).
     pub covers: Vec<String>,
+    /// What held between the caller's connection and the enclave that this is about.
+    pub binding: Binding,
     /// The platform that the evidence is about.
     pub platform: Value,
     /// Launch measurement, lower-case hex.
@@ -484,6 +488,12 @@ impl Verdict {
         self.conclusion.deciding.as_deref()
     }
 
+    /// What held between the caller's connection and the enclave: found, whether or not the policy is content
+    /// with it, so look at [`Self::exit`] first.
+    pub fn binding(&self) -> Binding {
+        self.context.binding
+    }
+
     /// One JSON object, as `--json` prints it (no trailing newline).
     pub fn to_json(&self) -> String {
         // Serialising strings, numbers and `Value`s with string keys cannot fail.
@@ -519,6 +529,11 @@ impl Verdict {
         if !self.context.required.is_empty() {
             out.line(format!("required: {}", self.context.required.join(" ")));
             out.line(format!("achieved: {}", self.context.achieved.join(" ")));
+        }
+        // A verdict on something else than an exchange or its connection has nothing to say here.
+        let binding = self.context.binding;
+        if binding != Binding::None || !self.context.required.is_empty() {
+            out.line(format!("binding: {binding}"));
         }
         if let Some(measurement) = &self.context.measurement {
             out.line(format!("measurement: {measurement}"));
@@ -585,6 +600,7 @@ impl Serialize for Verdict {
             achieved: &'a [String],
             required: &'a [String],
             covers: &'a [String],
+            binding: Binding,
             checks: &'a [Check],
             platform: &'a Value,
             measurement: Option<&'a str>,
@@ -605,6 +621,7 @@ impl Serialize for Verdict {
             achieved: &x.achieved,
             required: &x.required,
             covers: &x.covers,
+            binding: x.binding,
             checks: self.checks.list(),
             platform: &x.platform,
             measurement: x.measurement.as_deref(),
@@ -619,12 +636,23 @@ impl Serialize for Verdict {
 /// The verdict of a usage error, an I/O error or a policy that does not stand (exit 1); `id` is
 /// the check it is reported under (`usage`, `policy.file`, `root.simulated`).
 pub fn usage(id: &'static str, message: impl Into<String>) -> Verdict {
+    refusal(id, Fault::Usage, message, None)
+}
+
+/// A verdict of one check, which failed: what clients make of what happens before there is anything to
+/// judge, such as a connection that breaks off. `at` is the caller's clock, if he looked.
+pub fn refusal(
+    id: &'static str,
+    fault: Fault,
+    message: impl Into<String>,
+    at: Option<At>,
+) -> Verdict {
     let mut checks = Checks::new();
-    checks.fail(id, Fault::Usage, Value::Null, Value::Null, message);
+    checks.fail(id, fault, Value::Null, Value::Null, message);
     let conclusion = checks.conclude(false, false);
     Verdict {
         conclusion,
-        at: None,
+        at,
         checks,
         context: Context::default(),
     }

@@ -17,12 +17,17 @@ use touchstone_formats::{
 
 use crate::exchange::Comparison;
 use crate::policy::Rule;
+use crate::session::{Binding, demand};
 use crate::verdict::{Checks, Context, Fault, Verdict};
 use crate::{At, Policy, Roots};
 use evidence::Evidenced;
 
 /// Said with every verdict at a time that the caller asserted (formats.md §7, "Time").
-const TIME_ASSERTED: &str = "time asserted by you; a key broken since could have made this";
+pub(crate) const TIME_ASSERTED: &str =
+    "time asserted by you; a key broken since could have made this";
+
+/// How far ahead of the time of judgement an enclave's clock may be, seconds (formats.md §7, "Time").
+pub(crate) const CLOCK_AHEAD: u64 = 300;
 
 /// Judges a bundle file against a policy, roots of trust, what the caller holds, and a time.
 ///
@@ -95,7 +100,11 @@ impl Parts {
     }
 }
 
-fn decoded<T>(checks: &mut Checks, id: &'static str, parsed: Result<T, FormatError>) -> Option<T> {
+pub(crate) fn decoded<T>(
+    checks: &mut Checks,
+    id: &'static str,
+    parsed: Result<T, FormatError>,
+) -> Option<T> {
     match parsed {
         Ok(value) => {
             checks.pass(id, Value::Null, Value::Null);
@@ -136,6 +145,38 @@ impl Judging<'_> {
         context.covers = self.compare(checks, nonce);
         self.attachments(checks);
         self.guarantees(checks, context, signed, &evidenced, logged);
+        self.connection(checks, context);
+    }
+
+    /// Whether the connection that the answer came over ended in the enclave that this bundle proves.
+    fn connection(&self, checks: &mut Checks, context: &mut Context) {
+        let demanded = self.policy.session.as_ref().map(|s| &s.answers);
+        let expected = demanded.and_then(Rule::expected);
+        let unless_none = |list: &&Vec<Binding>| !list.contains(&Binding::None);
+        let missing = match &self.comparison.session {
+            None => "you have no record of the connection that the answer came over",
+            Some(_) if self.at.asserted => {
+                "a session is judged only at your own clock, not at a time that you assert"
+            }
+            Some(bound) => {
+                let proven = context
+                    .achieved
+                    .iter()
+                    .any(|g| g == Guarantee::Signed.name());
+                if proven && bound.keyset() == Some(self.parts.keyset_digest) {
+                    context.binding = bound.binding();
+                    context.simulated |= bound.simulated();
+                }
+                demand(checks, demanded, context.binding, self.at);
+                return;
+            }
+        };
+        match expected.filter(unless_none) {
+            Some(list) => {
+                checks.not_evaluated("session.binding", Fault::Policy, json!(list), missing);
+            }
+            None => demand(checks, demanded, Binding::None, self.at),
+        }
     }
 
     /// Types this version does not know: listed, and they achieve nothing.
@@ -238,7 +279,7 @@ fn what_is_missing(guarantee: Guarantee) -> &'static str {
 
 /// Applies one rule of a policy: `judge` runs when it expects something; a waiver in force and
 /// one that has ended are dealt with here.
-fn rule<T>(
+pub(crate) fn rule<T>(
     checks: &mut Checks,
     id: &'static str,
     rule: &Rule<T>,

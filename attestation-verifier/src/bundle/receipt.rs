@@ -3,12 +3,10 @@
 use serde_json::{Value, json};
 use touchstone_formats::text::hex_encode;
 
-use super::{Judging, rule};
+use super::{CLOCK_AHEAD, Judging, rule};
 use crate::dates::rfc3339;
+use crate::keyset;
 use crate::verdict::{Checks, Fault};
-
-/// How far ahead of the time of judgement a receipt's clock may be, seconds (§7, "Time").
-const CLOCK_AHEAD: u64 = 300;
 
 /// How the caller's nonce was dealt with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +55,7 @@ impl Judging<'_> {
         signed && named
     }
 
-    /// The keyset's lifetime holds `iat`, and is no longer than the policy allows.
+    /// The keyset's lifetime holds `iat`, and is no longer than the policy allows; its name is one of the policy's.
     pub(super) fn keyset_lifetime(&self, checks: &mut Checks) {
         let keyset = &self.parts.bundle.keyset;
         let iat = self.parts.receipt.claims.iat;
@@ -74,25 +72,8 @@ impl Judging<'_> {
                 reason,
             );
         }
-        let id = "keyset.span";
-        // A span below zero has no `iat` within it, which is refused above.
-        let span = keyset.not_after.saturating_sub(keyset.not_before);
-        let most = &self.policy.answer.keyset_span_seconds;
-        rule(
-            checks,
-            id,
-            most,
-            self.at,
-            json!(span),
-            |checks, &most, found| {
-                if span <= most {
-                    checks.pass(id, most, found);
-                } else {
-                    let reason = "the keyset lives longer than the policy allows, in seconds";
-                    checks.fail(id, Fault::Policy, most, found, reason);
-                }
-            },
-        );
+        keyset::span(checks, keyset, self.policy, self.at);
+        keyset::name(checks, keyset, self.policy, self.at);
     }
 
     /// Status, times, model and configuration.

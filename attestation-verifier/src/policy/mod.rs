@@ -14,6 +14,8 @@ use touchstone_formats::digest::Digest;
 use touchstone_formats::evidence::Tee;
 use touchstone_formats::guarantee::GuaranteeSet;
 
+use crate::session::Binding;
+
 pub use fixed::{FixedCheck, fixed_checks};
 pub use parse::PolicyError;
 pub use rules::{Expect, Floor, Floors, Rule, Waiver};
@@ -27,6 +29,9 @@ pub struct Policy {
     pub profile: String,
     /// What an answer's receipt has to satisfy.
     pub answer: AnswerPolicy,
+    /// What connections have to satisfy. A policy may come without: then a connection must be bound by
+    /// `tls-exporter` before anything is sent on it, and no binding is asked of kept answers.
+    pub session: Option<SessionPolicy>,
     /// Platforms; evidence must satisfy one of them whole. Never empty.
     pub platforms: Vec<Platform>,
 }
@@ -64,6 +69,17 @@ pub struct AnswerPolicy {
 /// The one word that `answer.nonce` may expect: `"present"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Present;
+
+/// `[session]`: what a connection, and the enclave at its end, have to satisfy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SessionPolicy {
+    /// What must bind a connection before anything is sent on it.
+    pub binding: Rule<Vec<Binding>>,
+    /// What must have bound the connection that a kept answer came over.
+    pub answers: Rule<Vec<Binding>>,
+    /// Keyset names that are accepted, of connections and of answers. The name is the operator's word.
+    pub name: Rule<Vec<String>>,
+}
 
 /// `[[platform]]`: one kind of platform that is accepted.
 #[derive(Clone, Debug, PartialEq)]

@@ -9,11 +9,12 @@ use touchstone_formats::evidence::Tee;
 use touchstone_formats::guarantee::{Guarantee, GuaranteeSet};
 
 use super::{
-    AnswerPolicy, CheckSpec, Expect, Floor, Floors, Form, Platform, Policy, Present, Rule, Waiver,
-    check_ids,
+    AnswerPolicy, CheckSpec, Expect, Floor, Floors, Form, Platform, Policy, Present, Rule,
+    SessionPolicy, Waiver, check_ids,
 };
 use crate::dates::end_of_day;
 use crate::product::FLOOR_KEYS;
+use crate::session::Binding;
 
 /// Why a policy does not stand (exit 1).
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -87,6 +88,7 @@ pub(super) fn policy(text: &str) -> Result<Policy> {
     }
     let profile = text_of("profile", &top.take("profile")?)?;
     let answer = answer(top.take("answer")?)?;
+    let session = top.take_if("session").map(session).transpose()?;
     let platforms = top.take("platform")?;
     top.end()?;
     let expected = "one [[platform]] or more, 64 at most";
@@ -101,6 +103,7 @@ pub(super) fn policy(text: &str) -> Result<Policy> {
     Ok(Policy {
         profile,
         answer,
+        session,
         platforms: platforms.collect::<Result<_>>()?,
     })
 }
@@ -179,6 +182,33 @@ fn answer(value: Value) -> Result<AnswerPolicy> {
     };
     keys.end()?;
     Ok(parsed)
+}
+
+fn session(value: Value) -> Result<SessionPolicy> {
+    let mut keys = Keys::of("session", value)?;
+    let mut rule = |key: &str| -> Result<(String, Value)> { Ok((keys.path(key), keys.take(key)?)) };
+    let texts = |at: &str, value: &Value| list(at, value, "a list of texts, or one", text_of);
+    let parsed = SessionPolicy {
+        binding: rule("binding").and_then(|(at, v)| ruled(&at, v, bindings))?,
+        answers: rule("answers").and_then(|(at, v)| ruled(&at, v, bindings))?,
+        name: rule("name").and_then(|(at, v)| ruled(&at, v, texts))?,
+    };
+    keys.end()?;
+    Ok(parsed)
+}
+
+fn bindings(at: &str, value: &Value) -> Result<Vec<Binding>> {
+    let expected = "a list of bindings out of tls-exporter, spki-pin, none, or one";
+    list(at, value, expected, |at, value| {
+        match value.as_str().map(str::parse) {
+            Some(Ok(binding)) => Ok(binding),
+            _ if value.as_str() == Some("ohttp-key") => {
+                let expected = format!("{expected}: this version has no Oblivious HTTP");
+                wrong(at, value, expected)
+            }
+            _ => wrong(at, value, expected),
+        }
+    })
 }
 
 fn guarantees(at: &str, value: Value) -> Result<GuaranteeSet> {

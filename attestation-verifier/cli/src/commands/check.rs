@@ -154,6 +154,7 @@ fn comparison(args: &Args, folder: Option<&Path>) -> Result<Comparison, Failure>
             .status
             .filter(|status| !(200..300).contains(status))
             .unwrap_or(0),
+        ..Comparison::default()
     })
 }
 

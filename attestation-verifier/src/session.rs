@@ -1,0 +1,502 @@
+//! The judgement of an attested connection (formats.md §10): whether the TLS session that the caller holds
+//! one end of has its other end inside the enclave that evidence of purpose `session` is about.
+//!
+//! What the caller saw at his own end of the connection ([`Connection`]) is never taken from the
+//! other side. [`check_session`] judges a connection before anything is sent on it,
+//! [`check_session_record`] what was kept of one beside an answer.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use touchstone_formats::evidence::{Collateral, Tee};
+use touchstone_formats::report_data::{bind_session, report_data};
+use touchstone_formats::text::hex_encode;
+use touchstone_formats::{CollateralFile, Digest, Evidence, Keyset, Purpose, SessionAnswer};
+
+use crate::bundle::{CLOCK_AHEAD, TIME_ASSERTED, decoded, rule};
+use crate::dates::rfc3339;
+use crate::exchange::SessionRecord;
+use crate::policy::{Expect, Rule};
+use crate::verdict::{Checks, Context, Fault, Verdict};
+use crate::{At, Policy, Roots, judge, keyset};
+
+/// What ties a connection to the enclave at its other end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Binding {
+    /// Nothing: whoever stood between could read, and answer.
+    #[default]
+    None,
+    /// The TLS key is one that evidence binds to the enclave; nothing shows that the evidence is of
+    /// this connection.
+    SpkiPin,
+    /// Evidence over this very TLS session, made for the caller's own nonce.
+    TlsExporter,
+}
+
+impl Binding {
+    /// All of them, the weakest first.
+    pub const ALL: [Binding; 3] = [Binding::None, Binding::SpkiPin, Binding::TlsExporter];
+
+    /// The word in policies and verdicts.
+    pub fn name(self) -> &'static str {
+        match self {
+            Binding::None => "none",
+            Binding::SpkiPin => "spki-pin",
+            Binding::TlsExporter => "tls-exporter",
+        }
+    }
+}
+
+impl fmt::Display for Binding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A word that names no binding of this version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a binding: none, spki-pin or tls-exporter")]
+pub struct UnknownBinding;
+
+impl FromStr for Binding {
+    type Err = UnknownBinding;
+
+    fn from_str(word: &str) -> Result<Self, UnknownBinding> {
+        let named = Binding::ALL.into_iter().find(|b| b.name() == word);
+        named.ok_or(UnknownBinding)
+    }
+}
+
+/// What the caller saw at his own end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// The nonce that he sent: fresh, random, used for nothing else.
+    pub nonce: [u8; 32],
+    /// The TLS exporter under the label of formats.md §10, with that nonce as its context.
+    pub exporter: [u8; 32],
+    /// SHA-256 of the SubjectPublicKeyInfo (DER) of the key that signed the handshake.
+    pub tls_spki_sha256: Digest,
+}
+
+/// That a connection was bound to a keyset, and how; nothing of the kind where its judgement refused. Only
+/// a judgement makes one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bound {
+    binding: Binding,
+    keyset: Option<Digest>,
+    simulated: bool,
+}
+
+impl Bound {
+    /// What held.
+    pub fn binding(&self) -> Binding {
+        self.binding
+    }
+
+    /// Digest of the keyset whose enclave the connection ended in; none if nothing held.
+    pub fn keyset(&self) -> Option<Digest> {
+        self.keyset
+    }
+
+    /// Whether that rests on a root that the caller named.
+    pub(crate) fn simulated(&self) -> bool {
+        self.simulated
+    }
+}
+
+/// The judgement of a connection.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SessionVerdict {
+    /// The verdict. Nothing may be sent on the connection unless its exit code is 0, or 6 and a simulated
+    /// platform will do.
+    pub verdict: Verdict,
+    /// Keyset and evidence, with the collateral that it was judged by; none where the answer was malformed.
+    judged: Option<(Keyset, Option<Evidence>)>,
+}
+
+impl SessionVerdict {
+    /// Whether the connection holds (exit 0 or 6).
+    fn holds(&self) -> bool {
+        self.verdict.deciding().is_none()
+    }
+
+    /// The keyset of the enclave at the other end; only where the verdict's exit code is 0 or 6, and evidence
+    /// stood for it.
+    pub fn keyset(&self) -> Option<&Keyset> {
+        match &self.judged {
+            Some((keyset, Some(_))) if self.holds() => Some(keyset),
+            _ => None,
+        }
+    }
+
+    /// What the connection is bound to, for [`crate::Comparison::session`].
+    pub fn bound(&self) -> Bound {
+        match &self.judged {
+            Some((keyset, _)) if self.holds() => Bound {
+                binding: self.verdict.binding(),
+                keyset: Some(keyset.digest()),
+                simulated: self.verdict.context.simulated,
+            },
+            _ => Bound::default(),
+        }
+    }
+
+    /// What to keep beside the answers that come over this connection, collateral included; none where it was
+    /// refused. `opened_at`: Unix seconds on the caller's clock.
+    pub fn record(&self, connection: &Connection, opened_at: u64) -> Option<SessionRecord> {
+        let (keyset, evidence) = self.judged.as_ref().filter(|_| self.holds())?;
+        Some(SessionRecord {
+            nonce: connection.nonce,
+            exporter: evidence.is_some().then_some(connection.exporter),
+            tls_spki_sha256: connection.tls_spki_sha256,
+            opened_at,
+            keyset: keyset.clone(),
+            evidence: evidence.clone(),
+        })
+    }
+}
+
+/// Judges the answer to `POST /v1/session` before anything else is sent on the connection.
+///
+/// `answer_file`: the body, as it came. `collateral`: from the host or a cache of the caller's own; it
+/// proves itself, and stands in for what the evidence carries. A pure function, as [`crate::check`] is.
+pub fn check_session(
+    answer_file: &[u8],
+    connection: &Connection,
+    collateral: Option<&CollateralFile>,
+    policy: &Policy,
+    roots: &Roots,
+    at: At,
+    expect_simulated: bool,
+) -> SessionVerdict {
+    let mut judging = Judging::new(policy, roots, at, expect_simulated);
+    let answer = SessionAnswer::parse(answer_file);
+    let Some(answer) = decoded(&mut judging.checks, "session.format", answer) else {
+        return judging.conclude(None);
+    };
+    let mut evidence = answer.evidence;
+    judging.attach(&mut evidence, collateral);
+    judging.connection(Subject {
+        keyset: &answer.keyset,
+        tls_spki_sha256: connection.tls_spki_sha256,
+        opened_at: at.time,
+        attested: Some(Attested {
+            evidence: &evidence,
+            nonce: &connection.nonce,
+            exporter: &connection.exporter,
+        }),
+        demanded: Demanded::Now,
+    });
+    judging.conclude(Some((answer.keyset, Some(evidence))))
+}
+
+/// Judges what was kept of a connection beside an answer ([`SessionRecord`]); the keyset must have been alive
+/// when it was opened, all else holds or not at `at`.
+///
+/// A record without evidence gives `spki-pin`, which is worth nothing until a bundle proves the
+/// record's keyset: give [`SessionVerdict::bound`] to [`crate::check`].
+pub fn check_session_record(
+    record: &SessionRecord,
+    policy: &Policy,
+    roots: &Roots,
+    at: At,
+    expect_simulated: bool,
+) -> SessionVerdict {
+    let mut judging = Judging::new(policy, roots, at, expect_simulated);
+    let attested = match (&record.evidence, &record.exporter) {
+        (Some(evidence), Some(exporter)) => Some(Attested {
+            evidence,
+            nonce: &record.nonce,
+            exporter,
+        }),
+        (None, None) => None,
+        _ => {
+            let (id, fault) = ("session.format", Fault::Malformed);
+            let reason = "a record has exporter and evidence, or neither";
+            judging
+                .checks
+                .fail(id, fault, Value::Null, Value::Null, reason);
+            return judging.conclude(None);
+        }
+    };
+    let null = Value::Null;
+    judging.checks.pass("session.format", null.clone(), null);
+    judging.connection(Subject {
+        keyset: &record.keyset,
+        tls_spki_sha256: record.tls_spki_sha256,
+        opened_at: record.opened_at,
+        attested,
+        demanded: Demanded::OfAnswers,
+    });
+    judging.conclude(Some((record.keyset.clone(), record.evidence.clone())))
+}
+
+/// A connection and what is said about it.
+struct Subject<'a> {
+    keyset: &'a Keyset,
+    tls_spki_sha256: Digest,
+    opened_at: u64,
+    attested: Option<Attested<'a>>,
+    demanded: Demanded,
+}
+
+/// Evidence about a connection, and what it must be about.
+struct Attested<'a> {
+    evidence: &'a Evidence,
+    nonce: &'a [u8; 32],
+    exporter: &'a [u8; 32],
+}
+
+/// Which rule of the policy says what must bind a connection.
+#[derive(Clone, Copy)]
+enum Demanded {
+    /// `session.binding`: something is about to be sent.
+    Now,
+    /// `session.answers`: an answer was kept.
+    OfAnswers,
+}
+
+struct Judging<'a> {
+    policy: &'a Policy,
+    roots: &'a Roots,
+    at: At,
+    checks: Checks,
+    context: Context,
+}
+
+impl<'a> Judging<'a> {
+    fn new(policy: &'a Policy, roots: &'a Roots, at: At, expect_simulated: bool) -> Self {
+        let context = Context {
+            expect_simulated,
+            ..Context::default()
+        };
+        Judging {
+            policy,
+            roots,
+            at,
+            checks: Checks::new(),
+            context,
+        }
+    }
+
+    fn conclude(mut self, judged: Option<(Keyset, Option<Evidence>)>) -> SessionVerdict {
+        if self.at.asserted {
+            self.context.residual_risks.push(TIME_ASSERTED.to_owned());
+        }
+        SessionVerdict {
+            verdict: Verdict::new(self.checks, self.context, self.at),
+            judged,
+        }
+    }
+
+    /// Collateral that came by itself stands in for what the evidence carries.
+    fn attach(&mut self, evidence: &mut Evidence, file: Option<&CollateralFile>) {
+        let Some(file) = file else { return };
+        match (evidence.tee, &file.collateral) {
+            (Tee::SevSnp, Collateral::SevSnp(_)) | (Tee::Tdx, Collateral::Tdx(_)) => {
+                evidence.collateral = Some(file.collateral.clone());
+            }
+            _ => self.context.residual_risks.push(format!(
+                "The collateral that was given is for {}, the evidence is of {}: it was not used.",
+                file.tee, evidence.tee
+            )),
+        }
+    }
+
+    fn connection(&mut self, subject: Subject) {
+        let keyset = subject.keyset;
+        self.clock(subject.opened_at);
+        self.tls_key(keyset, subject.tls_spki_sha256);
+        self.lifetime(keyset, subject.opened_at);
+        keyset::span(&mut self.checks, keyset, self.policy, self.at);
+        keyset::name(&mut self.checks, keyset, self.policy, self.at);
+        let binding = match &subject.attested {
+            Some(attested) => {
+                self.evidence(keyset, subject.tls_spki_sha256, attested);
+                Binding::TlsExporter
+            }
+            None => {
+                let risk = "No evidence was kept of the connection, the TLS key alone was noted: that the \
+                            enclave holds it is for the answer's own evidence to show, and nothing shows \
+                            that a key of an earlier keyset was not used.";
+                self.context.residual_risks.push(risk.to_owned());
+                Binding::SpkiPin
+            }
+        };
+        if self.checks.hold() {
+            self.context.binding = binding;
+        }
+        // What a policy without a [session] asks of connections.
+        let attested = Rule::Expect(vec![Binding::TlsExporter]);
+        let session = self.policy.session.as_ref();
+        let demanded = match (session, subject.demanded) {
+            (Some(session), Demanded::Now) => Some(&session.binding),
+            (Some(session), Demanded::OfAnswers) => Some(&session.answers),
+            (None, Demanded::Now) => Some(&attested),
+            (None, Demanded::OfAnswers) => None,
+        };
+        demand(&mut self.checks, demanded, self.context.binding, self.at);
+        self.context.model = json!({ "keyset": keyset.digest(), "keyset_name": keyset.name });
+        if !pins_an_enclave(self.policy) {
+            self.context.residual_risks.push(UNPINNED.to_owned());
+        }
+    }
+
+    /// A session is judged only at the caller's own clock (formats.md §7, "Time").
+    fn clock(&mut self, opened_at: u64) {
+        let id = "session.clock";
+        let latest = self.at.time.saturating_add(CLOCK_AHEAD);
+        if self.at.asserted {
+            let reason =
+                "a session is judged only at your own clock, not at a time that you assert";
+            self.checks
+                .fail(id, Fault::Policy, "clock", "caller", reason);
+        } else if opened_at > latest {
+            let reason = "the record of the connection is dated after the time of judgement";
+            let (latest, found) = (rfc3339(latest), rfc3339(opened_at));
+            self.checks.fail(id, Fault::Policy, latest, found, reason);
+        } else {
+            self.checks.pass(id, "clock", "clock");
+        }
+    }
+
+    /// The key that signed the handshake is the keyset's.
+    fn tls_key(&mut self, keyset: &Keyset, own: Digest) {
+        let id = "session.tls_key";
+        let reason = match keyset.tls_spki_sha256 {
+            Some(key) if key == own => {
+                self.checks.pass(id, json!(own), json!(key));
+                return;
+            }
+            Some(_) => "the connection's TLS key is not the keyset's: somebody stands between",
+            None => "the keyset has no TLS key: nothing of this enclave ends TLS",
+        };
+        let found = json!(keyset.tls_spki_sha256);
+        let fault = Fault::NotAuthentic;
+        self.checks.fail(id, fault, json!(own), found, reason);
+    }
+
+    /// The keyset was alive when the connection was opened. Its clock may be ahead of the caller's.
+    fn lifetime(&mut self, keyset: &Keyset, opened_at: u64) {
+        let id = "keyset.lifetime";
+        let expected = json!([rfc3339(keyset.not_before), rfc3339(keyset.not_after)]);
+        let found = rfc3339(opened_at);
+        let from = keyset.not_before.saturating_sub(CLOCK_AHEAD);
+        let reason = if (from..=keyset.not_after).contains(&opened_at) {
+            self.checks.pass(id, expected, found);
+            return;
+        } else if opened_at < from {
+            "the keyset's life had not begun when the connection was opened"
+        } else {
+            "the keyset's life was over when the connection was opened"
+        };
+        self.checks
+            .fail(id, Fault::Platform, expected, found, reason);
+    }
+
+    /// Evidence of purpose `session` over keyset, TLS key, exporter and nonce.
+    fn evidence(&mut self, keyset: &Keyset, spki: Digest, attested: &Attested) {
+        let Attested {
+            evidence,
+            nonce,
+            exporter,
+        } = attested;
+        let about = Purpose::Session.name();
+        let mut own = Checks::about(about);
+        let found = evidence.purpose.map(Purpose::name);
+        if evidence.purpose == Some(Purpose::Session) {
+            own.pass("evidence.purpose", about, found);
+        } else {
+            let reason = "evidence of another purpose says nothing about a connection";
+            own.fail("evidence.purpose", Fault::Malformed, about, found, reason);
+        }
+        let (expected, found) = (
+            hex_encode(*nonce),
+            evidence.nonce.as_deref().map(hex_encode),
+        );
+        if evidence.nonce.as_deref() == Some(nonce.as_slice()) {
+            own.pass("session.nonce", expected, found);
+        } else {
+            let reason =
+                "the evidence names another nonce than yours: it may be somebody else's, or old";
+            let fault = Fault::NotAuthentic;
+            own.fail("session.nonce", fault, expected, found, reason);
+        }
+        let bind = bind_session(spki, exporter);
+        let expected = report_data(Purpose::Session, keyset.digest(), Some(*nonce), bind);
+        let (policy, roots) = (self.policy, self.roots);
+        let judged = judge(
+            evidence,
+            policy,
+            roots,
+            Some(&expected),
+            self.at,
+            Some(about),
+        );
+        self.checks.extend(own);
+        self.checks.extend(judged.checks);
+        self.context.simulated = judged.simulated;
+        self.context.platform = judged.platform;
+        self.context.measurement = judged.measurement;
+        self.context.residual_risks.extend(judged.residual_risks);
+    }
+}
+
+/// `session.binding`: what held is what the policy accepts.
+pub(crate) fn demand(
+    checks: &mut Checks,
+    demanded: Option<&Rule<Vec<Binding>>>,
+    found: Binding,
+    at: At,
+) {
+    let id = "session.binding";
+    let Some(demanded) = demanded else {
+        let reason =
+            "the policy has no [session]: it asks nothing of the connection an answer came over";
+        checks.unconsidered(id, reason);
+        return;
+    };
+    rule(
+        checks,
+        id,
+        demanded,
+        at,
+        json!(found),
+        |checks, accepted, value| {
+            if accepted.contains(&found) {
+                checks.pass(id, json!(accepted), value);
+            } else {
+                let reason = match found {
+                    Binding::None => "nothing binds the connection to the enclave",
+                    _ => "what binds the connection is not what the policy accepts",
+                };
+                checks.fail(id, Fault::Policy, json!(accepted), value, reason);
+            }
+        },
+    );
+}
+
+const UNPINNED: &str = "Which enclave was reached is not pinned: the policy names no chip (snp.chip_id), no host data other than zeros \
+     (snp.host_data) and no name (session.name), and no binding tells two genuine enclaves apart. Whoever relays \
+     the connection may have led you to another enclave that satisfies the same policy.";
+
+/// Whether the policy says which enclave it must be: by name, or by chip or host data on each of its platforms.
+fn pins_an_enclave(policy: &Policy) -> bool {
+    // Zeros are what masked chips and hosts that give no data have in common.
+    let names_some = |rule: Option<&Rule<Expect>>| match rule {
+        Some(Rule::Expect(Expect::Words(words))) => {
+            words.iter().all(|word| word.bytes().any(|b| b != b'0'))
+        }
+        _ => false,
+    };
+    let named = |session: &crate::policy::SessionPolicy| session.name.expected().is_some();
+    policy.session.as_ref().is_some_and(named)
+        || policy.platforms.iter().all(|platform| {
+            ["snp.chip_id", "snp.host_data"]
+                .into_iter()
+                .any(|id| names_some(platform.rule(id)))
+        })
+}
