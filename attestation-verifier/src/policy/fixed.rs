@@ -107,14 +107,21 @@ static FIXED: &[FixedCheck] = &[
     check(
         "keyset.lifetime",
         "4",
-        "not_before ≤ iat ≤ not_after.",
-        "formats §7, Time",
+        "not_before ≤ iat ≤ not_after; of a connection: it was opened (for one that is being judged: now is) between \
+         300 seconds before not_before and not_after.",
+        "formats §7, Time; §10",
     ),
     check(
         "keyset.span",
         "4",
         "The keyset lives no longer than answer.keyset_span_seconds.",
         "formats §7, Time",
+    ),
+    check(
+        "keyset.name",
+        "4",
+        "The keyset's name is in session.name. Listed only where the policy has no [session].",
+        "formats §2, §10",
     ),
     check(
         "receipt.status",
@@ -270,6 +277,75 @@ static FIXED: &[FixedCheck] = &[
         "formats §7",
     ),
     check(
+        "session.format",
+        "2",
+        "The answer to the request for a session, or the record of one, is canonical and within its bounds.",
+        "formats §10",
+    ),
+    check(
+        "session.clock",
+        "4",
+        "The connection is judged at the caller's own clock, and its record is not dated more than 300 \
+         seconds after it.",
+        "formats §7, Time; §10",
+    ),
+    check(
+        "session.tls_key",
+        "3",
+        "The key that signed the TLS handshake is the keyset's.",
+        "formats §2, §10",
+    ),
+    check(
+        "session.nonce",
+        "3",
+        "The evidence names the caller's nonce.",
+        "formats §10",
+    ),
+    check(
+        "session.binding",
+        "4",
+        "What binds the connection is in session.binding before anything is sent (without a [session]: it is \
+         tls-exporter), and in session.answers for a kept answer (without: listed only).",
+        "formats §10",
+    ),
+    check(
+        "connection.io",
+        "1",
+        "The server can be reached, and says all that it has to say. Made by clients.",
+        "formats §10",
+    ),
+    check(
+        "connection.tls",
+        "3",
+        "TLS 1.3, without resumption, the handshake signed by the key that came with it, no record altered. \
+         Made by clients.",
+        "RFC 8446; formats §10",
+    ),
+    check(
+        "connection.late",
+        "4",
+        "The server answers in time. Made by clients.",
+        "formats §10",
+    ),
+    check(
+        "session.refused",
+        "4",
+        "The server does not refuse the request for a session. Made by clients.",
+        "formats §10",
+    ),
+    check(
+        "answer.format",
+        "2",
+        "The answer is HTTP, of the form that an answer to this request has. Made by clients.",
+        "formats §9",
+    ),
+    check(
+        "answer.refused",
+        "4",
+        "The enclave does not refuse the request. Made by clients.",
+        "formats §9",
+    ),
+    check(
         "evidence.format",
         "2",
         "The evidence file is canonical and within its bounds.",
@@ -278,8 +354,8 @@ static FIXED: &[FixedCheck] = &[
     check(
         "evidence.purpose",
         "2",
-        "Evidence in a bundle has the purpose boot, checkpoint or receipt.",
-        "formats §1, §7",
+        "Evidence in a bundle has the purpose boot, checkpoint or receipt, evidence of a connection session.",
+        "formats §1, §7, §10",
     ),
     check(
         "evidence.nonce",

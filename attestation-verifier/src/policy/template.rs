@@ -42,6 +42,26 @@ keyset_span_seconds = { expect = 604800 }
 
 # How old revocation lists may be at the time of judgement, in seconds.
 collateral_age_seconds = { expect = 2592000 }
+
+# The connection over which you ask. This table may be left out as a whole: then nothing is sent before
+# tls-exporter holds, and kept answers and names are not looked at.
+[session]
+
+# What must bind a connection to the enclave before anything is sent on it. tls-exporter: the enclave
+# made a quote for this very TLS session and your nonce, so that nobody stands between. none: whoever
+# relays the connection may read it.
+binding = { expect = ["tls-exporter"] }
+
+# What must have bound the connection that a kept answer came over, which `check` reads in its record,
+# session.json: tls-exporter; spki-pin, where the TLS key alone was noted, as for curl with
+# --pinnedpubkey; none.
+answers = { waive = "a receipt proves who answered, whatever the answer came over; expect tls-exporter if nobody may have read it on its way" }
+
+# Names of keysets that you accept, of connections and of receipts. The operator chooses the name and
+# nobody certifies it. No binding tells two genuine enclaves apart that satisfy the same policy: whoever
+# relays you may lead you to another one than you mean. To pin which one it is, expect its chips
+# (snp.chip_id), what its host gave at launch (snp.host_data), or its name here.
+name = { waive = "any enclave that satisfies this policy; pin the one you mean by snp.chip_id, snp.host_data or its name" }
 "#;
 
 const SNP_HEAD: &str = r#"

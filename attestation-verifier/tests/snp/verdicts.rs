@@ -130,6 +130,7 @@ fn verdicts_say_what_they_found() {
         "achieved",
         "required",
         "covers",
+        "binding",
         "checks",
         "platform",
         "measurement",
@@ -145,6 +146,7 @@ fn verdicts_say_what_they_found() {
     assert_eq!(json["v"], "touchstone/verdict/1");
     assert_eq!(json["verdict"], "holds");
     assert_eq!(json["exit"], 6);
+    assert_eq!(json["binding"], "none");
     assert_eq!(json["simulated"], true);
     assert_eq!(json["class"], serde_json::Value::Null);
     assert_eq!(json["at"], "2026-09-21T14:13:20Z");
