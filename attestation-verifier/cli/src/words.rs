@@ -5,11 +5,12 @@
 
 use anyhow::{Context, Result, anyhow, bail};
 use attestation_verifier::dates::rfc3339;
-use attestation_verifier::exchange::{Expect, ResponseInfo};
+use attestation_verifier::exchange::{Expect, ResponseInfo, SessionRecord};
 use attestation_verifier::policy::Rule;
 use attestation_verifier::{Policy, describe as raw};
 use serde_json::Value;
-use touchstone_formats::evidence::{Collateral, quote_report_data};
+use touchstone_formats::evidence::{Collateral, CollateralFile, quote_report_data};
+use touchstone_formats::session::{SessionAnswer, SessionRequest};
 use touchstone_formats::text::hex_encode;
 use touchstone_formats::{
     Bundle, Catalog, Digest, Evidence, Keyset, Receipt, SignedNote, Tee, TlogProof, jcs,
@@ -116,6 +117,19 @@ fn json(page: &mut Page, file: &[u8]) -> Result<()> {
             page.maybe("its header length", info.header_length);
             Ok(())
         }
+        Some("touchstone/session/1") if value.get("evidence").is_none() => {
+            let nonce = SessionRequest::parse(file)?.nonce;
+            page.field("A request for a session, nonce", hex_encode(&nonce));
+            Ok(())
+        }
+        Some("touchstone/session/1") => session_answer(page, &SessionAnswer::parse(file)?),
+        Some("touchstone/session-record/1") => session_record(page, &SessionRecord::parse(file)?),
+        Some("touchstone/collateral/1") => {
+            let file = CollateralFile::parse(file)?;
+            page.under(&format!("Collateral for {}", file.tee), |page| {
+                collateral(page, &file.collateral)
+            })
+        }
         Some("touchstone/verdict/1") => verdict(page, &value),
         Some(other) if other.starts_with("touchstone/") => {
             jcs::check(content).context("not canonical")?;
@@ -167,10 +181,7 @@ fn bundle(page: &mut Page, bundle: &Bundle) -> Result<()> {
     })?;
     page.field("Evidence objects", bundle.evidence.len());
     for object in &bundle.evidence {
-        let purpose = object.purpose.map_or("none", |p| p.name());
-        page.under(&format!("Evidence of purpose {purpose}"), |page| {
-            evidence(page, object)
-        })?;
+        evidence_by_purpose(page, object)?;
     }
     match &bundle.proof {
         None => page.line("No proof: not sealed yet"),
@@ -269,28 +280,20 @@ fn receipt(page: &mut Page, cose: &[u8]) -> Result<()> {
     })
 }
 
+fn evidence_by_purpose(page: &mut Page, object: &Evidence) -> Result<()> {
+    let purpose = object.purpose.map_or("none", |p| p.name());
+    page.under(&format!("Evidence of purpose {purpose}"), |page| {
+        evidence(page, object)
+    })
+}
+
 fn evidence(page: &mut Page, evidence: &Evidence) -> Result<()> {
     page.field("TEE", evidence.tee);
     page.maybe("purpose", evidence.purpose);
     page.maybe("nonce", evidence.nonce.as_deref().map(hex_encode));
     match &evidence.collateral {
         None => page.line("collateral: none"),
-        Some(Collateral::SevSnp(snp)) => {
-            page.line("collateral:");
-            page.indent += 1;
-            if snp.vek.is_none() {
-                page.line("no VEK certificate");
-            }
-            let all = snp.vek.iter().chain(&snp.chain).chain(&snp.crls);
-            for der in all {
-                certificate_or_crl(page, der)?;
-            }
-            if snp.crls.is_empty() {
-                page.line("no CRL");
-            }
-            page.indent -= 1;
-        }
-        Some(Collateral::Tdx(_)) => page.line("collateral: Intel's, present"),
+        Some(given) => page.under("collateral:", |page| collateral(page, given))?,
     }
     if let Some(log) = &evidence.event_log {
         page.field(
@@ -305,6 +308,54 @@ fn evidence(page: &mut Page, evidence: &Evidence) -> Result<()> {
             Ok(())
         }
     }
+}
+
+fn collateral(page: &mut Page, collateral: &Collateral) -> Result<()> {
+    let Collateral::SevSnp(snp) = collateral else {
+        page.line("Intel's, present");
+        return Ok(());
+    };
+    if snp.vek.is_none() {
+        page.line("no VEK certificate");
+    }
+    for der in snp.vek.iter().chain(&snp.chain).chain(&snp.crls) {
+        certificate_or_crl(page, der)?;
+    }
+    if snp.crls.is_empty() {
+        page.line("no CRL");
+    }
+    Ok(())
+}
+
+fn session_answer(page: &mut Page, answer: &SessionAnswer) -> Result<()> {
+    page.under("A server's answer to a request for a session", |page| {
+        page.under("Keyset", |page| {
+            keyset_fields(page, &answer.keyset);
+            Ok(())
+        })?;
+        evidence_by_purpose(page, &answer.evidence)
+    })
+}
+
+fn session_record(page: &mut Page, record: &SessionRecord) -> Result<()> {
+    let heading = "An attested connection, as the caller recorded it at his own end";
+    page.under(heading, |page| {
+        page.field("opened at", rfc3339(record.opened_at));
+        page.field("nonce", hex_encode(&record.nonce));
+        page.maybe("TLS exporter", record.exporter.map(|e| hex_encode(&e)));
+        page.field("TLS key (SPKI sha256)", record.tls_spki_sha256);
+        page.under("Keyset", |page| {
+            keyset_fields(page, &record.keyset);
+            Ok(())
+        })?;
+        match &record.evidence {
+            Some(object) => evidence_by_purpose(page, object),
+            None => {
+                page.line("No evidence over the connection: its TLS key alone is known");
+                Ok(())
+            }
+        }
+    })
 }
 
 /// A raw report or quote.
@@ -409,6 +460,7 @@ fn verdict(page: &mut Page, value: &Value) -> Result<()> {
             "achieved",
             "required",
             "covers",
+            "binding",
             "measurement",
         ] {
             page.field(key, text(key));

@@ -4,8 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use attestation_verifier::exchange::{
-    Comparison, Expect, MAX_RECORD, RequestBytes, ResponseBytes, ResponseInfo,
+    Comparison, Expect, RequestBytes, ResponseBytes, ResponseInfo, SessionRecord,
 };
+use attestation_verifier::verdict::Check;
+use attestation_verifier::{Binding, Fault, SessionVerdict, Verdict, check_session_record};
+use serde_json::Value;
 use touchstone_formats::GuaranteeSet;
 use touchstone_formats::limits::MAX_BUNDLE;
 
@@ -55,6 +58,9 @@ pub struct Args {
     /// Inference-Header-Content-Length of the answer
     #[arg(long, value_name = "N")]
     response_header_length: Option<u64>,
+    /// Record of the connection that the answer came over (session.json); given here, it has to hold
+    #[arg(long, value_name = "FILE")]
+    session: Option<PathBuf>,
     /// Tensor that was sent (repeat for each; all of them)
     #[arg(long, value_name = "NAME=FILE.npy", value_parser = inputs::named_file)]
     input: Vec<NamedFile>,
@@ -89,12 +95,62 @@ pub fn run(args: Args) -> Result<Outcome, Failure> {
     let policy = inputs::policy(&args.policy)?;
     let roots = inputs::roots(args.trust_simulated_root.as_deref())?;
     let folder = args.target.is_dir().then_some(args.target.as_path());
-    let comparison = comparison(&args, folder)?;
+    let mut comparison = comparison(&args, folder)?;
     let bundle_path = folder.map_or(args.target.clone(), |folder| folder.join("bundle.json"));
     let bundle = files::read_prefix(&bundle_path, "bundle", MAX_BUNDLE as u64)?;
     let at = inputs::at(args.at)?;
-    let verdict = attestation_verifier::check(&bundle, &policy, &roots, &comparison, at);
+    let session = session_file(&args, folder)
+        .map(|path| record(&path, "session.format", SessionRecord::parse))
+        .transpose()?
+        .map(|record| check_session_record(&record, &policy, &roots, at, args.expect_simulated));
+    comparison.session = session.as_ref().map(SessionVerdict::bound);
+    let mut verdict = attestation_verifier::check(&bundle, &policy, &roots, &comparison, at);
+    if let Some(session) = session {
+        let expected = policy.session.as_ref().and_then(|s| s.answers.expected());
+        let demanded = args.session.is_some() || expected.is_some();
+        add_session(&mut verdict, &session.verdict, demanded);
+    }
     Ok(Outcome::Verdict(Box::new(verdict)))
+}
+
+/// What a record of the connection that binds nothing means for the answer: where it was demanded (by the policy,
+/// or by naming it) it refuses, by what it was refused itself; else it is told.
+fn add_session(verdict: &mut Verdict, session: &Verdict, demanded: bool) {
+    const ID: &str = "session.binding";
+    const OTHER: &str =
+        "the record of the connection is of another keyset than the one this receipt proves";
+    if verdict.binding() != Binding::None {
+        return;
+    }
+    let context = &mut verdict.context;
+    let said = |check: &Check| format!("{}: {}", check.id, check.reason);
+    match session.checks.deciding() {
+        None if !demanded => context
+            .residual_risks
+            .push(format!("{OTHER}: it binds nothing")),
+        Some(check) if !demanded => context.residual_risks.push(format!(
+            "the record of the connection does not hold, and binds nothing ({})",
+            said(check)
+        )),
+        None => verdict
+            .checks
+            .fail(ID, Fault::Policy, Value::Null, Value::Null, OTHER),
+        Some(_) => {
+            let refusing = session.checks.list().iter().filter(|c| c.refuses());
+            refusing.for_each(|check| verdict.checks.push(check.clone()));
+        }
+    }
+    verdict.conclusion = verdict
+        .checks
+        .conclude(context.simulated, context.expect_simulated);
+}
+
+/// The record of the connection: what was named, or what `ask` kept. Plaintext has none.
+fn session_file(args: &Args, folder: Option<&Path>) -> Option<PathBuf> {
+    let kept = || folder.map(|folder| folder.join("session.json"));
+    args.session
+        .clone()
+        .or_else(|| kept().filter(|path| path.exists()))
 }
 
 /// What the caller holds: the files of a folder, and the options, which come first.
@@ -154,7 +210,8 @@ fn comparison(args: &Args, folder: Option<&Path>) -> Result<Comparison, Failure>
             .status
             .filter(|status| !(200..300).contains(status))
             .unwrap_or(0),
-        ..Comparison::default()
+        // Judged by itself, before the bundle.
+        session: None,
     })
 }
 
@@ -164,7 +221,8 @@ fn record<T>(
     id: &'static str,
     parse: impl Fn(&[u8]) -> touchstone_formats::Result<T>,
 ) -> Result<T, Failure> {
-    let file = files::read_prefix(path, "record", MAX_RECORD as u64)?;
+    // Each has its own bound, none a larger one than a bundle.
+    let file = files::read_prefix(path, "record", MAX_BUNDLE as u64)?;
     parse(&file).map_err(|error| Failure::malformed(id, anyhow!("{}: {error}", path.display())))
 }
 

@@ -12,8 +12,8 @@ use crate::{files, words};
 #[derive(clap::Args)]
 #[command(
     after_help = "Knows bundles, keysets, evidence, catalogs, receipts, checkpoints, proofs, \
-    policies, verdicts, the records that `ask` keeps, raw SEV-SNP reports, certificates and \
-    revocation lists (DER or PEM).\n\nExample:\n  touchstone show answer/bundle.json"
+    policies, verdicts, the records that `ask` keeps, answers to a request for a session, collateral \
+    files, raw SEV-SNP reports, certificates and revocation lists (DER or PEM).\n\nExample:\n  touchstone show answer/bundle.json"
 )]
 pub struct Args {
     /// Any file of ours, or a raw report, certificate or revocation list

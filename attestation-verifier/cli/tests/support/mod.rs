@@ -61,6 +61,7 @@ impl Run {
             "achieved",
             "required",
             "covers",
+            "binding",
             "checks",
             "platform",
             "measurement",
