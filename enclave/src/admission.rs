@@ -12,7 +12,7 @@ use crate::{keyset::Guest, problem::Problem, quote::QuoteSlot, service::Service}
 /// Seconds that a caller is told to wait when the platform gives no quotes.
 const RETRY_QUOTE: u32 = 5;
 /// Seconds that a caller is told to wait when it is a matter of load.
-const RETRY_LOAD: u32 = 1;
+pub(crate) const RETRY_LOAD: u32 = 1;
 
 /// The first guarantee of a set that this enclave cannot deliver by itself (formats.md §1):
 /// `recomputed` needs a second enclave and is the verifier's to find, `proven` is reserved.
@@ -124,10 +124,8 @@ pub fn admit(service: &Service, guarantees: &GuaranteeSet) -> Result<Admission, 
     let needs_quote =
         guarantees.contains(Guarantee::Logged) || guarantees.contains(Guarantee::Quoted);
     if needs_quote && service.quoter.failing() {
-        return Err(Problem::unavailable(
-            "No quotes",
-            "the platform gives no quotes at the moment, and what was asked for needs one; nothing less is given instead",
-            RETRY_QUOTE,
+        return Err(no_quotes(
+            "what was asked for needs one; nothing less is given instead",
         ));
     }
     if service.outbox.full() {
@@ -145,7 +143,7 @@ pub fn admit(service: &Service, guarantees: &GuaranteeSet) -> Result<Admission, 
         ));
     };
     let slot = if guarantees.contains(Guarantee::Quoted) {
-        let slot = service.quoter.reserve();
+        let slot = service.quoter.reserve_receipt();
         if slot.is_none() {
             return Err(Problem::unavailable(
                 "Too many quotes waiting",
@@ -162,6 +160,15 @@ pub fn admit(service: &Service, guarantees: &GuaranteeSet) -> Result<Admission, 
         return Err(expired());
     }
     Ok(Admission { guest, slot, place })
+}
+
+/// 503: the quote source is failing.
+pub fn no_quotes(consequence: &str) -> Problem {
+    Problem::unavailable(
+        "No quotes",
+        format!("the platform gives no quotes at the moment, and {consequence}"),
+        RETRY_QUOTE,
+    )
 }
 
 /// 503: the keyset's time is over, or has not come, by one of the guest's clocks.

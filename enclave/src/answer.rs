@@ -223,7 +223,7 @@ fn finish(exchange: Exchange, outcome: Outcome, random: &Random) -> Result<Answe
     let sequence = guest.next_sequence();
     let lined_up = MustLineUp;
     let claims = Claims {
-        iss: guest.name.clone(),
+        iss: guest.keyset.name.clone(),
         iat,
         cti: random.id,
         nonce: nonce.clone(),

@@ -21,12 +21,23 @@ use touchstone_formats::{
 };
 use zeroize::Zeroizing;
 
-use crate::{models::LoadedModels, seal::Log};
+use crate::{
+    models::LoadedModels,
+    seal::Log,
+    tls::{TlsError, TlsKey},
+};
 
 /// Keys could not be made; nothing can be served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the system gives no random bytes, or refuses a key made of them")]
-pub struct KeyError;
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyError {
+    /// Keys for receipts and log.
+    #[error("the system gives no random bytes, or refuses a key made of them")]
+    Random,
+    /// The key for TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
 
 /// What a keyset certifies beside its keys.
 #[derive(Debug, Clone)]
@@ -41,6 +52,8 @@ pub struct KeysetFacts {
     pub config: Digest,
     /// Seconds of validity.
     pub lifetime_seconds: u64,
+    /// Whether it has a TLS key.
+    pub tls: bool,
 }
 
 /// A new keyset with its private keys, before its boot quote.
@@ -53,6 +66,7 @@ pub struct NewKeyset {
     pub jcs: Bytes,
     receipt: ReceiptSigner,
     log: LogSigner,
+    tls: Option<Arc<TlsKey>>,
     born: Instant,
 }
 
@@ -70,19 +84,25 @@ impl NewKeyset {
         let random = SystemRandom::new();
         let seed = || -> Result<Zeroizing<[u8; 32]>, KeyError> {
             let mut seed = Zeroizing::new([0; 32]);
-            random.fill(seed.as_mut()).map_err(|_| KeyError)?;
+            random.fill(seed.as_mut()).map_err(|_| KeyError::Random)?;
             Ok(seed)
         };
-        let receipt = ReceiptSigner::from_seed(&*seed()?).map_err(|_| KeyError)?;
-        let log = LogSigner::from_seed(&*seed()?, &facts.log_prefix).map_err(|_| KeyError)?;
+        let receipt = ReceiptSigner::from_seed(&*seed()?).map_err(|_| KeyError::Random)?;
+        let log =
+            LogSigner::from_seed(&*seed()?, &facts.log_prefix).map_err(|_| KeyError::Random)?;
+        let not_after = now.saturating_add(facts.lifetime_seconds);
+        let tls = match facts.tls {
+            true => Some(Arc::new(TlsKey::generate(&facts.name, now, not_after)?)),
+            false => None,
+        };
         let keyset = Keyset {
             name: facts.name.clone(),
             previous,
             not_before: now,
-            not_after: now.saturating_add(facts.lifetime_seconds),
+            not_after,
             receipt_key: ReceiptKey(receipt.public_key()),
             log: log.log_key(),
-            tls_spki_sha256: None,
+            tls_spki_sha256: tls.as_ref().map(|tls| tls.spki),
             ohttp_keys: None,
             software: facts.software,
             config: facts.config,
@@ -94,6 +114,7 @@ impl NewKeyset {
             jcs,
             receipt,
             log,
+            tls,
             born: Instant::now(),
         })
     }
@@ -113,12 +134,11 @@ impl NewKeyset {
             max_entries,
         );
         let epoch = Epoch {
-            not_before: self.keyset.not_before,
-            not_after: self.keyset.not_after,
             lifetime: Duration::from_secs(self.keyset.not_after - self.keyset.not_before),
-            name: self.keyset.name,
+            keyset: self.keyset,
             digest: self.digest,
             signer: self.receipt,
+            tls: self.tls,
             log: Arc::new(log),
             catalog: ArcSwap::from_pointee(catalog),
             sequence: AtomicU64::new(0),
@@ -166,20 +186,20 @@ pub fn wall_clock() -> u64 {
         .map_or(0, |since| since.as_secs())
 }
 
-/// A keyset at work. Dropping the last reference erases the receipt key.
+/// A keyset at work. Dropping the last reference erases the keys for receipts and TLS.
 pub struct Epoch {
-    /// The keyset's name.
-    pub name: String,
+    /// The public part.
+    pub keyset: Keyset,
     /// The keyset's digest.
     pub digest: Digest,
     /// Signs receipts.
     pub signer: ReceiptSigner,
+    /// Makes TLS handshakes, if there is a listener for them.
+    pub tls: Option<Arc<TlsKey>>,
     /// Its log.
     pub log: Arc<Log>,
     /// The catalog in force.
     pub catalog: ArcSwap<CatalogInForce>,
-    not_before: u64,
-    not_after: u64,
     lifetime: Duration,
     sequence: AtomicU64,
     born: Instant,
@@ -195,13 +215,14 @@ impl Epoch {
     /// cannot stretch a lifetime by setting the other back.
     pub fn issued_at(&self) -> Option<u64> {
         let now = wall_clock();
-        ((self.not_before..=self.not_after).contains(&now) && self.born.elapsed() <= self.lifetime)
+        ((self.keyset.not_before..=self.keyset.not_after).contains(&now)
+            && self.born.elapsed() <= self.lifetime)
             .then_some(now)
     }
 
     /// Seconds until the keyset ends, by whichever clock says less.
     pub fn remaining(&self) -> Duration {
-        let wall = Duration::from_secs(self.not_after.saturating_sub(wall_clock()));
+        let wall = Duration::from_secs(self.keyset.not_after.saturating_sub(wall_clock()));
         wall.min(self.lifetime.saturating_sub(self.born.elapsed()))
     }
 

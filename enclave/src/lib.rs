@@ -26,3 +26,4 @@ pub mod run;
 pub mod runtime;
 pub mod seal;
 pub mod service;
+pub mod tls;

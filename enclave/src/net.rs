@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    future::Future,
+    future::{Future, Ready, ready},
     io,
     pin::Pin,
     sync::Arc,
@@ -80,15 +80,34 @@ pub struct Bounds {
     pub write_timeout: Duration,
 }
 
+/// A connected socket, of either kind.
+pub type Stream = Box<dyn Socket>;
+
+/// What a connected socket can do.
+pub trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
+
+/// Opens connections that speak HTTP as they are, and have nothing about them that requests need to know.
+pub fn plain<H: Clone>(handler: H) -> impl Fn(Stream) -> Ready<io::Result<(Stream, H)>> + Clone {
+    move |stream| ready(Ok((stream, handler.clone())))
+}
+
 /// Serves until `shutdown` turns true; then takes no more connections, lets requests under way
 /// finish, and returns when all connections are closed.
-pub async fn serve<H, F>(
+///
+/// `open` makes of a socket, within the time that a request head may take, the stream that speaks HTTP and what
+/// answers its requests. A connection counts from the moment that it is accepted.
+pub async fn serve<O, A, S, H, F>(
     listener: Listener,
     bounds: Bounds,
     mut shutdown: watch::Receiver<bool>,
-    handler: H,
+    open: O,
 ) where
-    H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    O: Fn(Stream) -> A + Send,
+    A: Future<Output = io::Result<(S, H)>> + Send + 'static,
+    S: Socket + 'static,
+    H: Fn(Request<Incoming>) -> F + Send + 'static,
     F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
     let mut http = http1::Builder::new();
@@ -124,11 +143,17 @@ pub async fn serve<H, F>(
             );
             continue;
         };
-        let (http, handler, shutdown) = (http.clone(), handler.clone(), shutdown.clone());
+        let (http, mut shutdown) = (http.clone(), shutdown.clone());
+        let opening = tokio::time::timeout(bounds.header_timeout, open(stream));
         tokio::spawn(async move {
-            match stream {
-                Stream::Tcp(stream) => connection(stream, http, bounds, shutdown, handler).await,
-                Stream::Vsock(stream) => connection(stream, http, bounds, shutdown, handler).await,
+            let opened = tokio::select! {
+                biased;
+                opened = opening => opened.unwrap_or_else(|late| Err(late.into())),
+                _ = shutdown.wait_for(|stop| *stop) => Err(io::ErrorKind::Interrupted.into()),
+            };
+            match opened {
+                Ok((stream, handler)) => connection(stream, http, bounds, shutdown, handler).await,
+                Err(error) => tracing::debug!(%error, "connection not opened"),
             }
             drop(place);
         });
@@ -139,21 +164,16 @@ pub async fn serve<H, F>(
         .await;
 }
 
-enum Stream {
-    Tcp(tokio::net::TcpStream),
-    Vsock(tokio_vsock::VsockStream),
-}
-
 async fn accept(listener: &Listener) -> io::Result<Stream> {
     match listener {
         Listener::Tcp(listener) => {
             let (stream, _) = listener.accept().await?;
             stream.set_nodelay(true)?;
-            Ok(Stream::Tcp(stream))
+            Ok(Box::new(stream))
         }
         Listener::Vsock(listener) => std::future::poll_fn(|cx| listener.poll_accept(cx))
             .await
-            .map(|(stream, _)| Stream::Vsock(stream)),
+            .map(|(stream, _)| Box::new(stream) as Stream),
     }
 }
 
@@ -164,7 +184,7 @@ async fn connection<S, H, F>(
     mut shutdown: watch::Receiver<bool>,
     handler: H,
 ) where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    S: Socket + 'static,
     H: Fn(Request<Incoming>) -> F + Send + 'static,
     F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {

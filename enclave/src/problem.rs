@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
     Response, StatusCode,
-    header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER},
+    header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER},
 };
 use serde_json::json;
 
@@ -25,6 +25,8 @@ pub struct Problem {
     pub retry_after: Option<u32>,
     /// The methods that the target has (405).
     pub allow: Option<&'static str>,
+    /// Whether the connection takes no further request.
+    pub close: bool,
 }
 
 impl Problem {
@@ -36,6 +38,7 @@ impl Problem {
             detail: detail.into(),
             retry_after: None,
             allow: None,
+            close: false,
         }
     }
 
@@ -84,6 +87,9 @@ impl Problem {
         }
         if let Some(allow) = self.allow {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        if self.close {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }

@@ -12,8 +12,8 @@ use crate::{
     config::{Config, Listen, QuoteSourceConfig},
     control,
     models::{Repository, RepositoryConfig},
-    net::{Bounds, Listener, serve},
-    public,
+    net::{Bounds, Listener, plain, serve},
+    public::{self, Channel, TlsChannel},
     quote::{AgentSource, QuoteSource},
     reload,
     runtime::Runtime,
@@ -164,14 +164,31 @@ pub fn listen(
         header_timeout: Duration::from_secs(120),
         ..bounds
     };
-    let for_public = service.clone();
-    let public = serve(listeners.public, bounds, stopped.clone(), move |request| {
-        public::handle(for_public.clone(), request)
+    let at_tls = service.clone();
+    let tls = listeners.tls.map(|listener| {
+        serve(listener, bounds, stopped.clone(), move |stream| {
+            let service = at_tls.clone();
+            async move {
+                let (stream, channel) = TlsChannel::open(&service, stream).await?;
+                let handler = move |request| {
+                    public::handle(service.clone(), Channel::Tls(channel.clone()), request)
+                };
+                Ok((stream, handler))
+            }
+        })
     });
-    let control = serve(listeners.control, control_bounds, stopped, move |request| {
-        control::handle(service.clone(), request)
-    });
+    let tls = async move {
+        if let Some(tls) = tls {
+            tls.await;
+        }
+    };
+    let at_public = service.clone();
+    let at_public =
+        plain(move |request| public::handle(at_public.clone(), Channel::Plain, request));
+    let public = serve(listeners.public, bounds, stopped.clone(), at_public);
+    let at_control = plain(move |request| control::handle(service.clone(), request));
+    let control = serve(listeners.control, control_bounds, stopped, at_control);
     async move {
-        tokio::join!(public, control);
+        tokio::join!(public, control, tls);
     }
 }

@@ -119,7 +119,9 @@ impl Service {
         loader: Loader,
     ) -> Result<Arc<Self>, StartError> {
         let mut boot = [0; 16];
-        SystemRandom::new().fill(&mut boot).map_err(|_| KeyError)?;
+        SystemRandom::new()
+            .fill(&mut boot)
+            .map_err(|_| KeyError::Random)?;
         let settings = touchstone_formats::jcs::to_vec(&config.object(arguments))?;
         let software = crate::build::statement().to_jcs()?;
         let facts = KeysetFacts {
@@ -128,11 +130,13 @@ impl Service {
             software: Digest::of(&software),
             config: Digest::of(&settings),
             lifetime_seconds: config.keyset.lifetime_seconds,
+            tls: config.listen.tls.is_some(),
         };
         let quote = QuoteSettings {
             timeout: config.quote.timeout,
             retries: config.quote.retries,
             queue: config.quote.queue,
+            sessions: config.quote.sessions,
         };
         Ok(Arc::new(Self {
             boot,

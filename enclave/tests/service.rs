@@ -26,7 +26,11 @@ mod receipts;
 mod rotation;
 #[path = "service/sealing.rs"]
 mod sealing;
+#[path = "service/session.rs"]
+mod session;
 #[path = "service/source.rs"]
 mod source;
 #[path = "service/support.rs"]
 mod support;
+#[path = "service/tls.rs"]
+mod tls;

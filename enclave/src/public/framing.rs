@@ -107,24 +107,32 @@ fn is_type(found: &str, expected: &str) -> bool {
         && parameter.trim_start().eq_ignore_ascii_case("charset=utf-8")
 }
 
-/// Reads a whole body; gives it with the share that it takes of what all requests may hold.
+/// Reads a whole body; gives it with the share that it takes of what all requests may hold. `body` is then
+/// empty: nothing is left to be read.
 ///
 /// # Errors
 /// 413 beyond `limit` (before anything is read, if Content-Length says so), 503 when all requests
 /// together hold more than `held` allows, 408 when it takes too long, 400 for trailers and for a
 /// body that breaks off.
-pub(super) async fn body(
-    body: &mut Incoming,
+pub(super) async fn whole_body(
+    body: &mut Option<Incoming>,
     limit: usize,
     held: &Arc<Held>,
     time: Duration,
 ) -> Result<(Bytes, Share), Problem> {
-    let declared = body.size_hint().exact();
+    let Some(incoming) = body else {
+        return Err(bad("the body was read before"));
+    };
+    let declared = incoming.size_hint().exact();
     if declared.is_some_and(|length| length > limit as u64) {
         return Err(too_large(limit));
     }
-    match tokio::time::timeout(time, collect(body, limit, held)).await {
-        Ok(collected) => collected,
+    match tokio::time::timeout(time, collect(incoming, limit, held)).await {
+        Ok(collected) => {
+            let whole = collected?;
+            *body = None;
+            Ok(whole)
+        }
         Err(_) => Err(Problem::new(
             408,
             "Request too slow",

@@ -11,7 +11,7 @@ use touchstone_formats::{
 };
 
 use super::{
-    Reply, find, framing,
+    Channel, Reply, find, framing,
     reply::{TOUCHSTONE, reply},
 };
 use crate::{
@@ -33,6 +33,7 @@ const NONCE: std::ops::RangeInclusive<usize> = 8..=64;
 /// Everything before admission: then there is no receipt.
 pub(super) async fn infer(
     service: Arc<Service>,
+    channel: &Channel,
     name: String,
     version: Option<String>,
     head: Parts,
@@ -53,18 +54,8 @@ pub(super) async fn infer(
     )?;
 
     let limits = &service.config.limits;
-    let Some(incoming) = body else {
-        return Err(framing::bad("the body was read before"));
-    };
-    let (whole, share) = framing::body(
-        incoming,
-        limits.body_bytes,
-        &service.held,
-        limits.body_timeout,
-    )
-    .await?;
-    *body = None;
-    let body = whole;
+    let (body, share) =
+        framing::whole_body(body, limits.body_bytes, &service.held, limits.body_timeout).await?;
     let tensor_limits = Limits {
         tensor_bytes: limits.body_bytes,
         ..Limits::default()
@@ -76,6 +67,8 @@ pub(super) async fn infer(
     let guarantees = require.unwrap_or(service.config.answers.default_guarantees);
 
     let admission = admit(&service, &guarantees)?;
+    // The keyset may have been replaced since the request came in.
+    channel.belongs_to(&admission.guest.digest)?;
     let catalog = admission.guest.catalog.load_full();
     let model = find(&catalog.models, &name, version.as_deref())?.clone();
     let exchange = Exchange {

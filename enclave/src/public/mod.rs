@@ -3,6 +3,7 @@
 mod framing;
 mod infer;
 mod reply;
+mod session;
 mod target;
 
 use std::sync::Arc;
@@ -16,6 +17,8 @@ use hyper::{
     http::request::Parts,
 };
 use touchstone_formats::digest::Digest;
+
+pub use self::session::{Channel, TlsChannel};
 
 use self::target::{ModelTarget, Target, Verb};
 use crate::{
@@ -35,10 +38,10 @@ const EXPOSED: HeaderValue = HeaderValue::from_static(
 );
 
 /// Answers one request.
-pub async fn handle(service: Arc<Service>, request: Request<Incoming>) -> Reply {
+pub async fn handle(service: Arc<Service>, channel: Channel, request: Request<Incoming>) -> Reply {
     let (head, body) = request.into_parts();
     let mut body = Some(body);
-    let mut reply = match route(service, head, &mut body).await {
+    let mut reply = match route(service, &channel, head, &mut body).await {
         Ok(reply) => reply,
         Err(problem) => problem.response(),
     };
@@ -60,25 +63,22 @@ pub async fn handle(service: Arc<Service>, request: Request<Incoming>) -> Reply 
 
 async fn route(
     service: Arc<Service>,
+    channel: &Channel,
     head: Parts,
     body: &mut Option<Incoming>,
 ) -> Result<Reply, Problem> {
-    let target = Target::parse(&head.uri)?;
+    let target = Target::parse(&head.uri);
+    channel.open_for(&service, &head.method, &target)?;
+    let target = target?;
     if head.method == Method::OPTIONS {
         return Ok(preflight(target.methods()));
     }
-    if let Target::Model(ModelTarget {
-        verb: Verb::Infer,
-        name,
-        version,
-    }) = target
-    {
-        if head.method != Method::POST {
-            return Err(Problem::method("POST, OPTIONS"));
-        }
-        return infer::infer(service, name, version, head, body).await;
-    }
-    if !matches!(head.method, Method::GET | Method::HEAD) {
+    let answers = match head.method {
+        Method::GET | Method::HEAD => !target.is_posted(),
+        Method::POST => target.is_posted(),
+        _ => false,
+    };
+    if !answers {
         return Err(Problem::method(target.methods()));
     }
     // Only liveness is answered before the first boot quote exists.
@@ -90,6 +90,12 @@ async fn route(
         ));
     }
     match target {
+        Target::Session => session::session(service, channel, head, body).await,
+        Target::Model(ModelTarget {
+            verb: Verb::Infer,
+            name,
+            version,
+        }) => infer::infer(service, channel, name, version, head, body).await,
         Target::Live => Ok(json(StatusCode::OK, live_document())),
         Target::Ready => Ok(ready(None, service.ready())),
         Target::Server => Ok(json(

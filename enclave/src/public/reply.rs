@@ -67,9 +67,9 @@ pub(super) async fn reply(answer: Answer, wait: Duration) -> Reply {
 
 /// A body that counts among the bytes held until the connection has taken its last byte: callers who
 /// read slowly would otherwise hold as much as there are connections.
-struct Counted(
-    Bytes,
-    #[allow(dead_code, reason = "held for its Drop")] Share,
+pub(super) struct Counted(
+    pub(super) Bytes,
+    #[allow(dead_code, reason = "held for its Drop")] pub(super) Share,
 );
 
 impl AsRef<[u8]> for Counted {

@@ -24,6 +24,8 @@ pub(super) enum Target {
     Object(Digest),
     /// `/v1/receipts/<id>`: the host's.
     Receipt,
+    /// `/v1/session`
+    Session,
 }
 
 /// `/v2/models/<name>[/versions/<version>][/ready|/infer]`
@@ -101,18 +103,24 @@ impl Target {
                 .map(Self::Object)
                 .map_err(|_| bad("a digest is 64 lower-case hex digits")),
             (Some("v1"), Some("receipts"), Some(_), None, ..) => Ok(Self::Receipt),
+            (Some("v1"), Some("session"), None, ..) => Ok(Self::Session),
             _ => Err(unknown()),
         }
     }
 
     /// The methods that it answers to.
     pub(super) fn methods(&self) -> &'static str {
-        match self {
-            Self::Model(ModelTarget {
-                verb: Verb::Infer, ..
-            }) => "POST, OPTIONS",
-            _ => "GET, HEAD, OPTIONS",
+        if self.is_posted() {
+            "POST, OPTIONS"
+        } else {
+            "GET, HEAD, OPTIONS"
         }
+    }
+
+    /// Whether it is for POST, and not for GET and HEAD.
+    pub(super) fn is_posted(&self) -> bool {
+        let infer = |target: &ModelTarget| target.verb == Verb::Infer;
+        matches!(self, Self::Session) || matches!(self, Self::Model(target) if infer(target))
     }
 }
 
@@ -172,6 +180,7 @@ mod tests {
             Ok(Target::Object(Digest::ZERO))
         );
         assert_eq!(parse("/v1/receipts/00"), Ok(Target::Receipt));
+        assert_eq!(parse("/v1/session"), Ok(Target::Session));
     }
 
     #[test]
@@ -193,6 +202,8 @@ mod tests {
             ("http://example/v2", 400),
             ("/v1/objects/00", 400),
             ("/v1/objects/", 400),
+            ("/v1/session/", 404),
+            ("/v1/session?", 400),
         ] {
             assert_eq!(parse(target), Err(status), "{target}");
         }

@@ -1,10 +1,12 @@
 //! One quote at a time, in a fair order, from a source that may be busy, failing, hanging or lying.
 
 use std::{
+    future::poll_fn,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -27,17 +29,27 @@ pub struct QuoteSettings {
     pub retries: u32,
     /// How many quotes of single receipts may wait.
     pub queue: usize,
+    /// How many quotes of sessions may wait.
+    pub sessions: usize,
 }
 
 struct Job {
     report_data: [u8; 64],
     reply: oneshot::Sender<Quote>,
+    /// Given back when the job is done with, so that the line is never longer than there are places.
+    _slot: Option<QuoteSlot>,
 }
 
-/// A reserved place in the queue for the quote of one receipt: taken at admission, so that what was
-/// promised can be kept.
+/// A reserved place in the queue: for the quote of one receipt, taken at admission, so that what was
+/// promised can be kept; or for that of one session.
 #[derive(Debug)]
 pub struct QuoteSlot(#[allow(dead_code, reason = "held for its Drop")] OwnedSemaphorePermit);
+
+/// The lines of the queue, in the order of their turns.
+const SEALS: usize = 0;
+const RECEIPTS: usize = 1;
+const SESSIONS: usize = 2;
+const LINES: usize = 3;
 
 /// How often the source was asked and what came of it, since start.
 #[derive(Debug, Default)]
@@ -52,14 +64,15 @@ pub struct QuoteCounters {
 
 /// The queue in front of the quote source.
 ///
-/// Seals (and boot quotes) and quotes of single receipts stand in two lines that take turns, so that a
-/// flood of the one delays the other by one quote and no more. A quote that fails is tried again, with growing
+/// Seals (and boot quotes), quotes of single receipts and quotes of sessions stand in three lines that take turns, so
+/// that a flood of one delays another by one quote and no more. A quote that fails is tried again, with growing
 /// pauses, until it is made or nobody waits for it: what was admitted is never given up, and
-/// [`failing`](Self::failing) tells admission to take no more.
+/// [`failing`](Self::failing) tells admission to take no more. Sessions are given up once the source is failing:
+/// their callers can ask again.
 pub struct Quoter {
-    seals: mpsc::UnboundedSender<Job>,
-    receipts: mpsc::UnboundedSender<Job>,
-    slots: Arc<Semaphore>,
+    lines: [mpsc::UnboundedSender<Job>; LINES],
+    receipt_slots: Arc<Semaphore>,
+    session_slots: Arc<Semaphore>,
     failing: Arc<AtomicBool>,
     counters: Arc<QuoteCounters>,
     state: watch::Receiver<bool>,
@@ -68,9 +81,10 @@ pub struct Quoter {
 impl Quoter {
     /// Starts the task that asks `source`; it ends when the `Quoter` is dropped.
     pub fn start(source: Arc<dyn QuoteSource>, settings: QuoteSettings) -> Self {
-        // Unbounded channels, bounded senders: one seal per live keyset, and `slots` for receipts.
+        // Unbounded channels, bounded senders: one seal per live keyset, and slots for the others.
         let (seals, seal_jobs) = mpsc::unbounded_channel();
         let (receipts, receipt_jobs) = mpsc::unbounded_channel();
+        let (sessions, session_jobs) = mpsc::unbounded_channel();
         let failing = Arc::new(AtomicBool::new(false));
         let counters = Arc::new(QuoteCounters::default());
         let (changed, state) = watch::channel(false);
@@ -82,11 +96,11 @@ impl Quoter {
             changed,
             streak: 0,
         };
-        tokio::spawn(worker.run(seal_jobs, receipt_jobs));
+        tokio::spawn(worker.run([seal_jobs, receipt_jobs, session_jobs]));
         Self {
-            seals,
-            receipts,
-            slots: Arc::new(Semaphore::new(settings.queue)),
+            lines: [seals, receipts, sessions],
+            receipt_slots: Arc::new(Semaphore::new(settings.queue)),
+            session_slots: Arc::new(Semaphore::new(settings.sessions)),
             failing,
             counters,
             state,
@@ -113,31 +127,84 @@ impl Quoter {
     }
 
     /// A place for the quote of one receipt, if one is free.
-    pub fn reserve(&self) -> Option<QuoteSlot> {
-        self.slots.clone().try_acquire_owned().ok().map(QuoteSlot)
+    pub fn reserve_receipt(&self) -> Option<QuoteSlot> {
+        reserve(&self.receipt_slots)
+    }
+
+    /// A place for the quote of one session, if one is free.
+    pub fn reserve_session(&self) -> Option<QuoteSlot> {
+        reserve(&self.session_slots)
     }
 
     /// A quote for a seal or a boot. Waits for as long as it takes; drop the future to give up.
     pub async fn seal(&self, report_data: [u8; 64]) -> Quote {
-        ask(&self.seals, report_data).await
+        self.ask(SEALS, None, report_data).await
     }
 
     /// A quote for the receipt that `slot` was reserved for. Waits for as long as it takes.
     pub async fn receipt(&self, slot: QuoteSlot, report_data: [u8; 64]) -> Quote {
-        let quote = ask(&self.receipts, report_data).await;
-        drop(slot);
-        quote
+        self.ask(RECEIPTS, Some(slot), report_data).await
+    }
+
+    /// A quote for the session that `slot` was reserved for; none if the source is failing, or begins to
+    /// while this waits. Drop the future to give up.
+    pub async fn session(&self, slot: QuoteSlot, report_data: [u8; 64]) -> Option<Quote> {
+        tokio::select! {
+            biased;
+            quote = self.ask(SESSIONS, Some(slot), report_data) => Some(quote),
+            () = self.wait_failing(true) => None,
+        }
+    }
+
+    async fn ask(&self, line: usize, slot: Option<QuoteSlot>, report_data: [u8; 64]) -> Quote {
+        let (reply, answer) = oneshot::channel();
+        let job = Job {
+            report_data,
+            reply,
+            _slot: slot,
+        };
+        let sent = self.lines[line].send(job).is_ok();
+        match answer.await {
+            Ok(quote) if sent => quote,
+            // The worker ends only with the runtime: whoever waits then is about to be dropped too.
+            _ => std::future::pending().await,
+        }
     }
 }
 
-async fn ask(line: &mpsc::UnboundedSender<Job>, report_data: [u8; 64]) -> Quote {
-    let (reply, answer) = oneshot::channel();
-    let sent = line.send(Job { report_data, reply }).is_ok();
-    match answer.await {
-        Ok(quote) if sent => quote,
-        // The worker ends only with the runtime: whoever waits then is about to be dropped too.
-        _ => std::future::pending().await,
-    }
+fn reserve(slots: &Arc<Semaphore>) -> Option<QuoteSlot> {
+    slots.clone().try_acquire_owned().ok().map(QuoteSlot)
+}
+
+/// The next job that somebody waits for: of the line whose turn it is, else of the one after it. None when
+/// all lines are closed.
+async fn next(lines: &mut [mpsc::UnboundedReceiver<Job>; LINES], turn: &mut usize) -> Option<Job> {
+    poll_fn(|cx| {
+        let mut open = false;
+        for step in 0..LINES {
+            let line = (*turn + step) % LINES;
+            loop {
+                match lines[line].poll_recv(cx) {
+                    Poll::Ready(Some(job)) if job.reply.is_closed() => {}
+                    Poll::Ready(Some(job)) => {
+                        *turn = (line + 1) % LINES;
+                        return Poll::Ready(Some(job));
+                    }
+                    Poll::Ready(None) => break,
+                    Poll::Pending => {
+                        open = true;
+                        break;
+                    }
+                }
+            }
+        }
+        if open {
+            Poll::Pending
+        } else {
+            Poll::Ready(None)
+        }
+    })
+    .await
 }
 
 struct Worker {
@@ -151,26 +218,17 @@ struct Worker {
 }
 
 impl Worker {
-    async fn run(
-        mut self,
-        mut seals: mpsc::UnboundedReceiver<Job>,
-        mut receipts: mpsc::UnboundedReceiver<Job>,
-    ) {
-        let mut seals_turn = true;
-        loop {
-            // `biased` asks the line whose turn it is first; the other one when that is empty.
-            let (job, was_seal) = if seals_turn {
-                tokio::select! { biased; Some(job) = seals.recv() => (job, true), Some(job) = receipts.recv() => (job, false), else => return }
-            } else {
-                tokio::select! { biased; Some(job) = receipts.recv() => (job, false), Some(job) = seals.recv() => (job, true), else => return }
-            };
-            seals_turn = !was_seal;
+    async fn run(mut self, mut lines: [mpsc::UnboundedReceiver<Job>; LINES]) {
+        let mut turn = SEALS;
+        while let Some(job) = next(&mut lines, &mut turn).await {
             self.make(job).await;
         }
     }
 
     async fn make(&mut self, job: Job) {
-        while !job.reply.is_closed() {
+        // While the source is failing sessions are given up, and perhaps nothing else is asked for: trying on
+        // is how it is noticed that the source works again.
+        while !job.reply.is_closed() || self.probing() {
             let started = Instant::now();
             let tried =
                 tokio::time::timeout(self.settings.timeout, self.source.quote(job.report_data))
@@ -190,6 +248,11 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Whether the source is failing and the queue still stands.
+    fn probing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed) && !self.changed.is_closed()
     }
 
     fn succeeded(&mut self, took: Duration) {

@@ -195,6 +195,7 @@ async fn an_answer_that_comes_too_late_is_not_the_next_ones() {
         timeout: Duration::from_millis(100),
         retries: 0,
         queue: 1,
+        sessions: 1,
     };
     let quoter = Quoter::start(Arc::new(AgentSource::new(&agent.path)), settings);
     agent.acts.send(Act::Quote).unwrap();
@@ -230,6 +231,7 @@ async fn no_agent_and_then_one() {
         timeout: Duration::from_millis(100),
         retries: 1,
         queue: 1,
+        sessions: 1,
     };
     let quoter = Arc::new(Quoter::start(Arc::new(AgentSource::new(&path)), settings));
     let asking = tokio::spawn({

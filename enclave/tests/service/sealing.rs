@@ -387,7 +387,7 @@ async fn quotes_for_single_receipts_are_bounded_and_do_not_starve_seals() {
         "{took:?}: the seal waits for one quote before it, not for eight"
     );
     until("all quotes", async || {
-        running.service.quoter.reserve().is_some()
+        running.service.quoter.reserve_receipt().is_some()
     })
     .await;
     assert_eq!(

@@ -19,7 +19,11 @@ use enclave::{
 use http_body_util::{BodyExt, Full};
 use hyper::{HeaderMap, Method, Request};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, sync::watch};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    sync::watch,
+};
 use touchstone_formats::{
     digest::Digest,
     headers::{OpeningSalts, TouchstoneResponse},
@@ -183,6 +187,11 @@ impl Running {
         Some((running, models))
     }
 
+    /// Where TLS ends.
+    pub fn tls(&self) -> SocketAddr {
+        self.tls.expect("no TLS listener")
+    }
+
     pub async fn client(&self) -> Client {
         Client::new(self.public).await
     }
@@ -260,12 +269,27 @@ pub struct Client {
 
 impl Client {
     pub async fn new(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.unwrap();
+        Self::over(TcpStream::connect(address).await.unwrap()).await
+    }
+
+    /// On a stream that is connected already.
+    pub async fn over(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .unwrap();
         tokio::spawn(connection);
         Self { sender }
+    }
+
+    /// Waits until the other side has closed the connection; panics after five seconds.
+    pub async fn closed(&mut self) {
+        let closed = async {
+            while !self.sender.is_closed() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let closed = tokio::time::timeout(Duration::from_secs(5), closed).await;
+        closed.expect("the connection is not closed");
     }
 
     pub async fn send(
