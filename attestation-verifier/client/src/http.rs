@@ -1,0 +1,287 @@
+//! The little HTTP/1.1 that a caller needs: one request at a time, answers read whole and bounded, no
+//! redirects.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::Request;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::{HOST, HeaderMap, HeaderValue, USER_AGENT};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+
+use crate::Error;
+use crate::address::Server;
+
+/// An answer's body, at most: bytes.
+pub const MAX_ANSWER: usize = 256 << 20;
+/// Time for a TCP connection and TLS upon it.
+pub(crate) const CONNECT: Duration = Duration::from_secs(10);
+/// How long a connection that was idle may take to be ready; a sound one is at once.
+const READY: Duration = Duration::from_millis(500);
+/// Idle connections to the host's own HTTP that are kept.
+const IDLE: usize = 8;
+
+/// An HTTP answer, read whole. Nothing is known of it.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// Status.
+    pub status: u16,
+    /// Headers.
+    pub headers: HeaderMap,
+    /// Body, after transfer decoding.
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// The one value of a header; `None` without it.
+    ///
+    /// # Errors
+    /// Where it stands twice or is no visible ASCII: then no value can be relied upon.
+    pub fn header(&self, name: &str) -> Result<Option<&str>, Error> {
+        let mut values = self.headers.get_all(name).iter();
+        let Some(first) = values.next() else {
+            return Ok(None);
+        };
+        if values.next().is_some() {
+            let reason = format!("header {name} stands twice in the answer");
+            return Err(Error::malformed(reason));
+        }
+        let text = first
+            .to_str()
+            .map_err(|_| Error::malformed(format!("header {name} is not visible ASCII")))?;
+        Ok(Some(text))
+    }
+
+    /// Whether the status is 2xx.
+    pub fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// A problem document (RFC 9457) in a line, without what a terminal would act upon.
+    pub fn problem(&self) -> String {
+        let document: serde_json::Value = serde_json::from_slice(&self.body).unwrap_or_default();
+        let mut parts = Vec::new();
+        for member in ["title", "detail", "error"] {
+            if let Some(text) = document.get(member).and_then(|value| value.as_str()) {
+                let text: String = text.chars().filter(|c| !c.is_control()).take(500).collect();
+                if !parts.contains(&text) {
+                    parts.push(text);
+                }
+            }
+        }
+        match parts.is_empty() {
+            true => "the server gave no reason".into(),
+            false => parts.join("; "),
+        }
+    }
+}
+
+/// Why a request has no answer.
+pub(crate) enum SendError {
+    /// Nothing of it was sent: the connection had ended.
+    Unsent(Error),
+    /// It may have been received.
+    Failed(Error),
+}
+
+impl From<SendError> for Error {
+    fn from(error: SendError) -> Error {
+        match error {
+            SendError::Unsent(error) | SendError::Failed(error) => error,
+        }
+    }
+}
+
+/// One connection that speaks HTTP/1.1. It ends when this is dropped, whatever is under way on it.
+pub(crate) struct Http {
+    sender: SendRequest<Full<Bytes>>,
+    driver: AbortHandle,
+    authority: HeaderValue,
+    /// For messages.
+    url: String,
+}
+
+impl Drop for Http {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl Http {
+    /// Speaks HTTP over a connection.
+    pub async fn over<S>(server: &Server, stream: S) -> Result<Http, Error>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let (sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|e| Error::of_http(&server.url(), &e))?;
+        // How it ends is said to whoever waits for an answer.
+        let driver = tokio::spawn(async move { drop(connection.await) });
+        Ok(Http {
+            sender,
+            driver: driver.abort_handle(),
+            authority: HeaderValue::from_str(&server.authority)
+                .map_err(|e| Error::Usage(format!("host {:?}: {e}", server.authority)))?,
+            url: server.url(),
+        })
+    }
+
+    /// Whether it can take a request: nothing half-read on it, and not closed by the other end.
+    pub async fn ready(&mut self) -> bool {
+        matches!(timeout(READY, self.sender.ready()).await, Ok(Ok(())))
+    }
+
+    /// Whether it has ended.
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    /// Sends a request, and reads the answer, whose body may have `max_body` bytes.
+    pub async fn send(
+        &mut self,
+        mut request: Request<Bytes>,
+        max_body: usize,
+    ) -> Result<Answer, SendError> {
+        let what = format!("{} {}{}", request.method(), self.url, request.uri());
+        let headers = request.headers_mut();
+        headers.insert(HOST, self.authority.clone());
+        headers
+            .entry(USER_AGENT)
+            .or_insert(HeaderValue::from_static(concat!(
+                "touchstone/",
+                env!("CARGO_PKG_VERSION")
+            )));
+        let sent = self.sender.try_send_request(request.map(Full::new)).await;
+        let answer = sent.map_err(|mut error| {
+            let unsent = error.take_message().is_some();
+            let error = Error::of_http(&what, error.error());
+            match unsent {
+                true => SendError::Unsent(error),
+                false => SendError::Failed(error),
+            }
+        })?;
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, max_body).collect().await;
+        let body = body.map_err(|error| {
+            SendError::Failed(match error.downcast_ref::<LengthLimitError>() {
+                Some(_) => Error::malformed(format!("{what}: an answer over {max_body} bytes")),
+                None => match error.downcast_ref::<hyper::Error>() {
+                    Some(error) => Error::of_http(&what, error),
+                    None => Error::of_io(&what, &*error),
+                },
+            })
+        })?;
+        Ok(Answer {
+            status: head.status.as_u16(),
+            headers: head.headers,
+            body: body.to_bytes(),
+        })
+    }
+}
+
+/// Connects, within [`CONNECT`].
+pub(crate) async fn connect(server: &Server) -> Result<TcpStream, Error> {
+    let doing = format!("connecting to {}", server.authority);
+    let connecting = TcpStream::connect((server.host.as_str(), server.port));
+    let stream = timeout(CONNECT, connecting)
+        .await
+        .map_err(|_| Error::late(&doing, CONNECT))?
+        .map_err(|e| Error::of_io(&doing, &e))?;
+    stream
+        .set_nodelay(true)
+        .map_err(|e| Error::of_io(&doing, &e))?;
+    Ok(stream)
+}
+
+/// The host's own HTTP: what is read from it is untrusted, and no secret goes there.
+pub(crate) struct Records {
+    server: Server,
+    idle: Mutex<Vec<Http>>,
+}
+
+impl Records {
+    pub fn new(server: Server) -> Records {
+        Records {
+            server,
+            idle: Mutex::default(),
+        }
+    }
+
+    /// Reads what a path names.
+    pub async fn read(
+        &self,
+        path: &str,
+        prefer: Option<String>,
+        max_body: usize,
+        limit: Duration,
+    ) -> Result<Answer, Error> {
+        let mut request = Request::get(path);
+        if let Some(prefer) = prefer {
+            request = request.header("prefer", prefer);
+        }
+        let request = request
+            .body(Bytes::new())
+            .map_err(|e| Error::Usage(format!("{path}: {e}")))?;
+        let doing = || format!("GET {}{path}", self.server.url());
+        timeout(limit, self.exchange(request, max_body))
+            .await
+            .map_err(|_| Error::late(doing(), limit))?
+    }
+
+    async fn exchange(&self, request: Request<Bytes>, max_body: usize) -> Result<Answer, Error> {
+        // To read twice does no harm: whatever ails a connection that was kept, a new one decides.
+        while let Some(mut kept) = self.take() {
+            if !kept.ready().await {
+                continue;
+            }
+            match kept.send(request.clone(), max_body).await {
+                Ok(answer) => return Ok(self.put(kept, answer)),
+                Err(SendError::Failed(error @ Error::Malformed { .. })) => return Err(error),
+                Err(_) => break,
+            }
+        }
+        let stream = connect(&self.server).await?;
+        let mut new = Http::over(&self.server, stream).await?;
+        let answer = new.send(request, max_body).await?;
+        Ok(self.put(new, answer))
+    }
+
+    fn take(&self) -> Option<Http> {
+        self.idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop()
+    }
+
+    fn put(&self, http: Http, answer: Answer) -> Answer {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < IDLE {
+            idle.push(http);
+        }
+        answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn problems_are_one_harmless_line() {
+        let answer = |body: &'static [u8]| Answer {
+            status: 503,
+            headers: HeaderMap::new(),
+            body: Bytes::from_static(body),
+        };
+        let body = br#"{"title":"Busy","detail":"\u001b[2Jtry again","error":"Busy","status":503}"#;
+        assert_eq!(answer(body).problem(), "Busy; [2Jtry again");
+        assert_eq!(answer(b"<html>").problem(), "the server gave no reason");
+    }
+}
