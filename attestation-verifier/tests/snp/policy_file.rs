@@ -155,6 +155,16 @@ fn policies_with_anything_wrong_are_refused() {
         ("nonce", "{ expect = true }"),
         ("models", "{ expect = [\"abc\"] }"),
         ("keyset_span_seconds", "{ expect = \"a week\" }"),
+        ("binding", "{ expect = \"ohttp-key\" }"),
+        ("binding", "{ expect = [\"tls-exporter\", \"ohttp-key\"] }"),
+        ("binding", "{ expect = \"TLS-exporter\" }"),
+        ("binding", "{ expect = true }"),
+        ("binding", "{ expect = { tls-exporter = true } }"),
+        ("binding", "\"tls-exporter\""),
+        ("answers", "{ expect = \"\" }"),
+        ("answers", "{ waive = \"\" }"),
+        ("name", "{ expect = 7 }"),
+        ("name", "{ expect = [\"\"] }"),
         ("v", "\"touchstone/policy/2\""),
         ("v", "1"),
         ("profile", "\"\""),
@@ -165,7 +175,12 @@ fn policies_with_anything_wrong_are_refused() {
         assert!(error.contains(id), "{id} = {wrong}: {error}");
     }
     // Keys nobody knows, anywhere.
-    for place in ["[answer]\n", "[[platform]]\n", "[platform.checks]\n"] {
+    for place in [
+        "[answer]\n",
+        "[session]\n",
+        "[[platform]]\n",
+        "[platform.checks]\n",
+    ] {
         let more = text.replacen(
             place,
             &format!("{place}\"snp.policy.debugg\" = {{ expect = false }}\n"),
@@ -207,6 +222,37 @@ fn policies_with_anything_wrong_are_refused() {
     ));
 }
 
+/// The table may be left out; a part of it may not.
+#[test]
+fn the_table_of_connections_is_there_or_not() {
+    let text = template();
+    let whole = crate::common::policy(&text);
+    assert!(whole.session.is_some());
+    let (head, rest) = text.split_once("[session]").unwrap();
+    let (_, platforms) = rest.split_once("[[platform]]").unwrap();
+    let with = |table: &str| Policy::parse(&format!("{head}{table}[[platform]]{platforms}"));
+    let without = with("").unwrap();
+    assert_eq!(without.session, None);
+    assert_eq!(
+        (without.answer, without.platforms),
+        (whole.answer, whole.platforms)
+    );
+    assert!(matches!(
+        with("[session]\n"),
+        Err(PolicyError::Missing { .. })
+    ));
+    let more = format!("session = 1\n{head}[[platform]]{platforms}");
+    assert!(matches!(
+        Policy::parse(&more),
+        Err(PolicyError::Value { .. })
+    ));
+    let error = with(
+        "[session]\nbinding = { expect = \"ohttp-key\" }\nanswers = { waive = \"r\" }\nname = { waive = \"r\" }\n",
+    )
+    .unwrap_err();
+    assert!(error.to_string().contains("this version has no"), "{error}");
+}
+
 /// A bare value is a list of one.
 #[test]
 fn bare_values_are_lists_of_one() {
@@ -218,6 +264,11 @@ fn bare_values_are_lists_of_one() {
             "{ expect = [\"Genoa\"] }",
         ),
         ("require", "\"signed\"", "[\"signed\"]"),
+        (
+            "binding",
+            "{ expect = \"none\" }",
+            "{ expect = [\"none\"] }",
+        ),
     ] {
         let parse = |value| crate::common::policy(&with(&template(), id, value));
         assert_eq!(parse(bare), parse(list), "{id}");
