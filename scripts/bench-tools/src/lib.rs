@@ -8,6 +8,7 @@ pub mod cpu;
 pub mod figures;
 pub mod flat;
 pub mod http;
+pub mod lines;
 pub mod model;
 pub mod tls;
 pub mod window;

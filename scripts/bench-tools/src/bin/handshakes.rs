@@ -1,17 +1,9 @@
 //! New TLS connections, one request on each: plain ones, and those that ask for a session and look at nothing.
 
-use std::{
-    convert::Infallible,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{convert::Infallible, sync::Arc};
 
-use anyhow::{Context, Result, ensure};
-use bench_tools::{
-    figures::{Latencies, joined, per},
-    http, tls,
-    window::{Phase, Window},
-};
+use anyhow::{Result, ensure};
+use bench_tools::{http, lines::Measured, tls};
 use bytes::Bytes;
 use clap::{Parser, Subcommand};
 use http_body_util::Full;
@@ -42,7 +34,7 @@ enum Command {
     Load(Load),
 }
 
-#[derive(clap::Args, Clone)]
+#[derive(clap::Args)]
 struct Load {
     /// Server, HOST:PORT
     #[arg(long)]
@@ -50,21 +42,11 @@ struct Load {
     /// Ask for a session in place of GET /
     #[arg(long)]
     session: bool,
-    /// How many lines
-    #[arg(long)]
-    connections: usize,
-    /// Seconds before the window opens
-    #[arg(long, default_value_t = 0.5)]
-    warm_up: f64,
-    /// Seconds that are measured
-    #[arg(long)]
-    seconds: f64,
     /// Threads
     #[arg(long)]
     threads: usize,
-    /// A process whose CPU time counts as the server's
-    #[arg(long = "server-pid")]
-    server_pids: Vec<u32>,
+    #[command(flatten)]
+    measured: Measured,
 }
 
 fn main() -> Result<()> {
@@ -105,45 +87,22 @@ async fn one(acceptor: TlsAcceptor, stream: tokio::net::TcpStream) -> Result<()>
 }
 
 async fn measure(load: Load) -> Result<()> {
-    let (phase, connector) = (Arc::new(Phase::default()), tls::connector()?);
-    let tasks: Vec<_> = (0..load.connections)
-        .map(|_| tokio::spawn(line(load.clone(), connector.clone(), Arc::clone(&phase))))
-        .collect();
-    let window =
-        Window::measure(&phase, load.warm_up, load.seconds, &load.server_pids, None).await?;
-    let mut all = Latencies::default();
-    for task in tasks {
-        let done = tokio::time::timeout(Duration::from_secs(60), task).await;
-        all.extend(done.context("a connection hangs")???);
-    }
-    let done = all.count() as f64;
-    let figures = serde_json::json!({
-        "connections": load.connections, "seconds": window.seconds,
-        "cpu_seconds": window.cpu.as_secs_f64(), "load_cpu_seconds": window.own_cpu.as_secs_f64(),
-        "per_second": done / window.seconds, "per_cpu_second": per(done, window.cpu),
-        "per_load_cpu_second": per(done, window.own_cpu),
-    });
-    println!("{}", joined([figures, all.percentiles()]));
+    let (connector, load) = (tls::connector()?, Arc::new(load));
+    let shared = Arc::clone(&load);
+    let connect = move || one_request(Arc::clone(&shared), connector.clone());
+    println!("{}", load.measured.run(connect).await?);
     Ok(())
 }
 
-async fn line(load: Load, connector: TlsConnector, phase: Arc<Phase>) -> Result<Latencies> {
-    let (mut taken, mut buffer) = (Latencies::default(), Vec::new());
-    let get = format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", load.server);
-    while !phase.over() {
-        let (counts, began) = (phase.counts(), Instant::now());
-        let mut stream = tls::connect(&connector, &load.server).await?;
-        if load.session {
-            tls::open_session(&mut stream, &load.server).await?;
-        } else {
-            stream.write_all(get.as_bytes()).await?;
-            stream.flush().await?;
-            let (outcome, _) = http::answer(&mut stream, &mut buffer).await?;
-            ensure!(outcome == "200", "answered {outcome}");
-        }
-        if counts && phase.counts() {
-            taken.note(began.elapsed());
-        }
+async fn one_request(load: Arc<Load>, connector: TlsConnector) -> Result<()> {
+    let mut stream = tls::connect(&connector, &load.server).await?;
+    if load.session {
+        return tls::open_session(&mut stream, &load.server).await;
     }
-    Ok(taken)
+    let get = format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", load.server);
+    stream.write_all(get.as_bytes()).await?;
+    stream.flush().await?;
+    let (outcome, _) = http::answer(&mut stream, &mut Vec::new()).await?;
+    ensure!(outcome == "200", "answered {outcome}");
+    Ok(())
 }
