@@ -1,20 +1,21 @@
 //! Known answers of our own, for what `v1.json` has none: refusals, receipts without a nonce and with a
-//! payment, a whole bundle, evidence, header fields. `TOUCHSTONE_BLESS=1` writes the file anew;
+//! payment, a whole bundle, evidence, an attested connection, header fields. `TOUCHSTONE_BLESS=1` writes the file anew;
 //! whoever does that has changed the format.
 
 mod common;
 
-use common::{bundle, claims, evidence, receipt_signer};
+use common::{bundle, claims, collateral_file, evidence, keyset, receipt_signer, session_answer};
 use serde_json::{Value, json};
 use touchstone_formats::commitment::{Datatype, request_digest, response_digest, tensors_digest};
 use touchstone_formats::headers::{
     OpeningSalts, State, TouchstoneRequest, TouchstoneResponse, content_digest,
 };
 use touchstone_formats::receipt::PaymentClaim;
+use touchstone_formats::report_data::{bind_session, report_data};
 use touchstone_formats::text::hex_encode;
 use touchstone_formats::{
-    Attachment, Bundle, Claims, Digest, Evidence, Guarantee, GuaranteeSet, Purpose, Receipt,
-    TensorRef,
+    Attachment, Bundle, Claims, CollateralFile, Digest, Evidence, Guarantee, GuaranteeSet, Purpose,
+    Receipt, SessionAnswer, SessionRequest, TensorRef,
 };
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/v1-more.json");
@@ -82,6 +83,25 @@ fn whole_bundle() -> Bundle {
     bundle
 }
 
+/// An attested connection to the holder of the vector's keyset, and the three files that travel.
+fn session() -> Value {
+    let (nonce, exporter) = ([0x4e; 32], [0x55; 32]);
+    let spki = keyset().tls_spki_sha256.unwrap();
+    let bind = bind_session(spki, &exporter);
+    let data = report_data(Purpose::Session, keyset().digest(), Some(&nonce), bind);
+    let text = |file: Vec<u8>| String::from_utf8(file).unwrap();
+    json!({
+        "nonce": hex_encode(&nonce),
+        "exporter": hex_encode(&exporter),
+        "tls_spki_sha256": spki,
+        "bind": bind,
+        "report_data": hex_encode(&data),
+        "request": text(SessionRequest { nonce }.to_file()),
+        "answer": text(session_answer().to_file()),
+        "collateral": text(collateral_file().to_file()),
+    })
+}
+
 fn computed() -> Value {
     let signer = receipt_signer();
     let receipts: Vec<Value> = receipts()
@@ -106,6 +126,7 @@ fn computed() -> Value {
         "receipts": receipts,
         "bundle": String::from_utf8(whole_bundle().to_file()).unwrap(),
         "evidence": String::from_utf8(evidence(Purpose::Boot).to_file()).unwrap(),
+        "session": session(),
         "digests": {
             "request, empty body, no header": request_digest("POST", "/", None, b""),
             "request, empty body, header 0": request_digest("POST", "/", Some(0), b""),
@@ -155,6 +176,22 @@ fn more_known_answers() {
     }
     let file = common::text(&written, "/bundle");
     assert_eq!(Bundle::parse(file.as_bytes()).unwrap(), whole_bundle());
+    let file = common::text(&written, "/session/request");
+    let nonce = common::array(&written, "/session/nonce");
+    assert_eq!(
+        SessionRequest::parse(file.as_bytes()).unwrap(),
+        SessionRequest { nonce }
+    );
+    let file = common::text(&written, "/session/answer");
+    assert_eq!(
+        SessionAnswer::parse(file.as_bytes()).unwrap(),
+        session_answer()
+    );
+    let file = common::text(&written, "/session/collateral");
+    assert_eq!(
+        CollateralFile::parse(file.as_bytes()).unwrap(),
+        collateral_file()
+    );
     let file = common::text(&written, "/evidence");
     assert_eq!(
         Evidence::parse(file.as_bytes()).unwrap(),

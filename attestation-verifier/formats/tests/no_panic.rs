@@ -9,8 +9,9 @@ use touchstone_formats::headers::{
 };
 use touchstone_formats::quote_agent::{Answer, Request};
 use touchstone_formats::{
-    Attachment, Bundle, Catalog, Checkpoint, Digest, Evidence, GuaranteeSet, Keyset, LogKey,
-    ModelManifest, Purpose, Receipt, SignedNote, Tee, TlogProof, commitment::Datatype, jcs, text,
+    Attachment, Bundle, Catalog, Checkpoint, CollateralFile, Digest, Evidence, GuaranteeSet,
+    Keyset, LogKey, ModelManifest, Purpose, Receipt, SessionAnswer, SessionRequest, SignedNote,
+    Tee, TlogProof, commitment::Datatype, jcs, text,
 };
 
 /// Every function that reads what others wrote.
@@ -20,6 +21,9 @@ fn read_all(bytes: &[u8]) {
     let _ = jcs::from_slice::<serde_json::Value>(bytes);
     let _ = Bundle::parse(bytes);
     let _ = Evidence::parse(bytes);
+    let _ = SessionRequest::parse(bytes);
+    let _ = SessionAnswer::parse(bytes);
+    let _ = CollateralFile::parse(bytes);
     let _ = Keyset::parse(bytes);
     let _ = Catalog::parse(bytes);
     let _ = ModelManifest::parse(bytes);
@@ -59,6 +63,9 @@ fn seeds() -> Vec<Vec<u8>> {
     vec![
         full.to_file(),
         common::evidence(Purpose::Boot).to_file(),
+        SessionRequest { nonce: [7; 32] }.to_file(),
+        common::session_answer().to_file(),
+        common::collateral_file().to_file(),
         common::cose(),
         common::keyset().to_jcs(),
         common::catalog().to_jcs(),

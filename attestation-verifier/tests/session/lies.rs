@@ -9,8 +9,11 @@ use touchstone_testkit::mint::World;
 
 use crate::support::{Scene, assert_refused, collateral, tls_world};
 
+/// What it is, its exit code, the check that decides, and what changes.
+type Lie = (&'static str, u8, &'static str, fn(&mut Scene));
+
 /// The honest scene holds, and every lie about it is refused with its exit code by its check.
-fn all_refused(lies: &[(&str, u8, &str, fn(&mut Scene))]) {
+fn all_refused(lies: &[Lie]) {
     Scene::new().holds();
     for (name, exit, deciding, lie) in lies {
         let scene = Scene::new().with(lie);

@@ -3,7 +3,9 @@
 use attestation_verifier::exchange::SessionRecord;
 use attestation_verifier::{At, Binding, Policy, SessionVerdict, check_session_record};
 use touchstone_formats::Digest;
-use touchstone_testkit::mutate::{Edit, edit_json, json_mutants, truncations};
+use touchstone_testkit::mutate::{
+    Edit, edit_json, for_each_bit_flip_of, json_mutants, truncations,
+};
 
 use crate::support::{Scene, assert_refused};
 
@@ -103,6 +105,21 @@ fn records_of_another_form_are_malformed() {
         assert_refused(&judge(&scene, &half), 2, "session.format");
     }
     assert!(SessionRecord::parse(&vec![b' '; (4 << 20) + 1]).is_err());
+}
+
+#[test]
+fn flipped_bits_of_a_record_say_something_else_or_nothing() {
+    let scene = Scene::new();
+    let file = record(&scene).to_file().unwrap();
+    let mut parsed = 0;
+    for_each_bit_flip_of(&file, (0..file.len() * 8).step_by(7), |bit, mutant| {
+        let Ok(record) = SessionRecord::parse(mutant) else {
+            return;
+        };
+        parsed += 1;
+        assert_eq!(record.to_file().unwrap(), mutant, "bit {bit}");
+    });
+    assert!(parsed > 1_000, "{parsed}");
 }
 
 /// What parses and differs says something else; where that is about the connection, it does not hold.

@@ -4,8 +4,9 @@
 use serde_json::Value;
 use touchstone_formats::text::hex_decode;
 use touchstone_formats::{
-    Bundle, Catalog, CatalogModel, Claims, Collateral, Digest, EventLog, Evidence, GuaranteeSet,
-    Keyset, Opening, Openings, Purpose, ReceiptSigner, SnpCollateral, Tee,
+    Bundle, Catalog, CatalogModel, Claims, Collateral, CollateralFile, Digest, EventLog, Evidence,
+    GuaranteeSet, Keyset, Opening, Openings, Purpose, ReceiptSigner, SessionAnswer, SnpCollateral,
+    Tee,
 };
 
 pub fn vectors() -> Value {
@@ -101,6 +102,27 @@ pub fn evidence(purpose: Purpose) -> Evidence {
             crls: vec![b"list".to_vec()],
         })),
         event_log: None,
+    }
+}
+
+/// The answer to a request for a session, as an enclave gives it: without collateral.
+pub fn session_answer() -> SessionAnswer {
+    SessionAnswer {
+        keyset: keyset(),
+        evidence: Evidence {
+            nonce: Some(vec![0x4e; 32]),
+            collateral: None,
+            ..evidence(Purpose::Session)
+        },
+    }
+}
+
+/// What the host has for it.
+pub fn collateral_file() -> CollateralFile {
+    let evidence = evidence(Purpose::Session);
+    CollateralFile {
+        tee: evidence.tee,
+        collateral: evidence.collateral.unwrap(),
     }
 }
 
