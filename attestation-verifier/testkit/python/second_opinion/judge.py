@@ -136,11 +136,12 @@ def _evidence(item, keyset_digest, note_text, cose, claims, root) -> bytes:
     if len(report) != SIZE:
         raise Malformed("evidence: length of the report")
     need(report_field(report, "report_data") == expected, f"evidence: report data of purpose {purpose}")
-    _signatures(report, item["collateral"], root)
+    signatures(report, item["collateral"], root)
     return report_field(report, "measurement")
 
 
-def _signatures(report: bytes, collateral: dict, root: bytes) -> None:
+def signatures(report: bytes, collateral: dict, root: bytes) -> None:
+    """Raises unless `report` is signed by a chain that ends at `root`, the ARK in DER."""
     ark = x509.load_der_x509_certificate(root)
     chain = [unb64(cert) for cert in collateral["chain"]]
     (ask,) = [x509.load_der_x509_certificate(cert) for cert in chain if cert != root]
