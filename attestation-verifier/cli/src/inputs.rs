@@ -7,7 +7,8 @@ use anyhow::{Context, Result, anyhow};
 use attestation_verifier::dates::parse_rfc3339;
 use attestation_verifier::exchange::OwnedTensor;
 use attestation_verifier::{At, Policy, Roots};
-use touchstone_formats::GuaranteeSet;
+use touchstone_formats::limits::MAX_BUNDLE;
+use touchstone_formats::{CollateralFile, GuaranteeSet};
 
 use crate::output::Failure;
 use crate::{files, npy};
@@ -125,6 +126,14 @@ pub fn roots(simulated: Option<&Path>) -> Result<Roots, Failure> {
     Roots::pinned()
         .with_simulated_pem(&pem)
         .map_err(|error| unfit(anyhow!("simulated root {}: {error}", path.display())))
+}
+
+/// Collateral of the caller's own, to judge a connection by.
+pub fn collateral(path: &Path) -> Result<CollateralFile, Failure> {
+    let file = files::read_prefix(path, "collateral", MAX_BUNDLE as u64)?;
+    CollateralFile::parse(&file).map_err(|error| {
+        Failure::malformed("collateral.format", anyhow!("{}: {error}", path.display()))
+    })
 }
 
 #[cfg(test)]

@@ -5,11 +5,10 @@
 
 mod commands;
 mod files;
-mod http;
 mod inputs;
 mod npy;
-mod oip;
 mod output;
+mod proxy;
 mod words;
 
 use std::ffi::OsString;
@@ -24,7 +23,7 @@ use clap::Parser;
     after_help = "Exit codes: 0 holds · 1 usage or I/O · 2 malformed · 3 not authentic · \
     4 refused · 5 collateral missing or expired · 6 holds, on a simulated platform\n\n\
     Example:\n  touchstone policy init --tee sev-snp -o policy.toml\n  \
-    touchstone ask http://127.0.0.1:8080 digits_cnn --input image=digits.npy --policy policy.toml -o answer\n  \
+    touchstone ask https://127.0.0.1:8080 digits_cnn --input image=digits.npy --policy policy.toml -o answer\n  \
     touchstone check answer --policy policy.toml"
 )]
 struct Cli {

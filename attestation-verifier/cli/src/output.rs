@@ -69,6 +69,16 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
+/// What a judgement on the way refused, in words on stderr.
+pub fn refusal(verdict: &Verdict) -> Outcome {
+    say(&paint(
+        &verdict.words(),
+        verdict.exit(),
+        std::io::stderr().is_terminal(),
+    ));
+    Outcome::Exit(verdict.exit())
+}
+
 /// Ends a command that ran; returns the exit code.
 pub fn outcome(outcome: Outcome, json: bool) -> u8 {
     match outcome {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use attestation_verifier::dates::rfc3339;
 use attestation_verifier::exchange::Expect;
 use server::{INPUT, Received, Reply, Server, answer, enclave, served};
-use support::{Run, policy_for, touchstone_in};
+use support::{Run, npy, policy_for, touchstone_in};
 use touchstone_formats::Bundle;
 use touchstone_testkit::mint::{Exchange, Minted, World};
 
@@ -24,13 +24,13 @@ impl Caller {
     fn new() -> Caller {
         let folder = tempfile::tempdir().unwrap();
         let world = World::new(1);
-        let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 4), }\n";
-        let mut npy = b"\x93NUMPY\x01\x00".to_vec();
-        npy.extend_from_slice(&(header.len() as u16).to_le_bytes());
-        npy.extend_from_slice(header.as_bytes());
-        npy.extend(INPUT.iter().flat_map(|v| v.to_le_bytes()));
-        std::fs::write(folder.path().join("x.npy"), npy).unwrap();
-        std::fs::write(folder.path().join("policy.toml"), policy_for(&world, &[])).unwrap();
+        std::fs::write(folder.path().join("x.npy"), npy(&[1, 4], &INPUT)).unwrap();
+        let plain = (
+            "binding",
+            "{ waive = \"the servers here speak plain HTTP\" }",
+        );
+        let policy = policy_for(&world, &[plain]);
+        std::fs::write(folder.path().join("policy.toml"), policy).unwrap();
         std::fs::write(folder.path().join("root.pem"), world.root_pem()).unwrap();
         Caller { folder, world }
     }
@@ -41,6 +41,7 @@ impl Caller {
 
     fn ask(&self, server: &Server, more: &[&str]) -> Run {
         let mut args = vec!["ask", &server.url, "digits", "--input", "x=x.npy"];
+        args.push("--plaintext");
         args.extend(["--policy", "policy.toml", "-o", "answer"]);
         args.extend(more);
         touchstone_in(self.folder.path(), &args)
@@ -228,7 +229,7 @@ fn what_is_not_sealed_in_time_is_kept_as_it_is() {
     let run = caller.ask(&server, &["--wait", "1"]);
     assert_eq!(run.code, 4);
     assert!(
-        run.stderr.contains("not sealed within 1 s"),
+        run.stderr.contains("not complete within 1 s"),
         "{}",
         run.stderr
     );
@@ -406,7 +407,7 @@ fn nothing_is_sent_where_something_is_missing() {
     let ask = |args: &[&str]| {
         let run = touchstone_in(
             caller.folder.path(),
-            &[&["ask", &server.url], args].concat(),
+            &[&["ask", &server.url, "--plaintext"], args].concat(),
         );
         assert_eq!(run.code, 1, "{}", run.stderr);
         run.stderr
@@ -468,8 +469,7 @@ fn servers_that_are_not_there_or_never_answer() {
     let run = caller.ask(&gone, &[]);
     assert_eq!(run.code, 1);
     assert!(
-        run.stderr
-            .contains("http://127.0.0.1:1/v2/models/digits/infer"),
+        run.stderr.contains("connection.io") && run.stderr.contains("127.0.0.1:1:"),
         "{}",
         run.stderr
     );

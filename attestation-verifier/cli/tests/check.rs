@@ -2,7 +2,7 @@
 
 mod support;
 
-use support::{Kept, policy_for, touchstone_in};
+use support::{Kept, npy, policy_for, touchstone_in};
 use touchstone_testkit::mint::{Exchange, World};
 
 fn kept(exchange: Exchange) -> Kept {
@@ -256,19 +256,6 @@ fn a_bundle_file_with_all_that_is_held_against_it() {
         run.refused(1, "usage");
         assert!(run.stderr.contains("y.npy"), "{}", run.stderr);
     }
-}
-
-fn npy(shape: &[u64], values: &[f32]) -> Vec<u8> {
-    let shape: Vec<String> = shape.iter().map(u64::to_string).collect();
-    let header = format!(
-        "{{'descr': '<f4', 'fortran_order': False, 'shape': ({}), }}\n",
-        shape.join(", ")
-    );
-    let mut out = b"\x93NUMPY\x01\x00".to_vec();
-    out.extend_from_slice(&(header.len() as u16).to_le_bytes());
-    out.extend_from_slice(header.as_bytes());
-    out.extend(values.iter().flat_map(|v| v.to_le_bytes()));
-    out
 }
 
 #[test]

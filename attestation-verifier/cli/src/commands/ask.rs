@@ -1,69 +1,76 @@
-//! `touchstone ask`: asks, and keeps all that is needed to judge the answer later.
+//! `touchstone ask`: proves the enclave, asks, and keeps all that is needed to judge the answer later.
 //!
 //! What is asked is on disk before it is sent: the caller's own record is what a receipt is
-//! measured against, so no answer may have a part in it. Nothing is judged here.
+//! measured against, so no answer may have a part in it. The connection is judged before anything is
+//! sent on it; the answer is not judged here.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
-use attestation_verifier::exchange::{
-    Expect, ExpectVersion, OwnedTensor, ResponseInfo, ResponseVersion, tensors as tensors_digest,
-};
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::Request;
-use ring::rand::{SecureRandom, SystemRandom};
-use touchstone_formats::commitment::{request_digest, response_digest};
-use touchstone_formats::headers::{OpeningSalts, TouchstoneRequest, TouchstoneResponse};
-use touchstone_formats::limits::MAX_BUNDLE;
-use touchstone_formats::text::{HexBytes, hex_encode};
-use touchstone_formats::{Bundle, Digest, GuaranteeSet, Opening, Openings, Receipt, Salt};
+use anyhow::{Context, Result, anyhow, ensure};
+use attestation_verifier::exchange::{ResponseInfo, ResponseVersion};
+use attestation_verifier::{Policy, Verdict};
+use touchstone_client::oip::Encoding;
+use touchstone_client::{Answer, Builder, Client, Error, Provisional, Question, Session, Waited};
+use touchstone_formats::GuaranteeSet;
 
 use crate::files;
-use crate::http::{Answer, Server};
 use crate::inputs::{self, NamedFile};
-use crate::oip::{self, Body, Encoding};
-use crate::output::{Failure, Outcome, print, say};
-
-/// How long a server may hold a question for a receipt.
-const MAX_HOLD: Duration = Duration::from_secs(10);
+use crate::output::{self, Failure, Outcome, print, say};
 
 /// The files of a folder, in the order in which they are written.
-const FOLDER: [&str; 5] = [
+const FOLDER: [&str; 6] = [
     "request.bin",
     "expect.json",
+    "session.json",
     "response.bin",
     "response.json",
     "bundle.json",
 ];
 
-/// Ask a model about tensors, and keep the answer with its receipt
+/// Prove an enclave, ask a model in it about tensors, and keep the answer with its receipt
 ///
-/// Writes request.bin and expect.json (before anything is sent), response.bin, response.json and
-/// bundle.json into a folder. Nothing is judged: that is what `check` is for.
+/// Nothing is sent before the enclave has proven itself on this very connection. Writes request.bin and
+/// expect.json (before anything is sent), session.json (the connection), response.bin, response.json and
+/// bundle.json into a folder. The answer is not judged: that is what `check` is for.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Example:\n  touchstone ask http://127.0.0.1:8080 digits_cnn \
+    after_help = "Example:\n  touchstone ask https://127.0.0.1:8080 digits_cnn \
     --input image=digits.npy --policy policy.toml -o answer\n  \
     touchstone check answer --policy policy.toml\n\n\
     Exit codes: 0 answered, sealed and kept · 1 usage or I/O · 2 the server's answer is malformed · \
-    4 refused by the server, or not sealed in time (kept as it is)"
+    4 refused by the server, or not sealed in time (kept as it is) · a connection that is refused: \
+    its verdict's exit code, and nothing was sent"
 )]
 pub struct Args {
-    /// Server: http://HOST or http://HOST:PORT
+    /// Server: https://HOST or https://HOST:PORT
     url: String,
     /// Model to ask
     model: String,
+    /// Let whoever relays http://HOST[:PORT] read question and answer
+    #[arg(long)]
+    plaintext: bool,
     /// Version of the model; the server's choice without it
     #[arg(long, value_name = "V")]
     model_version: Option<String>,
     /// Input tensor (repeat for each)
     #[arg(long, value_name = "NAME=FILE.npy", required = true, value_parser = inputs::named_file)]
     input: Vec<NamedFile>,
-    /// Policy the answer will be judged by; says which guarantees to ask for
+    /// Policy that the connection has to satisfy, and later the answer; says which guarantees to ask for
     #[arg(long, value_name = "P.toml")]
     policy: PathBuf,
+    /// Root certificates of a simulated platform (PEM), trusted beside the pinned ones
+    #[arg(long, value_name = "FILE")]
+    trust_simulated_root: Option<PathBuf>,
+    /// The host's own HTTP, for receipts and collateral: http://HOST:PORT; the server's without it
+    #[arg(long, value_name = "URL")]
+    records: Option<String>,
+    /// Collateral to judge the connection by, instead of asking the host for it
+    #[arg(long, value_name = "FILE")]
+    collateral: Option<PathBuf>,
+    /// Folder for collateral that verified, which is used when the host has none or worse
+    #[arg(long, value_name = "DIR")]
+    collateral_cache: Option<PathBuf>,
     /// Guarantees to ask for instead of the policy's: "logged signed"
     #[arg(long, value_name = "SET", value_parser = inputs::guarantees)]
     require: Option<GuaranteeSet>,
@@ -90,12 +97,12 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> Result<Outcome, Failure> {
     let policy = inputs::policy(&args.policy)?;
-    let server = Server::parse(&args.url)?;
-    let require = args.require.unwrap_or(policy.answer.require);
-    if !require.is_superset(&policy.answer.require) {
+    let demanded = policy.answer.require;
+    let connecting = args.connecting(policy)?;
+    let require = args.require.unwrap_or(demanded);
+    if !require.is_superset(&demanded) {
         say(&format!(
-            "note: the policy demands {}; asking for {require} alone may not satisfy it\n",
-            policy.answer.require
+            "note: the policy demands {demanded}; asking for {require} alone may not satisfy it\n"
         ));
     }
     let tensors = inputs::tensors(&args.input)?;
@@ -104,45 +111,72 @@ pub fn run(args: Args) -> Result<Outcome, Failure> {
     } else {
         Encoding::Binary
     };
-    let body = oip::request(&tensors, encoding)?;
-    let target = oip::target(&args.model, args.model_version.as_deref());
-    let mut nonce = vec![0; 32];
-    SystemRandom::new()
-        .fill(&mut nonce)
-        .map_err(|_| anyhow!("no randomness for a nonce"))?;
+    let version = args.model_version.as_deref();
+    let question = Question::infer(&args.model, version, &tensors, encoding).map_err(usage)?;
+    let question = question.require(require);
 
-    let expect = Expect {
-        v: ExpectVersion::One,
-        method: "POST".into(),
-        target,
-        header_length: body.header_length,
-        model: args.model.clone(),
-        nonce: Some(HexBytes(nonce)),
-        require: Some(require),
-        request_sha256: Digest::of(&body.bytes),
-        asked_at: inputs::now()?,
-    };
     let folder = Folder::create(&args.output, args.force)?;
-    folder.write("request.bin", &body.bytes)?;
-    folder.write(
-        "expect.json",
-        &expect.to_file().map_err(anyhow::Error::from)?,
-    )?;
+    folder.write("request.bin", question.body())?;
+    let expect = question.expect(inputs::now()?).to_file();
+    folder.write("expect.json", &expect.map_err(anyhow::Error::from)?)?;
 
-    let asking = Asking {
-        server,
-        folder,
-        tensors,
-        body,
-        expect,
-        require,
-        args,
-    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let runtime = runtime.context("cannot start the I/O runtime")?;
-    runtime.block_on(asking.ask())
+    let policy = args.policy;
+    runtime.block_on(async {
+        match connecting.connect().await {
+            Ok(client) => {
+                let asking = Asking {
+                    client,
+                    folder,
+                    policy,
+                };
+                asking.ask(question).await
+            }
+            Err(error) => refused(error),
+        }
+    })
+}
+
+impl Args {
+    /// How the server is reached, and what it has to prove.
+    fn connecting(&self, policy: Policy) -> Result<Builder, Failure> {
+        let (https, url) = (self.url.starts_with("https://"), &self.url);
+        if self.plaintext && https {
+            let error =
+                anyhow!("{url}: --plaintext is for http://; over https:// nobody reads along");
+            return Err(error.into());
+        }
+        let mut builder = Client::builder(url, policy).map_err(usage)?;
+        if !https && !self.plaintext {
+            let error = anyhow!(
+                "{url}: http:// would show your question to whoever relays it: use https:// \
+                (attested TLS), or --plaintext"
+            );
+            return Err(error.into());
+        }
+        if self.plaintext {
+            builder = builder.readable_by_the_host();
+        }
+        if let Some(records) = &self.records {
+            builder = builder.records(records);
+        }
+        if let Some(file) = &self.collateral {
+            builder = builder.collateral(inputs::collateral(file)?);
+        }
+        if let Some(folder) = &self.collateral_cache {
+            builder = builder.collateral_cache(folder);
+        }
+        let root = self.trust_simulated_root.as_deref();
+        Ok(builder
+            .roots(inputs::roots(root)?)
+            // Who names a simulated root wants to ask what stands under it.
+            .expect_simulated(root.is_some())
+            .timeout(Duration::from_secs(self.timeout))
+            .wait(Duration::from_secs(self.wait)))
+    }
 }
 
 /// The folder that is written.
@@ -176,44 +210,75 @@ impl Folder {
     }
 }
 
-/// One question, and where everything about it goes.
+/// A server that may be asked, and where everything about the question goes.
 struct Asking {
-    server: Server,
+    client: Client,
     folder: Folder,
-    tensors: Vec<OwnedTensor>,
-    body: Body,
-    expect: Expect,
-    require: GuaranteeSet,
-    args: Args,
-}
-
-/// How far a bundle has come.
-enum Progress {
-    /// All that was asked for holds, says the server.
-    Complete(Bundle),
-    /// It does not yet; the bundle as it is, if there is one.
-    Incomplete(Option<Bundle>, String),
+    policy: PathBuf,
 }
 
 impl Asking {
-    async fn ask(&self) -> Result<Outcome, Failure> {
+    async fn ask(&self, question: Question) -> Result<Outcome, Failure> {
+        let proven = self.client.session();
+        self.connected(proven.as_deref())?;
         let started = Instant::now();
-        let answer = self.send().await?;
-        let header_length = content_length(&answer).map_err(malformed)?;
+        let provisional = match self.client.ask(question).await {
+            Ok(provisional) => provisional,
+            Err(Error::Answered(answer)) => {
+                self.keep_answer(&answer, started)?;
+                let folder = self.folder.0.display();
+                print(&format!("refused without a receipt; kept in {folder}\n"));
+                return Ok(Outcome::Exit(4));
+            }
+            Err(Error::Late { limit, .. }) if proven.is_none() => {
+                return Err(anyhow!("no answer within {} s", limit.as_secs_f32()).into());
+            }
+            Err(error) => {
+                if let Error::Malformed { answer, .. } = &error
+                    && let Some(answer) = answer
+                {
+                    self.folder.write("response.bin", &answer.body)?;
+                }
+                return refused(error);
+            }
+        };
+        // The enclave had another keyset by then: the question went over a connection that was proven anew.
+        let used = provisional.session().map(AsRef::as_ref);
+        let record = |session: &Session| session.record.clone();
+        if used.map(record) != proven.as_deref().map(record) {
+            self.connected(used)?;
+        }
+        self.keep_answer(provisional.read_unverified(), started)?;
+        for note in provisional.notes() {
+            say(&format!("note: {note}\n"));
+        }
+        self.keep_bundle(&provisional).await
+    }
+
+    /// Says what the connection is, and keeps what it rests on.
+    fn connected(&self, session: Option<&Session>) -> Result<()> {
+        let Some(session) = session else {
+            say(
+                "connection: plaintext, bound by nothing: whoever relays it can read question and answer\n",
+            );
+            return Ok(());
+        };
+        say(&connection(&session.record.keyset.name, &session.verdict));
+        self.folder
+            .write("session.json", &session.record.to_file()?)
+    }
+
+    /// Keeps an answer as it came, whatever it is.
+    fn keep_answer(&self, answer: &Answer, started: Instant) -> Result<()> {
         self.folder.write("response.bin", &answer.body)?;
+        let length = answer.header("inference-header-content-length")?;
         let info = ResponseInfo {
             v: ResponseVersion::One,
             status: answer.status,
-            header_length,
+            header_length: length.map(str::parse).transpose()?,
         };
-        self.folder.write(
-            "response.json",
-            &info.to_file().map_err(anyhow::Error::from)?,
-        )?;
-        let answered = (200..300).contains(&answer.status);
-        if answered {
-            framing(&answer, header_length).map_err(malformed)?;
-        }
+        self.folder.write("response.json", &info.to_file()?)?;
+        let answered = answer.is_success();
         say(&format!(
             "{} after {} ms: status {}, {} bytes\n",
             if answered { "answered" } else { "refused" },
@@ -222,113 +287,22 @@ impl Asking {
             answer.body.len()
         ));
         if !answered {
-            say(&problem(&answer.body));
+            say(&format!("{}\n", answer.problem()));
         }
-
-        let Some(header) = answer.header("touchstone").map_err(malformed)? else {
-            if answered {
-                return Err(malformed(anyhow!(
-                    "the answer has no Touchstone header: this server gives no receipts"
-                )));
-            }
-            print(&format!(
-                "refused without a receipt; kept in {}\n",
-                self.folder.0.display()
-            ));
-            return Ok(Outcome::Exit(4));
-        };
-        let header = TouchstoneResponse::parse(header)
-            .map_err(|e| malformed(anyhow!("header Touchstone: {e}")))?;
-        let salts = match answer.header("touchstone-openings").map_err(malformed)? {
-            None => None,
-            Some(text) => Some(
-                OpeningSalts::parse(text)
-                    .map_err(|e| malformed(anyhow!("header Touchstone-Openings: {e}")))?,
-            ),
-        };
-        if salts.is_none() {
-            say("note: the answer came without openings; it cannot be compared with its receipt\n");
-        }
-        if header.require != self.require {
-            say(&format!(
-                "note: asked for {}, and the answer says {}\n",
-                self.require, header.require
-            ));
-        }
-        let openings = salts.map_or_else(Openings::default, |s| self.openings(&s, &answer, &info));
-        self.keep(&hex_encode(&header.id), openings, answered).await
+        Ok(())
     }
 
-    async fn send(&self) -> Result<Answer> {
-        let header = TouchstoneRequest {
-            require: Some(self.require),
-            nonce: self.expect.nonce.as_ref().map(|nonce| nonce.0.clone()),
+    /// Waits for the bundle, and keeps it.
+    async fn keep_bundle(&self, provisional: &Provisional) -> Result<Outcome, Failure> {
+        let waited = provisional.bundle(|state| say(&format!("{state} …\n")));
+        let (bundle, unfinished) = match waited.await {
+            Ok(Waited::Complete(bundle)) => (Some(bundle), None),
+            Ok(Waited::Incomplete(bundle, why)) => (bundle, Some(why)),
+            Err(error) => return refused(error),
         };
-        let mut request = self
-            .request("POST", &self.expect.target)
-            .header("content-type", self.body.content_type())
-            .header("touchstone", header.to_string());
-        if let Some(length) = self.body.header_length {
-            request = request.header("inference-header-content-length", length);
-        }
-        let request = request.body(Full::new(Bytes::from(self.body.bytes.clone())))?;
-        let timeout = Duration::from_secs(self.args.timeout);
-        self.server
-            .send(request, files::MAX_BODY as usize, timeout)
-            .await
-    }
-
-    fn request(&self, method: &str, target: &str) -> hyper::http::request::Builder {
-        Request::builder()
-            .method(method)
-            .uri(target)
-            .header("host", &self.server.authority)
-            .header(
-                "user-agent",
-                concat!("touchstone/", env!("CARGO_PKG_VERSION")),
-            )
-    }
-
-    /// The salts that came with the answer, and digests of the caller's own bytes.
-    fn openings(&self, salts: &OpeningSalts, answer: &Answer, info: &ResponseInfo) -> Openings {
-        let open = |salt: Option<Salt>, digest: Digest| salt.map(|salt| Opening { salt, digest });
-        let e = &self.expect;
-        let request = request_digest(&e.method, &e.target, e.header_length, &self.body.bytes);
-        let response = response_digest(info.status, info.header_length, &answer.body);
-        let mut openings = Openings {
-            request: open(salts.request, request),
-            response: open(salts.response, response),
-            ..Openings::default()
-        };
-        // A refusal commits to no tensors.
-        if !(200..300).contains(&info.status) {
-            return openings;
-        }
-        if let Ok(digest) = tensors_digest(&self.tensors) {
-            openings.inputs = open(salts.inputs, digest);
-        }
-        if salts.outputs.is_some() {
-            let outputs = oip::outputs(&answer.body, info.header_length)
-                .and_then(|outputs| Ok(tensors_digest(&outputs)?));
-            match outputs {
-                Ok(digest) => openings.outputs = open(salts.outputs, digest),
-                Err(e) => say(&format!("note: outputs are not opened: {e:#}\n")),
-            }
-        }
-        openings
-    }
-
-    /// Waits for the bundle, adds the openings, and writes it.
-    async fn keep(&self, id: &str, openings: Openings, answered: bool) -> Result<Outcome, Failure> {
-        let (bundle, unfinished) = match self.poll(id).await? {
-            Progress::Complete(bundle) => (Some(bundle), None),
-            Progress::Incomplete(bundle, why) => (bundle, Some(why)),
-        };
-        if let Some(mut bundle) = bundle {
-            bundle.openings = openings;
-            self.folder.write("bundle.json", &bundle.to_file())?;
-        } else {
-            say("note: the server gave no bundle; there is nothing to check yet\n");
+        match bundle {
+            Some(bundle) => self.folder.write("bundle.json", &bundle.to_file())?,
+            None => say("note: the server gave no bundle; there is nothing to check yet\n"),
         }
         if let Some(why) = &unfinished {
             say(&format!("not complete: {why}\n"));
@@ -336,190 +310,75 @@ impl Asking {
         let folder = self.folder.0.display();
         print(&format!(
             "kept in {folder}, not judged; judge it with:\n  touchstone check {folder} --policy {}\n",
-            self.args.policy.display()
+            self.policy.display()
         ));
-        Ok(Outcome::Exit(if answered && unfinished.is_none() {
-            0
-        } else {
-            4
-        }))
-    }
-
-    /// Asks for the receipt's bundle until all that was asked for holds, or time is up.
-    async fn poll(&self, id: &str) -> Result<Progress, Failure> {
-        let target = format!("/v1/receipts/{id}");
-        let deadline = Instant::now() + Duration::from_secs(self.args.wait);
-        // A seal takes about one quote: some ten milliseconds here, some hundred there.
-        let mut pause = Duration::from_millis(20);
-        let mut latest = None;
-        let mut shown = String::new();
-        loop {
-            // The first question is answered at once, to show how matters stand; the others may
-            // be held by the server until there is something new (RFC 7240).
-            let left = deadline.saturating_duration_since(Instant::now());
-            let mut request = self.request("GET", &target);
-            let hold = left.min(MAX_HOLD).as_secs();
-            if latest.is_some() && hold > 0 {
-                request = request.header("prefer", format!("wait={hold}"));
-            }
-            let request = request.body(Full::default()).map_err(anyhow::Error::from)?;
-            let timeout = Duration::from_secs(self.args.timeout).min(MAX_HOLD * 3);
-            let state = match self.server.send(request, MAX_BUNDLE, timeout).await {
-                Err(error) => format!("{error:#}"),
-                Ok(answer) => match answer.status {
-                    200 => return Ok(Progress::Complete(bundle(id, &answer.body)?)),
-                    202 => {
-                        // Some servers give what there is, others a problem document.
-                        latest = bundle(id, &answer.body).ok().or(latest);
-                        latest
-                            .as_ref()
-                            .map_or_else(|| "waiting for the seal".into(), describe)
-                    }
-                    410 => {
-                        let why = format!("it never will be: {}", problem(&answer.body));
-                        return Ok(Progress::Incomplete(latest, why));
-                    }
-                    404 => "the server does not know the receipt yet".into(),
-                    status => format!("status {status}: {}", problem(&answer.body).trim()),
-                },
-            };
-            if state != shown {
-                say(&format!("{state} …\n"));
-                shown = state;
-            }
-            if Instant::now() + pause > deadline {
-                let why = format!("not sealed within {} s ({shown})", self.args.wait);
-                return Ok(Progress::Incomplete(latest, why));
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 3 / 2).min(Duration::from_secs(1));
-        }
+        let complete = provisional.refused().is_none() && unfinished.is_none();
+        Ok(Outcome::Exit(if complete { 0 } else { 4 }))
     }
 }
 
-fn malformed(error: anyhow::Error) -> Failure {
-    Failure::malformed("answer.format", error)
-}
-
-/// Reads a bundle that must be about this receipt.
-fn bundle(id: &str, body: &[u8]) -> Result<Bundle, Failure> {
-    let read = || -> Result<Bundle> {
-        let bundle = Bundle::parse(body)?;
-        let receipt = Receipt::parse(&bundle.receipt)?;
-        if receipt.id() != id {
-            bail!("expected receipt {id}, found {}", receipt.id());
-        }
-        Ok(bundle)
+/// What a connection is, in a line: what binds it, and to which enclave.
+fn connection(name: &str, session: &Verdict) -> String {
+    // All of these are chosen by whoever made the keyset and the report.
+    let name: String = name.chars().filter(|c| !c.is_control()).collect();
+    let short = |hex: Option<&str>| match hex.and_then(|hex| hex.get(..16)) {
+        Some(start) => format!("{start}…"),
+        None => "not named".into(),
     };
-    read().context("the server's bundle").map_err(malformed)
-}
-
-fn content_length(answer: &Answer) -> Result<Option<u64>> {
-    const NAME: &str = "inference-header-content-length";
-    let Some(text) = answer.header(NAME)? else {
-        return Ok(None);
-    };
-    let number: u64 = text
-        .parse()
-        .with_context(|| format!("header {NAME}: {text:?}"))?;
-    // One way to write it, since the digest is over the number's text.
-    ensure!(
-        number.to_string() == text,
-        "header {NAME}: {text:?} is not canonical"
-    );
-    Ok(Some(number))
-}
-
-/// No header outside the response digest may change what the body means (formats.md §4): an answer
-/// that needs one to be read is not the answer that was signed.
-fn framing(answer: &Answer, header_length: Option<u64>) -> Result<()> {
-    if let Some(encoding) = answer.header("content-encoding")? {
-        ensure!(
-            encoding.eq_ignore_ascii_case("identity"),
-            "header Content-Encoding: expected none, found {encoding:?}"
-        );
-    }
-    let expected = if header_length.is_some() {
-        "application/octet-stream"
+    let context = &session.context;
+    let simulated = if context.simulated {
+        " (SIMULATED platform)"
     } else {
-        "application/json"
-    };
-    let found = answer.header("content-type")?.unwrap_or_default();
-    let kind = found.split(';').next().unwrap_or_default().trim();
-    ensure!(
-        kind.eq_ignore_ascii_case(expected),
-        "header Content-Type: expected {expected}, found {found:?}"
-    );
-    Ok(())
-}
-
-/// What a bundle has so far, in words.
-fn describe(bundle: &Bundle) -> String {
-    let purposes: Vec<_> = bundle
-        .evidence
-        .iter()
-        .filter_map(|e| e.purpose)
-        .map(|p| p.name())
-        .collect();
-    let seal = if bundle.proof.is_some() {
-        "with its seal"
-    } else {
-        "without its seal"
+        ""
     };
     format!(
-        "the receipt is there, {seal}; quotes for: {}",
-        purposes.join(", ")
+        "connection: bound by {} to {name}, chip {}, measurement {}{simulated}\n",
+        session.binding(),
+        short(context.platform["chip_id"].as_str()),
+        short(context.measurement.as_deref()),
     )
 }
 
-/// A problem document in a line, without what a terminal would act upon.
-fn problem(body: &[u8]) -> String {
-    let document: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
-    let mut parts = Vec::new();
-    for member in ["title", "detail", "error"] {
-        if let Some(text) = document.get(member).and_then(|value| value.as_str()) {
-            let text: String = text.chars().filter(|c| !c.is_control()).take(500).collect();
-            if !parts.contains(&text) {
-                parts.push(text);
-            }
-        }
+/// Ends with what the client says: a judgement, or what stands for one, in words.
+fn refused(error: Error) -> Result<Outcome, Failure> {
+    match error {
+        Error::Usage(_) => Err(usage(error)),
+        Error::Malformed { .. } => Err(Failure::malformed("answer.format", error.into())),
+        _ => Ok(output::refusal(&error.verdict())),
     }
-    if parts.is_empty() {
-        return "the server gave no reason\n".into();
-    }
-    parts.join("; ") + "\n"
+}
+
+fn usage(error: impl Into<anyhow::Error>) -> Failure {
+    Failure::from(error.into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use attestation_verifier::{Binding, verdict::usage};
+    use serde_json::json;
 
     #[test]
-    fn problems_are_one_harmless_line() {
-        let body = br#"{"title":"Busy","detail":"\u001b[2Jtry again","error":"Busy","status":503}"#;
-        assert_eq!(problem(body), "Busy; [2Jtry again\n");
-        assert_eq!(problem(b"<html>"), "the server gave no reason\n");
-    }
-
-    #[test]
-    fn header_lengths_are_canonical_or_refused() {
-        let answer = |value: &str| {
-            let mut headers = hyper::HeaderMap::new();
-            headers.append("inference-header-content-length", value.parse().unwrap());
-            Answer {
-                status: 200,
-                headers,
-                body: Bytes::new(),
-            }
+    fn a_connection_is_said_in_one_harmless_line() {
+        let mut verdict = usage("usage", "");
+        let context = &mut verdict.context;
+        context.binding = Binding::TlsExporter;
+        context.platform = json!({"chip_id": "ab".repeat(64)});
+        context.measurement = Some("cd".repeat(48));
+        context.simulated = true;
+        assert_eq!(
+            connection("a\u{1b}[2J\n", &verdict),
+            "connection: bound by tls-exporter to a[2J, chip abababababababab…, \
+             measurement cdcdcdcdcdcdcdcd… (SIMULATED platform)\n"
+        );
+        let verdict = Verdict {
+            context: Default::default(),
+            ..verdict
         };
-        assert_eq!(content_length(&answer("167")).unwrap(), Some(167));
-        for bad in ["+167", "0167", "", "1e2", "-1"] {
-            assert!(content_length(&answer(bad)).is_err(), "{bad}");
-        }
-        let mut twice = answer("1");
-        twice
-            .headers
-            .append("inference-header-content-length", "1".parse().unwrap());
-        assert!(content_length(&twice).is_err());
+        let said = connection("a", &verdict);
+        assert!(
+            said.contains("bound by none to a, chip not named"),
+            "{said}"
+        );
     }
 }

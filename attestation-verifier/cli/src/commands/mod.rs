@@ -5,6 +5,7 @@ mod ask;
 mod check;
 mod evidence;
 mod policy;
+mod proxy;
 mod show;
 
 use clap::Subcommand;
@@ -15,6 +16,7 @@ use crate::output::{Failure, Outcome};
 #[derive(Subcommand)]
 pub enum Command {
     Ask(ask::Args),
+    Proxy(proxy::Args),
     Check(check::Args),
     Appraise(appraise::Args),
     Evidence(evidence::Args),
@@ -27,6 +29,7 @@ impl Command {
     pub fn run(self) -> Result<Outcome, Failure> {
         match self {
             Command::Ask(args) => ask::run(args),
+            Command::Proxy(args) => proxy::run(args),
             Command::Check(args) => check::run(args),
             Command::Appraise(args) => appraise::run(args),
             Command::Evidence(args) => evidence::run(args),

@@ -164,6 +164,20 @@ pub fn policy_for(world: &World, changes: &[(&str, &str)]) -> String {
     policy(&all)
 }
 
+/// An FP32 array as NumPy writes it.
+pub fn npy(shape: &[u64], values: &[f32]) -> Vec<u8> {
+    let shape: Vec<String> = shape.iter().map(u64::to_string).collect();
+    let header = format!(
+        "{{'descr': '<f4', 'fortran_order': False, 'shape': ({}), }}\n",
+        shape.join(", ")
+    );
+    let mut out = b"\x93NUMPY\x01\x00".to_vec();
+    out.extend_from_slice(&(header.len() as u16).to_le_bytes());
+    out.extend_from_slice(header.as_bytes());
+    out.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+    out
+}
+
 /// A folder as `ask` leaves it, a policy and the simulated root, in a temporary place.
 pub struct Kept {
     pub folder: tempfile::TempDir,
