@@ -3,8 +3,8 @@
 //! **Nothing in this crate may ever be linked into `enclave`, `host` or a released verifier.**
 //! It holds private keys of certificate authorities that it makes up, signs reports of machines that
 //! do not exist, and panics where a program that people rely on must return an error. It is a
-//! dev-dependency of tests, and the home of one program, `simulated-platform`. A test over
-//! `cargo metadata` holds the line: `tests/layering.rs`.
+//! dev-dependency of tests, and the home of two programs, `simulated-platform` and `man-in-the-middle`. A test
+//! over `cargo metadata` holds the line: `tests/layering.rs`.
 //!
 //! | module | what it makes |
 //! | --- | --- |
@@ -13,6 +13,7 @@
 //! | [`machine`] | a simulated machine: chip, firmware, one launched guest; its quotes and their collateral |
 //! | [`platform`] | such a machine behind the quote agent protocol, with latency and faults |
 //! | [`mint`] | complete bundles without an enclave, every ingredient changeable before it is signed |
+//! | [`mitm`] | a man in the middle between any client and an enclave, with every lie by name |
 //! | [`mutate`] | bit flips, truncations, edits of JSON: lies that are *not* signed again |
 //! | [`policy`] | the strict policy template with a few values changed |
 //! | [`stack`] | the real programs on loopback, for end-to-end tests |
@@ -47,6 +48,7 @@ pub mod amd;
 pub mod fixtures;
 pub mod machine;
 pub mod mint;
+pub mod mitm;
 pub mod mutate;
 pub mod platform;
 pub mod policy;

@@ -141,11 +141,13 @@ pub fn programs() -> PathBuf {
     if let Some(folder) = std::env::var_os("TOUCHSTONE_BIN_DIR") {
         return PathBuf::from(folder);
     }
-    let test = std::env::current_exe().expect("a test knows its own file");
-    test.ancestors()
-        .nth(2)
-        .map(Path::to_path_buf)
-        .unwrap_or_default()
+    let own = std::env::current_exe().expect("a program knows its own file");
+    let folder = own.parent().unwrap_or(Path::new("."));
+    // Tests lie in a folder of their own beside the programs.
+    match folder.parent() {
+        Some(above) if folder.ends_with("deps") => above.to_path_buf(),
+        _ => folder.to_path_buf(),
+    }
 }
 
 /// ONNX Runtime's shared library, if it is there.

@@ -57,6 +57,7 @@ pub struct Stack {
 struct Addresses {
     enclave_public: SocketAddr,
     enclave_control: SocketAddr,
+    enclave_tls: SocketAddr,
     host: Option<SocketAddr>,
 }
 
@@ -94,6 +95,7 @@ impl Stack {
         set("log_prefix", quoted("enclave.test/log"));
         set("listen.public", quoted("tcp://127.0.0.1:0"));
         set("listen.control", quoted("tcp://127.0.0.1:0"));
+        set("listen.tls", quoted("tcp://127.0.0.1:0"));
         set("quote.agent", quoted(platform.socket()));
         set("runtime.library", quoted(&needs.runtime));
         set("runtime.sha256", quoted(sha256_of(&needs.runtime)));
@@ -108,25 +110,26 @@ impl Stack {
             addresses: Addresses {
                 enclave_public: unknown(),
                 enclave_control: unknown(),
+                enclave_tls: unknown(),
                 host: None,
             },
             enclave_settings: settings,
             host_settings: BTreeMap::new(),
             folder,
         };
+        let mut set = |key: &str, value: String| stack.host_settings.insert(key.into(), value);
+        set("listen", quoted("tcp://127.0.0.1:0"));
+        set(
+            "store.path",
+            quoted(stack.folder.path().join("store/receipts.sqlite")),
+        );
+        set(
+            "collateral.folder",
+            quoted(stack.folder.path().join("platform/collateral")),
+        );
+        stack.host_settings.extend(wanted.host);
         stack.start_enclave();
         if wanted.start_host {
-            let mut set = |key: &str, value: String| stack.host_settings.insert(key.into(), value);
-            set("listen", quoted("tcp://127.0.0.1:0"));
-            set(
-                "store.path",
-                quoted(stack.folder.path().join("store/receipts.sqlite")),
-            );
-            set(
-                "collateral.folder",
-                quoted(stack.folder.path().join("platform/collateral")),
-            );
-            stack.host_settings.extend(wanted.host);
             stack.start_host();
         }
         stack
@@ -160,15 +163,25 @@ impl Stack {
         Client::new(self.addresses.host.expect("this stack has no host"))
     }
 
-    /// The host's address as a URL.
+    /// The host's address as a URL of its own HTTP, which the host can read.
     ///
     /// # Panics
     /// When the stack has no host.
     pub fn url(&self) -> String {
-        format!(
-            "http://{}",
-            self.addresses.host.expect("this stack has no host")
-        )
+        format!("http://{}", self.host().address())
+    }
+
+    /// The host's address as a URL of attested TLS into the enclave.
+    ///
+    /// # Panics
+    /// When the stack has no host.
+    pub fn https_url(&self) -> String {
+        format!("https://{}", self.host().address())
+    }
+
+    /// The enclave's TLS listener, which the host passes TLS to.
+    pub fn enclave_tls(&self) -> SocketAddr {
+        self.addresses.enclave_tls
     }
 
     /// A client of the enclave's public listener.
@@ -235,10 +248,12 @@ impl Stack {
             |name: &str| address_in(&process.wait_for_line(&["listening", name], START_LIMIT));
         self.addresses.enclave_public = address("public");
         self.addresses.enclave_control = address("control");
+        self.addresses.enclave_tls = address("tls");
         // The host knows these addresses from now on, and the enclave keeps them when it is started again.
         for (key, address) in [
             ("listen.public", self.addresses.enclave_public),
             ("listen.control", self.addresses.enclave_control),
+            ("listen.tls", self.addresses.enclave_tls),
         ] {
             self.enclave_settings
                 .insert(key.into(), quoted(format!("tcp://{address}")));
@@ -255,6 +270,7 @@ impl Stack {
         for (key, address) in [
             ("enclave.public", self.addresses.enclave_public),
             ("enclave.control", self.addresses.enclave_control),
+            ("enclave.tls", self.addresses.enclave_tls),
         ] {
             self.host_settings
                 .entry(key.into())

@@ -1,0 +1,182 @@
+//! The lies by name, each with the check of `docs/checks.md` that should refuse it.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Which part of a client a lie is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// No lie: what a client must accept.
+    Honest,
+    /// A relay between the client and a genuine enclave, at work before the session is proven.
+    Relay,
+    /// A relay that damages what is proven and encrypted.
+    Stream,
+    /// The part of a host that is not secret: receipts, collateral, plain requests.
+    Host,
+    /// A server whose quotes are genuine, and which is dishonest all the same. Always the kit's own.
+    Server,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Kind; 5] = [
+        Kind::Honest,
+        Kind::Relay,
+        Kind::Stream,
+        Kind::Host,
+        Kind::Server,
+    ];
+
+    /// What a list of lies says above those of this kind.
+    pub fn title(self) -> &'static str {
+        match self {
+            Kind::Honest => "No lie",
+            Kind::Relay => "A relay, before anything is proven",
+            Kind::Stream => {
+                "A relay that damages the proven connection (--turn 3: the first answer; 2: the session's)"
+            }
+            Kind::Host => "The host's own part, which is not secret and proves itself",
+            Kind::Server => "A server whose quotes are genuine",
+        }
+    }
+}
+
+macro_rules! lies {
+    ($($kind:ident { $($(#[$doc:meta])* $lie:ident $name:literal $refused:literal $about:literal;)* })*) => {
+        /// One way of standing between a client and an enclave. The documentation of each is what
+        /// `man-in-the-middle --list` says.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Lie {
+            $($(#[doc = $about] $lie,)*)*
+        }
+
+        impl Lie {
+            /// All of them, [`Lie::None`] first.
+            pub const ALL: &[Lie] = &[$($(Lie::$lie,)*)*];
+
+            /// The name on the command line.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $($(Lie::$lie => $name,)*)*
+                }
+            }
+
+            /// What it does, in a sentence.
+            pub fn about(self) -> &'static str {
+                match self {
+                    $($(Lie::$lie => $about,)*)*
+                }
+            }
+
+            /// The check that refuses it in a client that takes no short cuts; empty where nothing is to be refused.
+            pub fn refused_by(self) -> &'static str {
+                match self {
+                    $($(Lie::$lie => $refused,)*)*
+                }
+            }
+
+            /// Which kind it is.
+            pub fn kind(self) -> Kind {
+                match self {
+                    $($(Lie::$lie => Kind::$kind,)*)*
+                }
+            }
+        }
+    };
+}
+
+lies! {
+    Honest {
+        None "none" "" "Passes every byte on and changes nothing: the honest twin of every lie.";
+    }
+    Relay {
+        OwnCertificate "own-certificate" "session.tls_key"
+            "Ends TLS under a certificate of its own and relays what it reads, session included, over its own TLS session.";
+        SameCertificate "same-certificate" "connection.tls"
+            "Shows the enclave's own certificate without having its key.";
+        Reflection "reflection" "session.tls_key"
+            "Asks the enclave for a session with the client's nonce on another connection and hands that evidence over.";
+        Replay "replay" "session.tls_key"
+            "Hands over the evidence of an earlier session.";
+        SwapKeyset "swap-keyset" "evidence.report_data"
+            "Puts its own TLS key into the keyset beside a genuine quote.";
+        SameKey "same-key" "evidence.report_data"
+            "Has the enclave's certificate and its very key (stolen), and relays between two TLS sessions. Only the exporter tells.";
+        Tls12 "tls12" "connection.tls"
+            "Speaks TLS 1.2 alone, whose sessions are not bound.";
+        Resumption "resumption" "connection.tls"
+            "Gives tickets on a proven connection, sends its client away with 421, and resumes the next connection whether or not the client asks for that.";
+        Divert "divert" "snp.chip_id"
+            "Passes every byte to another genuine enclave. Only a policy that pins the chip, the host data or the name refuses it.";
+    }
+    Stream {
+        Alter "alter" "connection.tls" "Changes one bit of an answer.";
+        Drop "drop" "connection.late" "Swallows an answer and whatever follows, and keeps the connection open.";
+        Double "double" "connection.tls" "Sends the answer before once more, in front of the answer.";
+        Delay "delay" "connection.late" "Holds an answer back (--delay-ms; an hour unless told).";
+        Swap "swap" "connection.tls" "Gives two clients each other's answer.";
+        Truncate "truncate" "connection.io" "Ends the connection in the middle of an answer.";
+    }
+    Host {
+        ReceiptAlter "receipt-alter" "receipt.signature" "Changes one bit of a receipt's signature.";
+        ReceiptSwap "receipt-swap" "receipt.nonce" "Gives two clients each other's receipt.";
+        ReceiptOfAnother "receipt-of-another" "receipt.nonce"
+            "Gives everybody after the first client the first client's receipt.";
+        ReceiptWithhold "receipt-withhold" "guarantees.stated" "Says of every receipt that it is not ready yet.";
+        ReceiptStale "receipt-stale" "guarantees.stated"
+            "Gives the bundle as it was before the seal, and says that it is complete.";
+        CollateralForeign "collateral-foreign" "snp.chain.root" "Gives the collateral of another machine, made by nobody known.";
+        CollateralNone "collateral-none" "snp.collateral" "Has no collateral.";
+        StripRequire "strip-require" "guarantees.required"
+            "Takes the guarantees asked for out of plain requests (for clients that let the host read along).";
+    }
+    Server {
+        OtherPurpose "other-purpose" "evidence.purpose" "Shows evidence of its boot in place of the session's.";
+        ClientRole "client-role" "evidence.report_data" "Binds the session in the role of the client.";
+        ExpiredKeyset "expired-keyset" "keyset.lifetime" "Shows a keyset whose life is over.";
+        WrongSpki "wrong-spki" "session.tls_key" "Has another TLS key in its quoted keyset than on the connection.";
+        NoTlsKey "no-tls-key" "session.tls_key" "Has no TLS key in its quoted keyset.";
+        StaleNonce "stale-nonce" "session.nonce" "Shows evidence over another nonce than the client's.";
+        OtherExporter "other-exporter" "evidence.report_data" "Shows evidence over another connection's exporter.";
+    }
+}
+
+impl Lie {
+    /// Whether it takes a server whose keys the kit knows: such a lie is not told before a real one.
+    pub fn needs_own_server(self) -> bool {
+        self.kind() == Kind::Server || matches!(self, Lie::SameKey | Lie::Resumption)
+    }
+}
+
+impl fmt::Display for Lie {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Lie {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Lie::ALL.iter().find(|lie| lie.name() == text);
+        found
+            .copied()
+            .ok_or_else(|| format!("no lie {text:?}; --list names them all"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_read_back() {
+        for lie in Lie::ALL {
+            assert_eq!(lie.name().parse(), Ok(*lie));
+            assert!(lie.about().ends_with('.'), "{lie}");
+            assert_eq!(lie.refused_by().is_empty(), *lie == Lie::None, "{lie}");
+        }
+        assert!("nonsense".parse::<Lie>().is_err());
+    }
+}
