@@ -1,15 +1,21 @@
 """Tests by programs that are not ours, or share no code with ours: what scripts/test runs after cargo.
 
-    outside.py triton       tritonclient against the real enclave, through the host
-    outside.py second       the second implementation: known answers, bundles and lies, kept answers
+    outside.py triton       tritonclient against the real enclave, through the host and through `touchstone proxy`
+    outside.py second       the second implementation: known answers, bundles and lies, sessions, kept answers
 """
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import policies
 from pyenv import python_with
-from stack import ROOT, Failed, Stack, binary, die
+from stack import ROOT, Failed, Proxy, Stack, binary, die, touchstone, verdict
+
+sys.path.insert(0, str(ROOT / "attestation-verifier" / "testkit" / "python"))
+from second_opinion import npy, policy  # noqa: E402
 
 DATA = ROOT / "enclave" / "tests" / "data"
 SECOND = ROOT / "attestation-verifier" / "testkit" / "python"
@@ -22,19 +28,61 @@ def run(*command) -> None:
         raise Failed(f"{Path(str(command[1])).name} failed")
 
 
+def fresh(name: str) -> Path:
+    folder = ROOT / "target" / "test" / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
 def triton() -> None:
-    tests = ROOT / "scripts" / "tests"
+    tests, folder, measurement = ROOT / "scripts" / "tests", fresh("triton"), "7e" * 48
     python = python_with("tritonclient", tests / "tritonclient-requirements.txt")
-    with Stack(ROOT / "target" / "test" / "triton", DATA / "models", measurement="7e" * 48) as stack:
-        run(python, tests / "tritonclient_test.py", stack.url.removeprefix("http://"), DATA / "held-out")
+    ask = (python, tests / "tritonclient_test.py")
+    models = [policies.model_digest(path / "1") for path in sorted((DATA / "models").iterdir())]
+    rules = folder / "policy.toml"
+    answers = {"answers": policy.expect(policy.strings("tls-exporter"))}
+    rules.write_text(policy.edit(policies.template(folder), policies.accepting(measurement, *models) | answers))
+    with Stack(folder, DATA / "models", measurement=measurement) as stack:
+        run(*ask, stack.url.removeprefix("http://"), DATA / "held-out", "through the host")
+        with Proxy(folder, stack, rules) as proxy:
+            run(*ask, proxy.address, DATA / "held-out", "through touchstone proxy")
+    judge_kept(proxy.keep, rules, stack.root)
+
+
+def judge_kept(keep: Path, rules: Path, root: Path) -> None:
+    """What the proxy passed on holds later, too, without it."""
+    kept = sorted(path.parent for path in keep.rglob("bundle.json"))
+    for folder in kept:
+        status = json.loads((folder / "response.json").read_text())["status"]
+        expected = [] if status == 200 else ["--status", status]
+        done = touchstone("check", folder, "--policy", rules, "--trust-simulated-root", root, "--expect-simulated", "--json", *expected)
+        found = verdict(done)
+        if found["exit"] or found["binding"] != "tls-exporter" or not {"logged", "signed"} <= set(found["achieved"]):
+            raise Failed(f"{folder}: exit {found['exit']}, {found.get('deciding')}, binding {found['binding']}")
+    if len(kept) < 40:
+        raise Failed(f"the proxy kept {len(kept)} answers; more were asked for")
+    print(f"tritonclient: all {len(kept)} answers that the proxy kept hold, bound by tls-exporter")
 
 
 def second() -> None:
     python = python_with("second-opinion", SECOND / "requirements.txt", hashed=True)
     run(python, SECOND / "vectors.py")
     run(python, SECOND / "run_mutants.py", "--touchstone", binary("touchstone"))
+    session(python)
     kept = sorted(path for path in (DEMO / "answers").iterdir() if path.is_dir())
     run(python, SECOND / "opinion.py", "--root", DEMO / "genuine" / "platform" / "root.pem", *kept)
+
+
+def session(python: Path) -> None:
+    folder, measurement, model = fresh("session"), "5e" * 48, "digits_cnn"
+    descr, shape, raw = npy.read(DATA / "held-out" / f"{model}_x.npy")
+    npy.write(folder / "row.npy", descr, [1, *shape[1:]], raw[: len(raw) // shape[0]])
+    with Stack(folder, DATA / "models", measurement=measurement) as stack:
+        run(
+            python, SECOND / "session.py", "--server", stack.url.removeprefix("http://"), "--root", stack.root,
+            "--measurement", measurement, "--model", model, "--input", f"image={folder / 'row.npy'}",
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

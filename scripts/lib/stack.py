@@ -50,6 +50,11 @@ class Process:
     def pid(self) -> int:
         return self.child.pid
 
+    def family(self) -> list[int]:
+        """Its own id and its children's."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+        return [self.pid, *map(int, children.split())]
+
     def text(self) -> str:
         return ANSI.sub("", self.log.read_text(errors="replace"))
 
@@ -78,10 +83,12 @@ class Stack:
     """Simulated platform, enclave and, unless it is left out, host. A context manager."""
 
     def __init__(self, folder: Path, models: Path, *, measurement: str, name="enclave.example", latency_ms=5,
-                 host=True, cpus=None, platform_cpus=None, threads=None, enclave="", keys=None):  # fmt: skip
+                 host=True, cpus=None, host_cpus=None, platform_cpus=None, threads=None, enclave="", keys=None):  # fmt: skip
         self.folder, self.models, self.measurement, self.name = folder, models, measurement, name
         self.latency_ms, self.with_host = latency_ms, host
-        self.cpus, self.platform_cpus, self.threads, self.extra, self.keys = cpus, platform_cpus, threads, enclave, keys
+        self.cpus, self.host_cpus, self.platform_cpus = cpus, host_cpus or cpus, platform_cpus
+        self.threads, self.extra, self.keys = threads, enclave, keys
+        self.root = folder / "platform" / "root.pem"
         self.processes: list[Process] = []
 
     def __enter__(self):
@@ -142,7 +149,7 @@ class Stack:
             f'[store]\npath = "{os.path.relpath(self.folder / "store" / "receipts.sqlite")}"\n'
             f'[collateral]\nfolder = "{os.path.relpath(self.folder / "platform" / "collateral")}"\n'
         )
-        host = self._run("host", ["--config", self.folder / "host.toml"], self.cpus)
+        host = self._run("host", ["--config", self.folder / "host.toml"], self.host_cpus)
         address = host.wait_for(r'listening address="?(?:tcp://)?([0-9.]+:[0-9]+)')[1]
         self.wait_ready(address)
         # One address for both: the host tells TLS, which it passes through unread, from its own HTTP.
@@ -164,6 +171,27 @@ class Stack:
                     raise Failed(f"{process.name} ended with {process.child.returncode}:\n{process.text()[-2000:]}")
             time.sleep(0.02)
         raise Failed(f"http://{address} is not ready after {seconds} s: {last}")
+
+
+class Proxy:
+    """`touchstone proxy` before a stack on a simulated platform. A context manager."""
+
+    def __init__(self, folder: Path, stack: Stack, policy: Path, *options, cpus: str | None = None):
+        self.keep = folder / "kept"
+        command = [binary("touchstone"), "proxy", "--listen", "127.0.0.1:0", "--server", stack.https, "--policy", policy]
+        command += ["--keep", self.keep, "--trust-simulated-root", stack.root, "--expect-simulated", *options]
+        self.process = Process("proxy", command, folder / "proxy.log", cpus)
+        try:
+            self.address = self.process.wait_for(r"listening.* address=\"?([0-9.]+:[0-9]+)")[1]
+        except BaseException:
+            self.process.stop()
+            raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.stop()
 
 
 def library_digest() -> str:

@@ -1,6 +1,6 @@
-"""NVIDIA's tritonclient, unchanged, against a host: JSON and binary tensors, metadata, errors.
+"""NVIDIA's tritonclient, unchanged, against a host or `touchstone proxy`: JSON and binary tensors, metadata, errors.
 
-    tritonclient_test.py HOST:PORT FOLDER      FOLDER: held-out rows of the models that are served
+    tritonclient_test.py HOST:PORT FOLDER WAY      FOLDER: held-out rows of the models that are served; WAY: for people
 """
 
 import sys
@@ -68,7 +68,7 @@ def ids_versions_and_receipts(client, folder):
     answer = ask(client, "digits_cnn", "image", rows[:1], "probabilities", True, request_id="my id 7", model_version="1")
     response = answer.get_response()
     assert response["id"] == "my id 7" and response["model_version"] == "1", response
-    asked = {"touchstone_require": "signed", "touchstone_nonce": "ab" * 32}
+    asked = {"touchstone_require": "logged signed", "touchstone_nonce": "ab" * 32}
     for binary in (False, True):
         answer = ask(client, "digits_cnn", "image", rows[:1], "probabilities", binary, parameters=asked)
         assert answer.get_response()["model_name"] == "digits_cnn"
@@ -107,7 +107,7 @@ def refusals_are_understood(client, folder):
 
 
 def main() -> int:
-    address, folder = sys.argv[1], Path(sys.argv[2])
+    address, folder, way = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
     tests = [server_and_models, both_encodings_agree, nothing_named_means_all_outputs, one_output_of_two,
              ids_versions_and_receipts, concurrent, refusals_are_understood]  # fmt: skip
     failed = 0
@@ -115,13 +115,13 @@ def main() -> int:
         client = triton.InferenceServerClient(address, concurrency=8)
         try:
             test(client, folder)
-            print(f"test tritonclient::{test.__name__} ... ok")
+            print(f"test tritonclient::{test.__name__} ({way}) ... ok")
         except (AssertionError, InferenceServerException) as error:
             failed += 1
-            print(f"test tritonclient::{test.__name__} ... FAILED: {error!r}")
+            print(f"test tritonclient::{test.__name__} ({way}) ... FAILED: {error!r}")
         finally:
             client.close()
-    print(f"tritonclient: {len(tests) - failed} passed, {failed} failed")
+    print(f"tritonclient: {len(tests) - failed} passed, {failed} failed, {way}")
     return 1 if failed else 0
 
 
