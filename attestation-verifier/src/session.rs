@@ -6,7 +6,6 @@
 //! [`check_session_record`] what was kept of one beside an answer.
 
 use std::fmt;
-use std::str::FromStr;
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -48,25 +47,16 @@ impl Binding {
             Binding::TlsExporter => "tls-exporter",
         }
     }
+
+    /// The binding of this name.
+    pub fn from_name(name: &str) -> Option<Binding> {
+        Binding::ALL.into_iter().find(|b| b.name() == name)
+    }
 }
 
 impl fmt::Display for Binding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
-    }
-}
-
-/// A word that names no binding of this version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a binding: none, spki-pin or tls-exporter")]
-pub struct UnknownBinding;
-
-impl FromStr for Binding {
-    type Err = UnknownBinding;
-
-    fn from_str(word: &str) -> Result<Self, UnknownBinding> {
-        let named = Binding::ALL.into_iter().find(|b| b.name() == word);
-        named.ok_or(UnknownBinding)
     }
 }
 
@@ -113,41 +103,30 @@ pub struct SessionVerdict {
     /// The verdict. Nothing may be sent on the connection unless its exit code is 0, or 6 and a simulated
     /// platform will do.
     pub verdict: Verdict,
-    /// Keyset and evidence, with the collateral that it was judged by; none where the answer was malformed.
-    judged: Option<(Keyset, Option<Evidence>)>,
+    bound: Bound,
+    /// Keyset and evidence, with the collateral that it was judged by; none unless it held.
+    held: Option<(Keyset, Option<Evidence>)>,
 }
 
 impl SessionVerdict {
-    /// Whether the connection holds (exit 0 or 6).
-    fn holds(&self) -> bool {
-        self.verdict.deciding().is_none()
-    }
-
     /// The keyset of the enclave at the other end; only where the verdict's exit code is 0 or 6, and evidence
     /// stood for it.
     pub fn keyset(&self) -> Option<&Keyset> {
-        match &self.judged {
-            Some((keyset, Some(_))) if self.holds() => Some(keyset),
+        match &self.held {
+            Some((keyset, Some(_))) => Some(keyset),
             _ => None,
         }
     }
 
     /// What the connection is bound to, for [`crate::Comparison::session`].
     pub fn bound(&self) -> Bound {
-        match &self.judged {
-            Some((keyset, _)) if self.holds() => Bound {
-                binding: self.verdict.binding(),
-                keyset: Some(keyset.digest()),
-                simulated: self.verdict.context.simulated,
-            },
-            _ => Bound::default(),
-        }
+        self.bound
     }
 
     /// What to keep beside the answers that come over this connection, collateral included; none where it was
     /// refused. `opened_at`: Unix seconds on the caller's clock.
     pub fn record(&self, connection: &Connection, opened_at: u64) -> Option<SessionRecord> {
-        let (keyset, evidence) = self.judged.as_ref().filter(|_| self.holds())?;
+        let (keyset, evidence) = self.held.as_ref()?;
         Some(SessionRecord {
             nonce: connection.nonce,
             exporter: evidence.is_some().then_some(connection.exporter),
@@ -286,9 +265,17 @@ impl<'a> Judging<'a> {
         if self.at.asserted {
             self.context.residual_risks.push(TIME_ASSERTED.to_owned());
         }
+        let verdict = Verdict::new(self.checks, self.context, self.at);
+        let held = judged.filter(|_| verdict.deciding().is_none());
+        let bound = held.as_ref().map(|(keyset, _)| Bound {
+            binding: verdict.binding(),
+            keyset: Some(keyset.digest()),
+            simulated: verdict.context.simulated,
+        });
         SessionVerdict {
-            verdict: Verdict::new(self.checks, self.context, self.at),
-            judged,
+            verdict,
+            bound: bound.unwrap_or_default(),
+            held,
         }
     }
 
@@ -319,9 +306,8 @@ impl<'a> Judging<'a> {
                 Binding::TlsExporter
             }
             None => {
-                let risk = "No evidence was kept of the connection, the TLS key alone was noted: that the \
-                            enclave holds it is for the answer's own evidence to show, and nothing shows \
-                            that a key of an earlier keyset was not used.";
+                let risk = "No evidence was kept of the connection, its TLS key alone was noted: whether an enclave \
+                            holds that key is for the bundle's own evidence to show.";
                 self.context.residual_risks.push(risk.to_owned());
                 Binding::SpkiPin
             }

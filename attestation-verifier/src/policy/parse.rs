@@ -200,13 +200,14 @@ fn session(value: Value) -> Result<SessionPolicy> {
 fn bindings(at: &str, value: &Value) -> Result<Vec<Binding>> {
     let expected = "a list of bindings out of tls-exporter, spki-pin, none, or one";
     list(at, value, expected, |at, value| {
-        match value.as_str().map(str::parse) {
-            Some(Ok(binding)) => Ok(binding),
-            _ if value.as_str() == Some("ohttp-key") => {
+        let name = value.as_str().unwrap_or_default();
+        match Binding::from_name(name) {
+            Some(binding) => Ok(binding),
+            None if name == "ohttp-key" => {
                 let expected = format!("{expected}: this version has no Oblivious HTTP");
                 wrong(at, value, expected)
             }
-            _ => wrong(at, value, expected),
+            None => wrong(at, value, expected),
         }
     })
 }

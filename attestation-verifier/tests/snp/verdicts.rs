@@ -3,7 +3,7 @@
 use crate::common::{at, template, with};
 use crate::simulated::{CSP, NOW, Scene, genoa, milan, pinned, turin, vlek};
 use attestation_verifier::policy::{Form, check_ids};
-use attestation_verifier::verdict::{Class, Outcome};
+use attestation_verifier::verdict::{Class, Fault, Outcome, refusal};
 use touchstone_formats::evidence::Tee;
 
 /// A failed floor is the operator's to mend, a narrow rule the caller's own, a lie nobody's.
@@ -272,6 +272,36 @@ fn evidence_files() {
         assert_eq!(
             (verdict.exit(), verdict.deciding()),
             (2, Some("evidence.format"))
+        );
+    }
+}
+
+/// What clients make of what happens before there is anything to judge.
+#[test]
+fn a_refusal_is_a_verdict_of_one_check() {
+    let at = Some(attestation_verifier::At {
+        time: 1_790_000_000,
+        asserted: false,
+    });
+    for (fault, exit, word, class) in [
+        (Fault::Usage, 1, "usage", None),
+        (Fault::Malformed, 2, "malformed", Some("tamper")),
+        (Fault::NotAuthentic, 3, "not-authentic", Some("tamper")),
+        (Fault::NotYet, 4, "refused", Some("retry")),
+        (Fault::Policy, 4, "refused", Some("policy")),
+    ] {
+        let verdict = refusal("connection.late", fault, "no answer in time", at);
+        assert_eq!(verdict.deciding(), Some("connection.late"));
+        let json = serde_json::to_value(&verdict).unwrap();
+        assert_eq!(json["exit"], exit);
+        assert_eq!(json["verdict"], word);
+        assert_eq!(json["class"], serde_json::json!(class));
+        assert_eq!(json["at"], "2026-09-21T14:13:20Z");
+        assert_eq!(json["binding"], "none");
+        assert!(
+            verdict
+                .words()
+                .contains("connection.late: no answer in time")
         );
     }
 }
