@@ -6,7 +6,6 @@ use anyhow::{Context, Result, anyhow, bail};
 use attestation_verifier::exchange::{
     Comparison, Expect, RequestBytes, ResponseBytes, ResponseInfo, SessionRecord,
 };
-use attestation_verifier::verdict::Check;
 use attestation_verifier::{Binding, Fault, SessionVerdict, Verdict, check_session_record};
 use serde_json::Value;
 use touchstone_formats::GuaranteeSet;
@@ -113,33 +112,38 @@ pub fn run(args: Args) -> Result<Outcome, Failure> {
     Ok(Outcome::Verdict(Box::new(verdict)))
 }
 
-/// What a record of the connection that binds nothing means for the answer: where it was demanded (by the policy,
-/// or by naming it) it refuses, by what it was refused itself; else it is told.
+/// What the judgement of the connection adds to that of the answer. A record that binds nothing refuses by what it
+/// was refused itself where it was demanded (by the policy, or by naming it); else the verdict says why.
 fn add_session(verdict: &mut Verdict, session: &Verdict, demanded: bool) {
-    const ID: &str = "session.binding";
     const OTHER: &str =
         "the record of the connection is of another keyset than the one this receipt proves";
-    if verdict.binding() != Binding::None {
+    let risks = &mut verdict.context.residual_risks;
+    if verdict.context.binding != Binding::None {
+        for risk in &session.context.residual_risks {
+            if !risks.contains(risk) {
+                risks.push(risk.clone());
+            }
+        }
         return;
     }
-    let context = &mut verdict.context;
-    let said = |check: &Check| format!("{}: {}", check.id, check.reason);
-    match session.checks.deciding() {
-        None if !demanded => context
-            .residual_risks
-            .push(format!("{OTHER}: it binds nothing")),
-        Some(check) if !demanded => context.residual_risks.push(format!(
-            "the record of the connection does not hold, and binds nothing ({})",
-            said(check)
+    match (session.checks.deciding(), demanded) {
+        (None, false) => risks.push(format!("{OTHER}: it binds nothing")),
+        (Some(check), false) => risks.push(format!(
+            "the record of the connection does not hold, and binds nothing ({}: {})",
+            check.id, check.reason
         )),
-        None => verdict
-            .checks
-            .fail(ID, Fault::Policy, Value::Null, Value::Null, OTHER),
-        Some(_) => {
+        (None, true) => {
+            let (id, null) = ("session.binding", Value::Null);
+            verdict
+                .checks
+                .fail(id, Fault::Policy, null.clone(), null, OTHER);
+        }
+        (Some(_), true) => {
             let refusing = session.checks.list().iter().filter(|c| c.refuses());
             refusing.for_each(|check| verdict.checks.push(check.clone()));
         }
     }
+    let context = &verdict.context;
     verdict.conclusion = verdict
         .checks
         .conclude(context.simulated, context.expect_simulated);
