@@ -28,6 +28,8 @@ mod rotation;
 mod sealing;
 #[path = "service/session.rs"]
 mod session;
+#[path = "service/session_limits.rs"]
+mod session_limits;
 #[path = "service/source.rs"]
 mod source;
 #[path = "service/support.rs"]
