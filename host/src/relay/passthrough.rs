@@ -6,7 +6,7 @@
 use std::{
     cell::RefCell,
     future::poll_fn,
-    io,
+    io, mem,
     pin::{Pin, pin},
     task::{Context, Poll, ready},
     time::Duration,
@@ -19,8 +19,12 @@ use tokio::{
     net::TcpStream,
     time::{Instant, sleep, timeout},
 };
+use tokio_vsock::VsockStream;
 
-use super::watch;
+use super::{
+    splice::{Pipe, Pipes},
+    watch,
+};
 use crate::{
     address::{Address, Stream},
     config::{Enclave, Limits},
@@ -68,6 +72,7 @@ pub(super) struct Passthrough {
     connect_timeout: Duration,
     /// Longest time in which no byte moves either way.
     idle_timeout: Duration,
+    pipes: Pipes,
 }
 
 impl Passthrough {
@@ -78,6 +83,7 @@ impl Passthrough {
             connect_timeout: enclave.connect_timeout,
             // Nothing moves while the enclave works on an answer.
             idle_timeout: limits.idle_timeout.max(enclave.answer_timeout),
+            pipes: Pipes::default(),
         })
     }
 
@@ -95,25 +101,43 @@ impl Passthrough {
             .map_err(|_| unreachable(io::ErrorKind::TimedOut.into()))?
             .map_err(unreachable)?;
         match enclave {
-            Stream::Tcp(enclave) => pass(caller, enclave, self.idle_timeout).await,
-            Stream::Vsock(enclave) => pass(caller, enclave, self.idle_timeout).await,
+            Stream::Tcp(enclave) => pass(caller, enclave, self.idle_timeout, &self.pipes).await,
+            Stream::Vsock(enclave) => pass(caller, enclave, self.idle_timeout, &self.pipes).await,
         }
+    }
+}
+
+/// One side of a connection that is passed on.
+trait Side: AsyncRead + AsyncWrite + Unpin {
+    /// The socket, if it can be spliced.
+    fn tcp(&self) -> Option<&TcpStream>;
+}
+
+impl Side for TcpStream {
+    fn tcp(&self) -> Option<&TcpStream> {
+        Some(self)
+    }
+}
+
+impl Side for VsockStream {
+    fn tcp(&self) -> Option<&TcpStream> {
+        None
     }
 }
 
 /// Both directions in one task, so that one timer sees all that moves.
 async fn pass(
-    mut caller: impl AsyncRead + AsyncWrite + Unpin,
-    mut enclave: impl AsyncRead + AsyncWrite + Unpin,
+    mut caller: impl Side,
+    mut enclave: impl Side,
     idle_timeout: Duration,
+    pipes: &Pipes,
 ) -> Result<(), Broken> {
-    let (mut up, mut down) = (Direction::default(), Direction::default());
+    let (mut up, mut down) = (Direction::new(pipes), Direction::new(pipes));
     let mut deadline = Instant::now() + idle_timeout;
     let mut timer = pin!(sleep(idle_timeout));
     poll_fn(|cx| {
-        let mut moved = false;
-        let to_enclave = up.poll(&mut caller, &mut enclave, cx, &mut moved);
-        let to_caller = down.poll(&mut enclave, &mut caller, cx, &mut moved);
+        let to_enclave = up.poll(&mut caller, &mut enclave, cx);
+        let to_caller = down.poll(&mut enclave, &mut caller, cx);
         match (to_enclave, to_caller) {
             (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => {
                 return Poll::Ready(Err(Broken::Lost(error)));
@@ -121,7 +145,7 @@ async fn pass(
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(Ok(())),
             _ => {}
         }
-        if moved {
+        if mem::take(&mut up.moved) | mem::take(&mut down.moved) {
             deadline = Instant::now() + idle_timeout;
         }
         watch(timer.as_mut(), Some(deadline), cx).map(|()| Err(Broken::Idle(idle_timeout)))
@@ -130,72 +154,147 @@ async fn pass(
 }
 
 /// What goes from one side to the other.
-#[derive(Debug, Default)]
-struct Direction {
-    /// What was read and the other side had no room for.
+#[derive(Debug)]
+struct Direction<'a> {
+    /// What was read and the sink has no room for yet.
     held: Bytes,
+    /// As much, when it was spliced; never empty.
+    pipe: Option<Pipe>,
+    pipes: &'a Pipes,
+    /// The source has more to say than is worth copying.
+    bulk: bool,
+    /// Bytes have moved; for whoever takes note of it.
+    moved: bool,
     over: bool,
 }
 
-impl Direction {
-    /// Passes on what there is. Ready when this direction is over, and the other goes on: its source
-    /// has said its last, or its sink takes no more.
+impl<'a> Direction<'a> {
+    fn new(pipes: &'a Pipes) -> Self {
+        Self {
+            held: Bytes::new(),
+            pipe: None,
+            pipes,
+            bulk: false,
+            moved: false,
+            over: false,
+        }
+    }
+
+    /// Passes on what there is. Ready when this direction is over, and the other goes on: the source
+    /// has said its last, or the sink takes no more.
     ///
     /// # Errors
     /// The source is lost, and with it all that could be said to it.
     fn poll(
         &mut self,
-        source: &mut (impl AsyncRead + Unpin),
-        sink: &mut (impl AsyncWrite + Unpin),
+        source: &mut impl Side,
+        sink: &mut impl Side,
         cx: &mut Context<'_>,
-        moved: &mut bool,
     ) -> Poll<io::Result<()>> {
-        if self.over {
-            return Poll::Ready(Ok(()));
-        }
         for _ in 0..TURN {
-            while !self.held.is_empty() {
-                match ready!(Pin::new(&mut *sink).poll_write(cx, &self.held)) {
-                    Ok(count @ 1..) => {
-                        self.held.advance(count);
-                        *moved = true;
-                    }
-                    // What it said before it closed may still be on its way to the source.
-                    _ => return self.finish(),
-                }
+            if self.over {
+                return Poll::Ready(Ok(()));
             }
-            let read = PASSING.with_borrow_mut(|piece| {
-                let mut piece = ReadBuf::new(piece);
-                ready!(Pin::new(&mut *source).poll_read(cx, &mut piece))?;
-                let mut rest = piece.filled();
-                while !rest.is_empty() {
-                    match Pin::new(&mut *sink).poll_write(cx, rest) {
-                        Poll::Ready(Ok(count @ 1..)) => {
-                            rest = rest.get(count..).unwrap_or_default()
-                        }
-                        // No room, or never again: the next write above will tell.
-                        _ => break,
-                    }
-                }
-                self.held = Bytes::copy_from_slice(rest);
-                Poll::Ready(Ok::<_, io::Error>(piece.filled().len()))
-            });
-            match ready!(read)? {
-                0 => {
-                    // A sink that is gone has nothing to be told.
-                    let _ = ready!(Pin::new(&mut *sink).poll_shutdown(cx));
-                    return self.finish();
-                }
-                _ => *moved = true,
+            if ready!(self.poll_give(sink, cx)).is_err() {
+                // What it said before it closed may still be on its way to the source.
+                self.over = true;
+            } else if ready!(self.poll_take(source, sink, cx))? == 0 {
+                // A sink that is gone has nothing to be told.
+                let _ = ready!(Pin::new(&mut *sink).poll_shutdown(cx));
+                self.over = true;
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
-    fn finish(&mut self) -> Poll<io::Result<()>> {
-        self.held = Bytes::new();
-        self.over = true;
+    /// Writes what was taken before. Ready when nothing of it is left.
+    ///
+    /// # Errors
+    /// The sink takes no more.
+    fn poll_give(&mut self, sink: &mut impl Side, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.held.is_empty() {
+            match ready!(Pin::new(&mut *sink).poll_write(cx, &self.held))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => self.held.advance(count),
+            }
+            self.moved = true;
+        }
+        if let (Some(pipe), Some(sink)) = (&mut self.pipe, sink.tcp()) {
+            while !pipe.is_empty() {
+                ready!(pipe.poll_drain(sink, cx))?;
+                self.moved = true;
+            }
+        }
+        if let Some(pipe) = self.pipe.take() {
+            self.pipes.give_back(pipe);
+        }
         Poll::Ready(Ok(()))
+    }
+
+    /// Takes what the source has to say, and says how many bytes that is; 0: its last has been said.
+    ///
+    /// # Errors
+    /// The source is lost.
+    fn poll_take(
+        &mut self,
+        source: &mut impl Side,
+        sink: &mut impl Side,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let pipe = match source.tcp().zip(sink.tcp()) {
+            Some((source, _)) if self.bulk => self.pipes.take().map(|pipe| (pipe, source)),
+            _ => None,
+        };
+        let count = match pipe {
+            Some((pipe, source)) => {
+                let count = ready!(self.poll_splice(pipe, source, cx))?;
+                self.bulk = count >= PIECE / 4;
+                count
+            }
+            None => {
+                let count = ready!(self.poll_copy(source, sink, cx))?;
+                self.bulk = count == PIECE;
+                count
+            }
+        };
+        self.moved = true;
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_splice(
+        &mut self,
+        mut pipe: Pipe,
+        source: &TcpStream,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let count = pipe.poll_fill(source, cx);
+        match pipe.is_empty() {
+            true => self.pipes.give_back(pipe),
+            false => self.pipe = Some(pipe),
+        }
+        count
+    }
+
+    fn poll_copy(
+        &mut self,
+        source: &mut impl Side,
+        sink: &mut impl Side,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        PASSING.with_borrow_mut(|piece| {
+            let mut piece = ReadBuf::new(piece);
+            ready!(Pin::new(source).poll_read(cx, &mut piece))?;
+            let mut rest = piece.filled();
+            while !rest.is_empty() {
+                match Pin::new(&mut *sink).poll_write(cx, rest) {
+                    Poll::Ready(Ok(count @ 1..)) => rest = rest.get(count..).unwrap_or_default(),
+                    // No room, or never again: `poll_give` will tell.
+                    _ => break,
+                }
+            }
+            self.held = Bytes::copy_from_slice(rest);
+            Poll::Ready(Ok(piece.filled().len()))
+        })
     }
 }
