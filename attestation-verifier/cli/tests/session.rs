@@ -133,7 +133,10 @@ fn a_record_says_what_bound_the_connection() {
     let verdict = spki().expecting(None).bound_by(&[], "spki-pin");
     // What that does not show is said.
     let risks = verdict["residual_risks"].to_string();
-    assert!(risks.contains("No evidence was kept of the connection"), "{risks}");
+    assert!(
+        risks.contains("No evidence was kept of the connection"),
+        "{risks}"
+    );
     let either = Some("[\"spki-pin\", \"tls-exporter\"]");
     spki().expecting(either).bound_by(&[], "spki-pin");
     nothing().expecting(None).bound_by(&[], "none");
