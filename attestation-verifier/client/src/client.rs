@@ -284,7 +284,8 @@ impl Builder {
         self
     }
 
-    /// Time for an answer, once a connection is there; 120 s without this.
+    /// Time for an answer, once a connection is there; 120 s without this. A session may take no longer
+    /// either, and 30 s at most.
     pub fn timeout(mut self, limit: Duration) -> Builder {
         self.timeout = limit;
         self

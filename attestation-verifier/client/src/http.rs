@@ -1,6 +1,7 @@
 //! The little HTTP/1.1 that a caller needs: one request at a time, answers read whole and bounded, no
 //! redirects.
 
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ const READY: Duration = Duration::from_millis(500);
 const IDLE: usize = 8;
 
 /// An HTTP answer, read whole. Nothing is known of it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Answer {
     /// Status.
     pub status: u16,
@@ -79,6 +80,13 @@ impl Answer {
             true => "the server gave no reason".into(),
             false => parts.join("; "),
         }
+    }
+}
+
+/// Without the body, which is nobody's business in a log.
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Answer({}, {} bytes)", self.status, self.body.len())
     }
 }
 
@@ -158,6 +166,10 @@ impl Http {
                 "touchstone/",
                 env!("CARGO_PKG_VERSION")
             )));
+        // One that has just answered, or was just made, is not ready before its task has run.
+        if let Err(error) = self.sender.ready().await {
+            return Err(SendError::Unsent(Error::of_http(&what, &error)));
+        }
         let sent = self.sender.try_send_request(request.map(Full::new)).await;
         let answer = sent.map_err(|mut error| {
             let unsent = error.take_message().is_some();

@@ -61,6 +61,15 @@ impl Pool {
             .retain(|idle| !idle.is_of(retired) && !idle.ended(life));
     }
 
+    fn attested(&self, usable: &Usable) {
+        let mut kept = self.kept();
+        kept.newest = usable.session.clone();
+        // Whatever was said before: this keyset is in force.
+        if usable.is_of(kept.retired) {
+            kept.retired = None;
+        }
+    }
+
     /// The enclave has gone on to another keyset: what is connected under this one is of no more use.
     fn retire(&self, keyset: Digest) {
         let mut kept = self.kept();
@@ -155,7 +164,7 @@ impl Inner {
         match &attested {
             Ok(usable) => {
                 count(&self.counts.sessions);
-                self.pool.kept().newest = usable.session.clone();
+                self.pool.attested(usable);
             }
             Err(_) => count(&self.counts.sessions_refused),
         }

@@ -55,12 +55,11 @@ use crate::{Error, keep, oip};
 /// let answer = touchstone_client::Verified(provisional);
 /// # }
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use = "an answer is worth nothing before it is verified"]
 pub struct Provisional(Arc<Asked>);
 
 /// A question, its answer, and all that is needed to judge it but the bundle.
-#[derive(Debug)]
 struct Asked {
     client: Client,
     question: Question,
@@ -266,6 +265,20 @@ impl Provisional {
     }
 }
 
+/// Which answer it is. What it says can be read in no such way.
+impl fmt::Debug for Provisional {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Provisional({})", self.id())
+    }
+}
+
+/// Which answer it is; what it says is nobody's business in a log.
+impl fmt::Debug for Verified {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Verified({})", self.id())
+    }
+}
+
 impl Asked {
     fn refused(&self) -> Option<u16> {
         (!self.answer.is_success()).then_some(self.answer.status)
@@ -461,7 +474,7 @@ fn framing(
 /// An answer that was judged, and holds: exit 0 under the client's policy, roots and clock.
 ///
 /// There is no way to make one but [`Provisional::verified`] and its twin.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Verified {
     asked: Arc<Asked>,
     bundle: Bundle,

@@ -1,5 +1,7 @@
 //! What is asked, and what of it the caller keeps to hold against the receipt.
 
+use std::fmt;
+
 use attestation_verifier::exchange::{Expect, ExpectVersion, OwnedTensor};
 use bytes::Bytes;
 use hyper::Request;
@@ -13,7 +15,7 @@ use crate::Error;
 use crate::oip::{self, Body, Encoding};
 
 /// One inference request (formats.md §4 and §9), with a nonce of its own.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Question {
     target: String,
     header_length: Option<u64>,
@@ -161,6 +163,13 @@ impl Question {
         request
             .body(self.body.clone())
             .map_err(|e| Error::Usage(format!("request target {:?}: {e}", self.target)))
+    }
+}
+
+/// Without the body, which is nobody's business in a log.
+impl fmt::Debug for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Question({}, {} bytes)", self.target, self.body.len())
     }
 }
 

@@ -21,7 +21,7 @@ use crate::http::{CONNECT, Http, connect};
 use crate::question::random;
 use crate::{Error, collateral, tls};
 
-/// How long a session may take: the enclave makes a quote for it, in turn with others.
+/// How long a session may take, at most: the enclave makes a quote for it, in turn with others.
 const ATTEST: Duration = Duration::from_secs(30);
 
 /// What one attested connection rests on. There is none but of a connection that held.
@@ -148,9 +148,10 @@ async fn request(
         .header(CONTENT_TYPE, "application/json")
         .body(body.to_file().into())
         .map_err(|e| Error::Usage(e.to_string()))?;
-    let answer = timeout(ATTEST, http.send(request, MAX_BUNDLE))
+    let limit = settings.timeout.min(ATTEST);
+    let answer = timeout(limit, http.send(request, MAX_BUNDLE))
         .await
-        .map_err(|_| Error::late("the answer to the request for a session", ATTEST))??;
+        .map_err(|_| Error::late("the answer to the request for a session", limit))??;
     if answer.status != 200 {
         let retry_after = answer.headers.get(RETRY_AFTER);
         return Err(Error::SessionRefused {
