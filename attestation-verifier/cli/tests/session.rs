@@ -142,6 +142,11 @@ fn a_record_says_what_bound_the_connection() {
     nothing().expecting(None).bound_by(&[], "none");
     let any = Some("[\"none\", \"tls-exporter\"]");
     nothing().expecting(any).bound_by(&[], "none");
+    // To whom no binding will do, too, a record that does not hold is none.
+    let mut lie = attested(&world);
+    lie.exporter = Some([9; 32]);
+    let lied = nothing().with(&lie).expecting(any);
+    lied.bound_by_nothing(&[], "evidence.report_data");
 
     // What the policy does not accept is refused under the one id.
     let strict = Some("[\"tls-exporter\"]");

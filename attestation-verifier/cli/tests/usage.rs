@@ -4,8 +4,9 @@ mod support;
 
 use support::{policy, touchstone, touchstone_in};
 
-const COMMANDS: [&[&str]; 8] = [
+const COMMANDS: [&[&str]; 9] = [
     &["ask"],
+    &["proxy"],
     &["check"],
     &["appraise"],
     &["evidence"],

@@ -143,7 +143,8 @@ pub fn run(args: Args) -> Result<Outcome, Failure> {
 impl Args {
     /// How the server is reached, and what it has to prove.
     fn connecting(&self, policy: Policy) -> Result<Builder, Failure> {
-        let (https, url) = (self.url.starts_with("https://"), &self.url);
+        let url = &self.url;
+        let https = url.to_ascii_lowercase().starts_with("https://");
         if self.plaintext && https {
             let error =
                 anyhow!("{url}: --plaintext is for http://; over https:// nobody reads along");

@@ -106,7 +106,8 @@ pub fn run(args: Args) -> Result<Outcome, Failure> {
     let mut verdict = attestation_verifier::check(&bundle, &policy, &roots, &comparison, at);
     if let Some(session) = session {
         let expected = policy.session.as_ref().and_then(|s| s.answers.expected());
-        let demanded = args.session.is_some() || expected.is_some();
+        let demanded = args.session.is_some()
+            || expected.is_some_and(|bindings| !bindings.contains(&Binding::None));
         add_session(&mut verdict, &session.verdict, demanded);
     }
     Ok(Outcome::Verdict(Box::new(verdict)))
