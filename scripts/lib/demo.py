@@ -1,29 +1,31 @@
 """The demonstration that scripts/demo runs once everything is built. Standard library alone.
 
-Each outcome is asserted: the exit code of `touchstone check`, and for a refusal the check that decided it.
+Each outcome is asserted: the exit code of the command, and for a refusal the check that decided it.
 """
 
 import hashlib
-import http.client
-import http.server
 import json
 import os
+import re
 import shutil
 import struct
 import sys
-import threading
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
-from stack import ROOT, Failed, Stack, binary, die, say, touchstone, verdict
+import policies
+from policies import policy
+from stack import ROOT, Failed, Process, Proxy, Stack, binary, die, say, touchstone, verdict
 
 sys.path.insert(0, str(ROOT / "attestation-verifier" / "testkit" / "python"))
-from second_opinion import digests, jcs, npy, policy  # noqa: E402
+from second_opinion import jcs, npy  # noqa: E402
 
 DEMO = ROOT / "target" / "demo"
 DATA = ROOT / "enclave" / "tests" / "data"
 DIGITS, TABULAR = "digits_cnn", "wine_rf"
+INPUTS = {DIGITS: "image", TABULAR: "X"}
 LABELS = {TABULAR: ("barolo", "grignolino", "barbera")}
 QUOTE_MS = 60  # slow enough that one can watch a receipt grow
 
@@ -47,10 +49,10 @@ class Demo:
 
     def accepted(self, what: str, folder: Path) -> None:
         found = self.check(folder)
-        fine = found["exit"] == 0 and {"logged", "signed"} <= set(found["achieved"])
+        fine = found["exit"] == 0 and {"logged", "signed"} <= set(found["achieved"]) and found["binding"] == "tls-exporter"
         self.outcomes.append((what, fine))
         simulated = ", SIMULATED platform" if found["simulated"] else ""
-        words = f"holds: {' '.join(found['achieved'])}{simulated}; compared: {' '.join(found['covers'])}"
+        words = f"holds: {' '.join(found['achieved'])}{simulated}; compared: {' '.join(found['covers'])}; binding: {found['binding']}"
         say(f"      check, offline: {words if fine else self.explain(found)}")
 
     def refused(self, what: str, folder: Path, exit_code: int, deciding: tuple[str, ...], **options) -> None:
@@ -70,11 +72,10 @@ class Demo:
 
     # asking
 
-    def ask(self, url: str, model: str, input_name: str, row: Path, folder: Path, *options, quiet=False) -> list[float]:
+    def ask(self, url: str, model: str, row: Path, folder: Path, *options, policy_file="policy.toml", quiet=False) -> list[float]:
         """Asks through the command, shows how the receipt grows, returns the answer's probabilities."""
         started = time.monotonic()
-        done = touchstone("ask", url, model, "--input", f"{input_name}={row}", "--policy", DEMO / "policy.toml",
-                          "-o", folder, *options)  # fmt: skip
+        done = self.try_to_ask(url, model, row, folder, *options, policy_file=policy_file)
         if not quiet:
             say("".join(f"      {line}\n" for line in done.stderr.splitlines()), end="")
             say(f"      complete after {1000 * (time.monotonic() - started):.0f} ms")
@@ -82,13 +83,35 @@ class Demo:
             raise Failed(f"touchstone ask ended with {done.returncode}: {done.stdout}{done.stderr}".strip())
         return outputs(folder)
 
-    def question(self, stack: Stack, model: str, input_name: str, number: int, encoding: str) -> Path:
+    def try_to_ask(self, url: str, model: str, row: Path, folder: Path, *options, policy_file="policy.toml"):
+        return touchstone("ask", url, model, "--input", f"{INPUTS[model]}={row}", "--policy", DEMO / policy_file,
+                          "--trust-simulated-root", self.root, "-o", folder, *options)  # fmt: skip
+
+    def unsent(self, what: str, url: str, exit_code: int, deciding: str, *options) -> Path:
+        """A question that must not leave: the command refuses, and says which check did."""
+        folder = DEMO / "refusals" / what.replace(" ", "-").replace(",", "")
+        row, _ = held_out(DIGITS, 1)
+        done = self.try_to_ask(url, DIGITS, row, folder, *options)
+        because = re.search(r"^because ([a-z_.]+): (.*)", done.stderr, re.M)
+        decided, reason = because.groups() if because else ("", done.stderr.strip())
+        kept = {path.name for path in folder.iterdir()} if folder.exists() else set()
+        # Exit 1 has no verdict: the command line says what is wrong with it.
+        fine = (decided == deciding if deciding else "or --plaintext" in reason) and done.returncode == exit_code
+        fine = fine and not kept & {"session.json", "response.bin"}
+        self.outcomes.append((what, fine))
+        decided = f"decided by {decided}: " if decided else ""
+        say(f"  {what}\n      exit {done.returncode}, {decided}{reason[:160]}")
+        if not fine:
+            say(f"      UNEXPECTED: should be exit {exit_code}, decided by {deciding or 'the command line'}, with nothing sent")
+        return folder
+
+    def question(self, stack: Stack, model: str, number: int, encoding: str) -> Path:
         """Asks about one held-out row, and judges what came."""
         row, label = held_out(model, number)
         folder = DEMO / "answers" / f"{model}-{number}-{encoding}"
         say(f"\n  {model}, held-out row {number}, sent as {encoding}")
         flag = ["--json-encoding"] if encoding == "json" else []
-        answer = self.ask(stack.url, model, input_name, row, folder, "--require", "logged quoted signed", *flag)
+        answer = self.ask(stack.https, model, row, folder, "--require", "logged quoted signed", *flag)
         names = LABELS.get(model)
         best = max(range(len(answer)), key=answer.__getitem__)
         say(f"      answer: {names[best] if names else best} ({answer[best]:.3f}); the label says {names[label] if names else label}")
@@ -99,7 +122,10 @@ class Demo:
 
     def grow(self, stack: Stack) -> None:
         """One answer, asked for by hand, whose bundle is judged each time it has more in it."""
-        say("\n2. A receipt grows: signed at once, then logged and quoted, as the platform gets to the two quotes")
+        say(
+            "\n2. A receipt grows: signed at once, then logged and quoted, as the platform gets to the two quotes\n"
+            "      (asked in plain HTTP, by hand: the host could read this question and its answer, and change neither unnoticed)"
+        )
         row, _ = held_out(DIGITS, 0)
         _, shape, raw = npy.read(row)
         header = json.dumps({
@@ -132,8 +158,45 @@ class Demo:
             say(f"      {now:5.0f} ms  achieved: {' '.join(sorted(achieved)) or 'nothing yet'} (exit {done.returncode})")
         self.outcomes.append(("a receipt grows to logged, quoted and signed", done.returncode == 0 and len(achieved) == 3))
 
+    def through_the_proxy(self, stack: Stack) -> None:
+        say("\n4. touchstone proxy: it proves the enclave, then any unmodified client may ask (here Python's urllib; curl does as well)")
+        row, label = held_out(DIGITS, 3)
+        with Proxy(DEMO, stack, DEMO / "policy-digits-only.toml") as proxy:
+            status, headers, body = plain_question(proxy.address, DIGITS, row)
+            answer = body["outputs"][0]["data"]
+            best = max(range(len(answer)), key=answer.__getitem__)
+            say(f"  {DIGITS}, held-out row 3: status {status}, answer: {best} ({answer[best]:.3f}); the label says {label}")
+            say(f"      Touchstone-Verified: {headers['Touchstone-Verified']}")
+            ticket = re.search(r'id="([0-9a-f]{32})"', headers["Touchstone-Verified"])[1]
+            (kept,) = proxy.keep.glob(f"*/{ticket}")
+            self.accepted("an answer that the proxy kept", kept)
+            status, _, problem = plain_question(proxy.address, TABULAR, held_out(TABULAR, 2)[0])
+            fine = status == 502 and problem["check"] == "receipt.model" and problem["exit"] == 4 and "outputs" not in problem
+            self.outcomes.append(("the proxy withholds what its policy does not accept", fine))
+            say(f"  {TABULAR}, which this proxy's policy does not name: status {status}, {problem['check']}: {problem['reason'][:110]}")
+
+    def nothing_sent(self, stack: Stack, other: Stack) -> None:
+        say("\n5. Questions that are never sent, because whoever is at the other end does not prove himself on this very connection")
+        for lie, what in (
+            ("own-certificate", "a man in the middle, who ends TLS under a certificate of his own"),
+            ("reflection", "a man in the middle, who shows what the enclave proved to him on his own connection"),
+        ):
+            with ManInTheMiddle(lie, stack) as middle:
+                folder = self.unsent(what, middle.url, 3, "session.tls_key")
+            read, size = middle.decrypted(), (folder / "request.bin").stat().st_size
+            self.outcomes.append((f"{lie} read no question", 0 < read < size))
+            say(f"      of what came he could decrypt {read} bytes, the call for a session; the question, {size} bytes, never left")
+        self.unsent("an enclave of another measurement, on a genuine (simulated) platform", other.https, 4, "snp.measurement")
+        self.unsent("http:// where nobody said --plaintext", stack.url, 1, "")
+        with ManInTheMiddle("own-certificate", stack) as middle:
+            done = touchstone("proxy", "--listen", "127.0.0.1:0", "--server", middle.url, "--policy", DEMO / "policy.toml", "--keep",
+                              DEMO / "kept", "--trust-simulated-root", self.root, "--expect-simulated")  # fmt: skip
+        fine = done.returncode == 3 and "because session.tls_key: " in done.stderr
+        self.outcomes.append(("a proxy before a man in the middle", fine))
+        say(f"  touchstone proxy before the first of them\n      exit {done.returncode}, before it listens")
+
     def refusals(self, stack: Stack, other: Stack, honest: Path, wine: Path) -> None:
-        say("\n4. Lies, each of them refused")
+        say("\n6. Lies about answers, each of them refused")
 
         lie = copied(honest, "one-changed-output-bit")
         flip(lie / "response.bin")
@@ -148,17 +211,19 @@ class Demo:
         self.refused("another model's answer in place of this one's", lie, 3, ("compare.request",))
 
         row, _ = held_out(DIGITS, 1)
-        lie = DEMO / "refusals" / "another-measurement"
-        self.ask(other.url, DIGITS, "image", row, lie, quiet=True)
-        self.refused("an enclave of another measurement, on a genuine (simulated) platform", lie, 4, ("snp.measurement",))
+        lie = DEMO / "refusals" / "kept-from-another-measurement"
+        self.ask(other.https, DIGITS, row, lie, policy_file="policy-other.toml", quiet=True)
+        self.refused("an answer of another measurement, kept by somebody whose policy accepts that one", lie, 4, ("snp.measurement",))
 
         lie = DEMO / "refusals" / "stripped-guarantee"
-        with StrippingRelay(stack.url) as relay:
-            self.ask(relay.url, DIGITS, "image", row, lie, "--require", "logged signed", quiet=True)
-        self.refused("a host that strips `logged` out of the question", lie, 4, ("guarantees.required",))
+        with ManInTheMiddle("strip-require", stack) as host:
+            url = host.url.replace("https://", "http://")
+            self.ask(url, DIGITS, row, lie, "--plaintext", "--require", "logged signed", policy_file="policy-plaintext.toml", quiet=True)
+        self.refused("a host that strips `logged` out of a question it can read", lie, 4, ("guarantees.required",),
+                     policy_file="policy-plaintext.toml")  # fmt: skip
 
         lie = copied(honest, "somebody-elses-nonce")
-        self.ask(stack.url, DIGITS, "image", row, DEMO / "answers" / "asked-again", quiet=True)
+        self.ask(stack.https, DIGITS, row, DEMO / "answers" / "asked-again", quiet=True)
         for name in ("response.bin", "response.json", "bundle.json"):
             shutil.copyfile(DEMO / "answers" / "asked-again" / name, lie / name)
         self.refused("the same question's answer, to somebody else's nonce", lie, 4, ("receipt.nonce",))
@@ -170,46 +235,53 @@ class Demo:
         (lie / "bundle.json").write_bytes(jcs.to_file(bundle))
         self.refused("a bundle without its seal", lie, 4, ("guarantees.stated",))
 
+        lie = copied(honest, "without-its-connection")
+        (lie / "session.json").unlink()
+        self.refused("an answer without the record of its connection", lie, 4, ("session.binding",))
+
         lie = copied(honest, "without-the-simulated-root")
         self.refused("a simulated bundle, without naming its root", lie, 3, ("root.simulated", "snp.chain.root"), simulated=False)
 
     def policies(self) -> None:
         """The strict template, and the few values that are the caller's own to fill in."""
-        done = touchstone("policy", "init", "--tee", "sev-snp", "-o", DEMO / "template.toml")
-        if done.returncode:
-            raise Failed(f"touchstone policy init: {done.stderr}")
-        template = (DEMO / "template.toml").read_text()
-        models = {name: model_digest(name) for name in (DIGITS, TABULAR)}
-        edits = {
-            "snp.measurement": policy.expect(policy.strings(self.measurement)),
-            "models": policy.expect(policy.strings(*models.values())),
-        }
-        say("   touchstone policy init --tee sev-snp, and two lines of our own:")
+        template = policies.template(DEMO)
+        models = {name: policies.model_digest(DATA / "models" / name / "1") for name in (DIGITS, TABULAR)}
+        edits = policies.accepting(self.measurement, *models.values()) | {"answers": policy.expect(policy.strings("tls-exporter"))}
+        say("   touchstone policy init --tee sev-snp, and three lines of our own:")
         for key, value in edits.items():
             say(f"      {key} = {value if len(value) < 90 else value[:86] + ' …'}")
-        (DEMO / "policy.toml").write_text(policy.edit(template, edits))
-        only = edits | {"models": policy.expect(policy.strings(models[DIGITS]))}
-        (DEMO / "policy-digits-only.toml").write_text(policy.edit(template, only))
-        growing = edits | {"require": policy.strings("signed"), "nonce": '{ waive = "this question carries none" }'}
-        (DEMO / "policy-growing.toml").write_text(policy.edit(template, growing))
+        waived = {"answers": '{ waive = "this one was asked in plain HTTP" }'}
+        for name, changes in (
+            ("policy", {}),
+            ("policy-digits-only", policies.accepting(self.measurement, models[DIGITS])),
+            ("policy-other", policies.accepting(self.stranger, models[DIGITS])),
+            ("policy-plaintext", waived | policies.IN_PLAIN_SIGHT),
+            ("policy-growing", waived | {"require": policy.strings("signed"), "nonce": '{ waive = "this question carries none" }'}),
+        ):
+            (DEMO / f"{name}.toml").write_text(policy.edit(template, edits | changes))
 
     def run(self) -> int:
         fresh(DEMO)
         # A simulated platform measures nothing: it is told. Told the digest of the enclave's program, it says
         # what a launch measurement would be about.
         self.measurement = hashlib.sha384(binary("enclave").read_bytes()).hexdigest()
-        stranger = hashlib.sha384(b"another program").hexdigest()
+        self.stranger = hashlib.sha384(b"another program").hexdigest()
         say("1. A SIMULATED SEV-SNP platform, an enclave and an untrusted host, on loopback")
         with Stack(DEMO / "genuine", DATA / "models", measurement=self.measurement, latency_ms=QUOTE_MS, keys=DEMO / "keys") as stack:
-            say(f"   after {self.elapsed()}: {stack.url} is ready; the platform takes {QUOTE_MS} ms for a quote")
+            say(f"   after {self.elapsed()}: {stack.https} is ready; the platform takes {QUOTE_MS} ms for a quote")
             self.policies()
             self.grow(stack)
-            say("\n3. Questions about rows that no model was trained on, each answer judged offline")
-            honest = self.question(stack, DIGITS, "image", 1, "binary")
-            self.question(stack, DIGITS, "image", 2, "json")
-            wine = self.question(stack, TABULAR, "X", 0, "binary")
-            self.question(stack, TABULAR, "X", 1, "json")
-            with Stack(DEMO / "other", DATA / "models", measurement=stranger, latency_ms=5, keys=DEMO / "keys") as other:
+            say(
+                "\n3. Questions over attested TLS: the enclave is proven on this very connection before the first byte of one is sent.\n"
+                "   They are about rows that no model was trained on, and each answer is judged offline"
+            )
+            honest = self.question(stack, DIGITS, 1, "binary")
+            self.question(stack, DIGITS, 2, "json")
+            wine = self.question(stack, TABULAR, 0, "binary")
+            self.question(stack, TABULAR, 1, "json")
+            self.through_the_proxy(stack)
+            with Stack(DEMO / "other", DATA / "models", measurement=self.stranger, latency_ms=5, keys=DEMO / "keys") as other:
+                self.nothing_sent(stack, other)
                 self.refusals(stack, other, honest, wine)
         return self.summary()
 
@@ -224,11 +296,11 @@ class Demo:
             return 1
         shown = DEMO.relative_to(ROOT)
         say(
-            "What happened: an enclave answered questions and signed a receipt for each answer with a key that exists\n"
-            "only in its memory; quotes of the (simulated) platform bind that key, and the log of all receipts, to the\n"
-            "enclave's measurement. The host in between stored everything and could forge nothing: each of its lies was\n"
-            "refused, with the reason. A real platform would differ in one thing: its root is AMD's, and nobody has to\n"
-            "name it.\n"
+            "What happened: an enclave proved itself on each connection before it was asked anything, answered, and signed a\n"
+            "receipt for each answer with a key that exists only in its memory; quotes of the (simulated) platform bind that\n"
+            "key, the connections and the log of all receipts to the enclave's measurement. The host in between passed on what\n"
+            "it could not read, stored everything and could forge nothing: each of its lies was refused, with the reason. A\n"
+            "real platform would differ in one thing: its root is AMD's, and nobody has to name it.\n"
             f"All of it lies in {shown}/. To judge an answer again, at any time, offline:\n"
             f"  {os.path.relpath(binary('touchstone'))} check {shown}/answers/{DIGITS}-1-binary --policy {shown}/policy.toml \\\n"
             f"      --trust-simulated-root {self.root.relative_to(ROOT)}"
@@ -236,50 +308,41 @@ class Demo:
         return 0
 
 
-class StrippingRelay:
-    """A host that lies: it takes `logged` out of what the caller asks for, and passes the rest on."""
+class ManInTheMiddle:
+    """The testkit's, between a caller and a real host."""
 
-    def __init__(self, url: str):
-        upstream = url.removeprefix("http://")
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def relay(self):
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
-                for name in headers:
-                    if name.lower() == "touchstone":
-                        headers[name] = headers[name].replace("logged ", "")
-                connection = http.client.HTTPConnection(upstream, timeout=60)
-                connection.request(self.command, self.path, body or None, headers)
-                answer = connection.getresponse()
-                data = answer.read()
-                self.send_response(answer.status)
-                for name, value in answer.getheaders():
-                    if name.lower() not in ("connection", "transfer-encoding", "content-length", "date", "server"):
-                        self.send_header(name, value)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-                connection.close()
-
-            do_GET = do_POST = relay
-
-            def log_message(self, *_):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
+    def __init__(self, lie: str, stack: Stack):
+        upstream = stack.https.removeprefix("https://")
+        command = [binary("man-in-the-middle"), "--lie", lie, "--listen", "127.0.0.1:0", "--upstream", upstream]
+        self.process = Process("man-in-the-middle", command, DEMO / f"{lie}.log")
+        try:
+            self.url = f"https://{self.process.wait_for(r' on ([0-9.]+:[0-9]+): ')[1]}"
+        except BaseException:
+            self.process.stop()
+            raise
 
     def __enter__(self):
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
         return self
 
     def __exit__(self, *_):
-        self.server.shutdown()
-        self.server.server_close()
+        self.process.stop()
+
+    def decrypted(self) -> int:
+        """How many bytes of a client's he could read, once he has ended."""
+        return sum(int(count) for count in re.findall(r"^connection \d+: TLS.*, (\d+) bytes of it decrypted$", self.process.text(), re.M))
+
+
+def plain_question(address: str, model: str, row: Path) -> tuple[int, dict, dict]:
+    """What any client of the Open Inference Protocol sends; status, headers and body."""
+    _, shape, raw = npy.read(row)
+    data = list(struct.unpack(f"<{len(raw) // 4}f", raw))
+    body = json.dumps({"inputs": [{"name": INPUTS[model], "shape": shape, "datatype": "FP32", "data": data}]}).encode()
+    request = urllib.request.Request(f"http://{address}/v2/models/{model}/infer", body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, answer.headers, json.load(answer)
+    except urllib.error.HTTPError as refusal:
+        return refusal.code, refusal.headers, json.load(refusal)
 
 
 def fresh(folder: Path) -> None:
@@ -309,14 +372,6 @@ def held_out(model: str, number: int) -> tuple[Path, int]:
     npy.write(row, descr, [1, *shape[1:]], raw[number * size : (number + 1) * size])
     _, _, labels = npy.read(DATA / "held-out" / f"{model}_y.npy")
     return row, int.from_bytes(labels[number * 8 : number * 8 + 8], "little")
-
-
-def model_digest(model: str) -> str:
-    """Hashed from our own copy of the files: a reference value never comes from the server it is about."""
-    folder = DATA / "models" / model / "1"
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "settings.toml"]
-    described = [(str(p.relative_to(folder)), digests.sha256(p.read_bytes()), p.stat().st_size) for p in files]
-    return digests.model_digest(described).hex()
 
 
 def outputs(folder: Path) -> list[float]:
