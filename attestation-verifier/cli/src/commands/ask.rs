@@ -47,7 +47,7 @@ pub struct Args {
     url: String,
     /// Model to ask
     model: String,
-    /// Let whoever relays http://HOST[:PORT] read question and answer
+    /// Ask over http:// and let whoever relays it read question and answer
     #[arg(long)]
     plaintext: bool,
     /// Version of the model; the server's choice without it
