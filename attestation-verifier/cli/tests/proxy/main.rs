@@ -8,4 +8,4 @@ mod honest;
 mod lies;
 mod limits;
 mod running;
-
+mod stack;
