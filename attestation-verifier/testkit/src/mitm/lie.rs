@@ -120,13 +120,13 @@ lies! {
     }
     Host {
         ReceiptAlter "receipt-alter" "receipt.signature" "Changes one bit of a receipt's signature.";
-        ReceiptSwap "receipt-swap" "receipt.nonce" "Gives two clients each other's receipt.";
-        ReceiptOfAnother "receipt-of-another" "receipt.nonce"
+        ReceiptSwap "receipt-swap" "answer.format" "Gives two clients each other's receipt.";
+        ReceiptOfAnother "receipt-of-another" "answer.format"
             "Gives everybody after the first client the first client's receipt.";
         ReceiptWithhold "receipt-withhold" "guarantees.stated" "Says of every receipt that it is not ready yet.";
         ReceiptStale "receipt-stale" "guarantees.stated"
             "Gives the bundle as it was before the seal, and says that it is complete.";
-        CollateralForeign "collateral-foreign" "snp.chain.root" "Gives the collateral of another machine, made by nobody known.";
+        CollateralForeign "collateral-foreign" "snp.chain.signature" "Gives the collateral of another machine, made by nobody known.";
         CollateralNone "collateral-none" "snp.collateral" "Has no collateral.";
         StripRequire "strip-require" "guarantees.required"
             "Takes the guarantees asked for out of plain requests (for clients that let the host read along).";

@@ -12,8 +12,9 @@ use super::record::Recorder;
 use super::server::collateral_file;
 use super::stream::Crossing;
 use super::{Lie, Stream, Upstream, wants_close};
-use crate::amd::Product;
-use crate::machine::Machine;
+use crate::amd::{Pki, PkiKeys, Product};
+use crate::machine::{Endorsement, Machine};
+use crate::snp::Report;
 
 const RECEIPTS: &str = "/v1/receipts/";
 
@@ -32,7 +33,10 @@ impl Host {
     pub(super) fn new(lie: Lie) -> Self {
         let foreign = match lie {
             Lie::CollateralForeign => {
-                collateral_file(&Machine::new(Product::Genoa, 5, super::server::now()))
+                let (product, at) = (Product::Genoa, super::server::now());
+                let pki = Pki::with_keys(product, at, PkiKeys::shared("nobody known"));
+                let report = Report::new(product, 5);
+                collateral_file(&Machine::under(pki, report, Endorsement::Vcek))
             }
             _ => Vec::new(),
         };

@@ -11,7 +11,7 @@ use touchstone_formats::session::{SESSION_TARGET, SessionAnswer, SessionRequest}
 use super::message::Message;
 use super::record::{Layer, Recorder, Tap};
 use super::tls::{self, ClientHello, Identity, Manner};
-use super::{Lie, Stream, Upstream};
+use super::{Lie, Stream, Upstream, stream};
 
 /// What such a relay keeps from one connection to the next.
 #[derive(Debug)]
@@ -106,6 +106,8 @@ impl Relay {
         hello: &ClientHello,
         recorder: &Recorder,
     ) -> io::Result<()> {
+        // The ClientHello itself, so far only looked at.
+        stream::record(&mut client).await?;
         recorder.lie("resumes a session although the client did not offer to");
         client.write_all(&hello.resume_unasked()).await?;
         // The client's alert, or whatever it says instead.

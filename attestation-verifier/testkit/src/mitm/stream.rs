@@ -132,7 +132,7 @@ pub(super) async fn relay(
 }
 
 /// The next TLS record with its header; `None` at the end of the stream.
-async fn record(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Vec<u8>>> {
+pub(super) async fn record(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Vec<u8>>> {
     let mut record = vec![0; 5];
     match stream.read_exact(&mut record).await {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),

@@ -1,0 +1,8 @@
+//! Every lie of the man in the middle, told to the real clients: refused by name, and told nothing.
+
+mod capture;
+mod common;
+mod diversion;
+mod records;
+mod sessions;
+mod stack;
