@@ -30,6 +30,7 @@ fn the_reference_has_every_option_and_no_other() {
     let text = reference();
     for command in [
         "ask",
+        "proxy",
         "check",
         "appraise",
         "evidence sev-snp",
@@ -75,7 +76,7 @@ fn the_reference_has_every_exit_code() {
 fn commands_in_the_guides_are_understood() {
     let root = touchstone_testkit::fixtures::workspace_root().join("docs");
     let mut seen = 0;
-    for file in ["clients.md", "auditors.md"] {
+    for file in ["clients.md", "proxy.md", "auditors.md"] {
         let text = std::fs::read_to_string(root.join(file)).unwrap();
         for block in text
             .split("```sh\n")

@@ -15,7 +15,7 @@ use crate::client::{Connection, Response};
 use crate::support::{policy_for, touchstone};
 
 /// Numbers that stand nowhere but in a question and its answer, which is the same numbers.
-pub const SECRET: [f32; 4] = [1234.5678, -8765.4321, 3.25e-7, 424_242.42];
+pub const SECRET: [f32; 4] = [1234.5678, -8765.432, 3.25e-7, 424_242.4];
 pub const INFER: &str = "/v2/models/digits/infer";
 /// Long enough for a busy machine.
 const LONG: Duration = Duration::from_secs(60);
