@@ -7,7 +7,8 @@ use std::{
 
 use hyper::{Method, StatusCode};
 use touchstone_formats::{
-    Bundle, Collateral, GuaranteeSet, Purpose, Receipt, TlogProof,
+    Bundle, Collateral, CollateralFile, GuaranteeSet, Purpose, Receipt, SnpCollateral, Tee,
+    TlogProof,
     headers::{State, TouchstoneResponse},
     merkle::{EntryKind, entry, leaf_hash, verify_inclusion},
     text::hex_encode,
@@ -308,6 +309,77 @@ async fn collateral_is_the_newest_there_is() {
             .for_each(|evidence| evidence.collateral = None);
         assert_eq!(whole, bare);
     }
+    host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn collateral_is_to_be_had_by_itself() {
+    let (enclave, place, host) = started().await;
+    let address = host.address();
+    let target = "/v1/collateral";
+    let answer = get(address, target).await;
+    assert_eq!(answer.status, StatusCode::NOT_FOUND);
+    assert!(answer.problem().contains("no collateral"), "{answer:?}");
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+
+    let folder = place.path("collateral");
+    std::fs::create_dir_all(folder.join("crls")).unwrap();
+    let der = |byte: u8| [&[0x30, 100][..], &[byte; 100]].concat();
+    std::fs::write(folder.join("vek.der"), der(1)).unwrap();
+    for version in [2, 3] {
+        std::fs::write(folder.join("crls/list.crl"), der(version)).unwrap();
+        let snp = SnpCollateral {
+            vek: Some(der(1)),
+            chain: Vec::new(),
+            crls: vec![der(version)],
+        };
+        let expected = CollateralFile {
+            tee: Tee::SevSnp,
+            collateral: Collateral::SevSnp(snp),
+        };
+        let answer = until(address, target, "the newest", |answer| {
+            answer.status == StatusCode::OK
+                && CollateralFile::parse(&answer.body).unwrap() == expected
+        })
+        .await;
+        assert_eq!(expected.to_file(), answer.body);
+        for (name, value) in [
+            ("content-type", "application/json"),
+            ("cache-control", "no-store"),
+            ("access-control-allow-origin", "*"),
+        ] {
+            assert_eq!(answer.header(name), Some(value));
+        }
+        let head = send(address, Method::HEAD, target, &[], b"").await;
+        assert_eq!((head.status, head.body.len()), (StatusCode::OK, 0));
+        let length = answer.body.len().to_string();
+        assert_eq!(head.header("content-length"), Some(length.as_str()));
+    }
+
+    for method in [Method::POST, Method::DELETE, Method::PUT] {
+        let answer = send(address, method, target, &[], b"").await;
+        assert_eq!(
+            (answer.status, answer.header("allow")),
+            (StatusCode::METHOD_NOT_ALLOWED, Some("GET, HEAD, OPTIONS"))
+        );
+        answer.problem();
+    }
+    let answer = get(address, "/v1/collateral?tee=sev-snp").await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    answer.problem();
+    let preflight = send(address, Method::OPTIONS, target, &[], b"").await;
+    assert_eq!(preflight.status, StatusCode::NO_CONTENT);
+    for (name, value) in [
+        ("access-control-allow-origin", "*"),
+        ("access-control-allow-methods", "GET, HEAD, OPTIONS"),
+    ] {
+        assert_eq!(preflight.header(name), Some(value));
+    }
+    // All of it came from the host itself; what only looks alike is the enclave's.
+    assert_eq!(get(address, "/v1/collateral/").await.status, StatusCode::OK);
+    let seen = enclave.seen.lock().unwrap().clone();
+    let seen: Vec<_> = seen.iter().filter(|to| to.contains("collateral")).collect();
+    assert_eq!(seen, ["/v1/collateral/"]);
     host.stop().await;
 }
 

@@ -16,6 +16,7 @@ pub struct Place {
     pub folder: TempDir,
     pub public: SocketAddr,
     pub control: SocketAddr,
+    pub tls: Option<SocketAddr>,
     /// More lines of the settings, for `[enclave]` and for `[limits]`.
     pub enclave: &'static str,
     pub limits: &'static str,
@@ -27,6 +28,7 @@ impl Place {
             folder: tempfile::tempdir().unwrap(),
             public,
             control,
+            tls: None,
             enclave: "",
             limits: "",
         }
@@ -36,6 +38,13 @@ impl Place {
         Self {
             enclave,
             limits,
+            ..self
+        }
+    }
+
+    pub fn with_tls(self, tls: SocketAddr) -> Self {
+        Self {
+            tls: Some(tls),
             ..self
         }
     }
@@ -50,12 +59,17 @@ impl Place {
 
     pub fn settings(&self) -> String {
         let (store, collateral) = (self.store(), self.path("collateral"));
+        let tls = self.tls.map(|tls| format!("tls = \"tcp://{tls}\""));
         format!(
             "listen = \"tcp://127.0.0.1:0\"\nthreads = 2\n\
-             [enclave]\npublic = \"tcp://{}\"\ncontrol = \"tcp://{}\"\n{}\n\
+             [enclave]\npublic = \"tcp://{}\"\ncontrol = \"tcp://{}\"\n{}\n{}\n\
              [store]\npath = {store:?}\n[collateral]\nfolder = {collateral:?}\npoll_ms = 20\n\
              [limits]\n{}\n[log]\nfilter = \"host=debug\"\n",
-            self.public, self.control, self.enclave, self.limits
+            self.public,
+            self.control,
+            tls.unwrap_or_default(),
+            self.enclave,
+            self.limits
         )
     }
 
