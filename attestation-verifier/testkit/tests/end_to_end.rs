@@ -1,25 +1,32 @@
 //! The real programs together: platform, enclave, host, and the command that judges.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
+use attestation_verifier::exchange::OwnedTensor;
+use attestation_verifier::{Binding, Policy, Roots};
 use serde_json::Value;
+use touchstone_client::{Client, Verified};
 use touchstone_formats::headers::TouchstoneResponse;
+use touchstone_formats::{Datatype, Digest};
 use touchstone_testkit::fixtures;
 use touchstone_testkit::platform::Fault;
 use touchstone_testkit::stack::{Response, Stack, StackBuilder};
 
 const MODEL: &str = "digits_mlp_plain";
 
-/// Asks the digits model about its held-out rows; gives what the command said.
+/// Asks the digits model about its held-out rows, over attested TLS; gives what the command said.
 fn ask(stack: &Stack, policy: &Path, folder: &str, more: &[&str]) -> Output {
     let input = fixtures::test_data().join(format!("held-out/{MODEL}_x.npy"));
     let input = format!("X={}", input.display());
     let mut arguments = vec!["ask", "URL", MODEL, "--input", &input, "--policy"];
-    let (url, policy) = (stack.url(), policy.display().to_string());
+    let (url, policy) = (stack.https_url(), policy.display().to_string());
+    let root = stack.root().display().to_string();
     arguments[1] = &url;
     arguments.extend([policy.as_str(), "-o", folder]);
+    arguments.extend(["--trust-simulated-root", root.as_str()]);
     arguments.extend(more);
     stack.touchstone(arguments)
 }
@@ -52,14 +59,21 @@ fn an_answer_proves_itself_and_a_changed_one_does_not() {
     let Some(stack) = StackBuilder::new().model(MODEL).start(test) else {
         return;
     };
-    let policy = stack.policy("policy.toml", &[]);
+    let strict = stack.policy("policy.toml", &[]);
+    let signed = stack.policy("signed.toml", &[("require", "[\"signed\"]")]);
     let root = stack.root().display().to_string();
     let trusted = ["--trust-simulated-root", root.as_str()];
-    for (folder, more) in [
-        ("json", vec!["--json-encoding"]),
-        ("binary", vec!["--binary", "--require", "logged quoted"]),
+    for (folder, policy, more, achieved) in [
+        ("signed", &signed, vec!["--require", "signed"], "signed"),
+        ("json", &strict, vec!["--json-encoding"], "logged signed"),
+        (
+            "binary",
+            &strict,
+            vec!["--binary", "--require", "logged quoted"],
+            "logged quoted signed",
+        ),
     ] {
-        let asked = ask(&stack, &policy, folder, &more);
+        let asked = ask(&stack, policy, folder, &more);
         assert!(
             asked.status.success(),
             "{}\n{}",
@@ -67,18 +81,29 @@ fn an_answer_proves_itself_and_a_changed_one_does_not() {
             logs(&stack)
         );
 
-        let (exit, verdict) = check(&stack, &policy, folder, &trusted);
+        let (exit, verdict) = check(&stack, policy, folder, &trusted);
         assert_eq!(exit, 6, "{verdict:#}");
         assert_eq!(verdict["simulated"], true);
+        assert_eq!(verdict["binding"], "tls-exporter");
+        let found: BTreeSet<&str> = verdict["achieved"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
+        assert!(
+            achieved.split(' ').all(|name| found.contains(name)),
+            "{found:?}"
+        );
         let (exit, _) = check(
             &stack,
-            &policy,
+            policy,
             folder,
             &[&trusted[..], &["--expect-simulated"]].concat(),
         );
         assert_eq!(exit, 0);
         // Without its root it is not authentic.
-        let (exit, verdict) = check(&stack, &policy, folder, &[]);
+        let (exit, verdict) = check(&stack, policy, folder, &[]);
         assert_eq!(
             (exit, verdict["deciding"].as_str()),
             (3, Some("snp.chain.root")),
@@ -91,7 +116,7 @@ fn an_answer_proves_itself_and_a_changed_one_does_not() {
         let last = response.len() - 3;
         response[last] ^= 1;
         std::fs::write(&file, &response).unwrap();
-        let (exit, verdict) = check(&stack, &policy, folder, &trusted);
+        let (exit, verdict) = check(&stack, policy, folder, &trusted);
         assert_eq!(
             (exit, verdict["deciding"].as_str()),
             (3, Some("compare.response")),
@@ -225,7 +250,104 @@ fn a_killed_host_forgets_nothing_and_a_killed_enclave_is_not_papered_over() {
     assert_eq!(unknown.status, 404);
 }
 
-/// Asks about 64 zeros under these guarantees, waiting so many seconds for them to hold.
+/// A client of the real host that demands all its policy's template does.
+async fn client(stack: &Stack) -> Client {
+    let policy = std::fs::read_to_string(stack.policy("client.toml", &[])).unwrap();
+    let root = std::fs::read(stack.root()).unwrap();
+    Client::builder(&stack.https_url(), Policy::parse(&policy).unwrap())
+        .unwrap()
+        .roots(Roots::pinned().with_simulated_pem(&root).unwrap())
+        .expect_simulated(true)
+        .connect()
+        .await
+        .unwrap()
+}
+
+/// Asks about 64 zeros and waits for the seal; gives the digest of the keyset that the connection was bound to.
+async fn verified(client: &Client) -> Digest {
+    let zeros = OwnedTensor {
+        name: "X".into(),
+        datatype: Datatype::Fp32,
+        shape: vec![1, 64],
+        data: vec![0; 256],
+    };
+    let provisional = client.infer(MODEL, &[zeros]).await;
+    let provisional = provisional.unwrap_or_else(|e| panic!("{}: {e}", e.deciding()));
+    let answer: Verified = match provisional.verified().await {
+        Ok(answer) => answer,
+        Err(unverified) => panic!("{unverified}"),
+    };
+    assert_eq!(answer.verdict().binding(), Binding::TlsExporter);
+    answer.session().unwrap().record.keyset.digest()
+}
+
+/// Keysets that live for six seconds, and callers who keep asking: nobody is given an answer that does not verify, and nobody
+/// notices but by the sessions.
+#[tokio::test]
+async fn keysets_rotate_under_callers_who_keep_asking() {
+    let test = "keysets_rotate_under_callers_who_keep_asking";
+    let builder = StackBuilder::new()
+        .model(MODEL)
+        .enclave("keyset.lifetime_seconds", "6")
+        .enclave("keyset.rotate_before_seconds", "3");
+    let Some(stack) = builder.start(test) else {
+        return;
+    };
+    let client = client(&stack).await;
+    let until = Instant::now() + Duration::from_secs(11);
+    let callers = (0..4).map(|_| {
+        let client = client.clone();
+        tokio::spawn(async move {
+            let (mut keysets, mut answers) = (BTreeSet::new(), 0);
+            while Instant::now() < until {
+                keysets.insert(verified(&client).await.0);
+                answers += 1;
+            }
+            (keysets, answers)
+        })
+    });
+    let mut total = 0;
+    for caller in callers.collect::<Vec<_>>() {
+        let (keysets, answers) = caller
+            .await
+            .unwrap_or_else(|e| panic!("{e}\n{}", logs(&stack)));
+        assert!(
+            keysets.len() >= 3,
+            "{} keysets in {answers} answers",
+            keysets.len()
+        );
+        total += answers;
+    }
+    let counters = client.counters();
+    assert_eq!((counters.verified, counters.unverified), (total, 0));
+    assert!(counters.sessions >= 3, "{counters:?}");
+    assert_eq!(counters.sessions_refused, 0, "{counters:?}");
+}
+
+/// On threads of its own the client sees an idle connection end while this test waits for programs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_enclave_is_proven_anew() {
+    let test = "a_restarted_enclave_is_proven_anew";
+    let Some(mut stack) = StackBuilder::new().model(MODEL).start(test) else {
+        return;
+    };
+    let client = client(&stack).await;
+    let before = verified(&client).await;
+    assert_eq!(verified(&client).await, before);
+    assert_eq!(client.counters().sessions, 1, "one connection serves both");
+    stack.kill_enclave();
+    stack.start_enclave();
+    let after = verified(&client).await;
+    assert_ne!(after, before, "no key outlives its enclave");
+    assert_eq!(client.counters().sessions, 2);
+    // As long as there is none, nothing is sent.
+    stack.kill_enclave();
+    let error = client.infer(MODEL, &[]).await.unwrap_err();
+    assert_eq!((error.deciding(), error.exit()), ("connection.io", 1));
+}
+
+/// Asks about 64 zeros under these guarantees, waiting so many seconds for them to hold. Over plain HTTP, deliberately: these
+/// tests are about what the host and the enclave's seal do, and see the headers as they come.
 fn infer(stack: &Stack, require: &str, wait: Option<u32>) -> Response {
     let data = vec!["0"; 64].join(",");
     let body = format!(

@@ -43,8 +43,16 @@ fn dependencies_run_downward_only() {
     );
     assert_eq!(linked("attestation-verifier"), set(&["touchstone-formats"]));
     assert_eq!(
-        linked("touchstone-cli"),
+        linked("touchstone-client"),
         set(&["attestation-verifier", "touchstone-formats"])
+    );
+    assert_eq!(
+        linked("touchstone-cli"),
+        set(&[
+            "attestation-verifier",
+            "touchstone-client",
+            "touchstone-formats"
+        ])
     );
     assert_eq!(linked("touchstone-testkit"), set(&["touchstone-formats"]));
 
@@ -55,7 +63,11 @@ fn dependencies_run_downward_only() {
         "touchstone-settings",
         "measurements",
     ] {
-        for forbidden in ["touchstone-testkit", "attestation-verifier"] {
+        for forbidden in [
+            "touchstone-testkit",
+            "attestation-verifier",
+            "touchstone-client",
+        ] {
             assert!(
                 !crates[name].tests.contains(forbidden),
                 "{name} tests with {forbidden}"
