@@ -150,6 +150,12 @@ fn the_enclave_is_proven_and_then_asked() {
 fn nothing_is_sent_to_a_liar() {
     for (exit, lie) in [
         (3, Lie::OwnCertificate),
+        (3, Lie::SameCertificate),
+        (3, Lie::Replay),
+        (3, Lie::ClientRole),
+        (3, Lie::WrongSpki),
+        (3, Lie::NoTlsKey),
+        (3, Lie::CollateralForeign),
         (3, Lie::Reflection),
         (3, Lie::SwapKeyset),
         (3, Lie::SameKey),
