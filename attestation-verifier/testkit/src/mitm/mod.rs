@@ -27,6 +27,8 @@ mod record;
 mod relay;
 mod server;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 use std::fmt;

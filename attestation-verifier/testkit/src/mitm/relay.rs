@@ -4,6 +4,7 @@ use std::io;
 use std::sync::{Mutex, PoisonError};
 
 use ring::rand::{SecureRandom, SystemRandom};
+use rustls::version::TLS13;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use touchstone_formats::session::{SESSION_TARGET, SessionAnswer, SessionRequest};
@@ -122,7 +123,7 @@ type Secure = tokio_rustls::client::TlsStream<Stream>;
 /// A TLS session of the relay's own.
 async fn session_with(upstream: &Upstream) -> io::Result<Secure> {
     let stream = upstream.connect(true, None).await?;
-    let connector = TlsConnector::from(tls::client());
+    let connector = TlsConnector::from(tls::client(&TLS13));
     connector.connect(tls::name(), stream).await
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustls::HandshakeKind;
+use rustls::{HandshakeKind, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::TlsAcceptor;
 use touchstone_formats::report_data::{bind_boot, bind_session};
@@ -29,6 +29,8 @@ use crate::mint::World;
 pub struct Server {
     world: World,
     pub(super) identity: Identity,
+    /// One for all connections: it holds the sessions that can be resumed.
+    tls: Arc<ServerConfig>,
     lie: Lie,
     /// Bundles by receipt id.
     receipts: Mutex<HashMap<String, Vec<u8>>>,
@@ -56,8 +58,13 @@ impl Server {
             world.keyset.not_before = world.at - 90_000;
             world.keyset.not_after = world.at - 3_600;
         }
+        let manner = match lie {
+            Lie::Resumption => Manner::Tickets,
+            _ => Manner::Honest,
+        };
         Self {
             world,
+            tls: tls::server(&identity, manner),
             identity,
             lie,
             receipts: Mutex::default(),
@@ -108,11 +115,7 @@ impl Server {
         if !tls {
             return self.plain(stream).await;
         }
-        let manner = match self.lie {
-            Lie::Resumption => Manner::Tickets,
-            _ => Manner::Honest,
-        };
-        let acceptor = TlsAcceptor::from(tls::server(&self.identity, manner));
+        let acceptor = TlsAcceptor::from(self.tls.clone());
         let stream = acceptor.accept(stream).await?;
         let connection = stream.get_ref().1;
         if connection.handshake_kind() == Some(HandshakeKind::Resumed)

@@ -9,7 +9,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme, SupportedProtocolVersion,
+};
 use touchstone_formats::Digest;
 
 /// A self-signed certificate and its P-256 key.
@@ -79,10 +81,10 @@ pub(super) fn server(identity: &Identity, manner: Manner) -> Arc<ServerConfig> {
 }
 
 /// A client that takes any certificate and any signature: it has nothing to lose.
-pub(super) fn client() -> Arc<ClientConfig> {
+pub(super) fn client(version: &'static SupportedProtocolVersion) -> Arc<ClientConfig> {
     let mut config = ClientConfig::builder_with_provider(ring_provider())
-        .with_protocol_versions(&[&TLS13])
-        .expect("TLS 1.3")
+        .with_protocol_versions(&[version])
+        .expect("a version that the provider has")
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(BelievesAll))
         .with_no_client_auth();

@@ -3,6 +3,7 @@
 mod capture;
 mod common;
 mod diversion;
+mod program;
 mod records;
 mod sessions;
 mod stack;

@@ -1,0 +1,60 @@
+//! The kit as an outsider runs it.
+
+use std::process::Command;
+use std::time::Duration;
+
+use touchstone_testkit::mitm::Lie;
+use touchstone_testkit::stack::Process;
+
+use crate::common::{Caller, template};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_man-in-the-middle");
+
+#[test]
+fn the_list_names_every_lie_and_its_check() {
+    let output = Command::new(PROGRAM).arg("--list").output().unwrap();
+    let list = String::from_utf8(output.stdout).unwrap();
+    for lie in Lie::ALL {
+        assert!(list.contains(&format!("  {} ", lie.name())), "{lie}");
+        assert!(list.contains(lie.about()), "{lie}");
+        assert!(list.contains(lie.refused_by()), "{lie}");
+    }
+    let unknown = Command::new(PROGRAM).args(["--lie", "white"]).output();
+    assert!(!unknown.unwrap().status.success());
+}
+
+/// With `--dir` it leaves all that a client needs to be honestly answered, or lied to.
+#[test]
+fn a_client_of_its_own_server_needs_nothing_else() {
+    let test = "a_client_of_its_own_server_needs_nothing_else";
+    if template(test, &[]).is_none() {
+        return;
+    }
+    for (lie, exit, deciding) in [("none", 0, ""), ("wrong-spki", 3, "session.tls_key")] {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        let mut command = Command::new(PROGRAM);
+        command.args(["--lie", lie, "--listen", "127.0.0.1:0", "--dir"]);
+        command.arg(folder.path()).arg("--log").arg(&log);
+        let program = Process::start("man-in-the-middle", &mut command);
+        let line = program.wait_for_line(&[" on 127.0.0.1:"], Duration::from_secs(60));
+        let address = line.split([' ', ':']).nth(3).unwrap();
+        let file = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+        let caller = Caller::new(&file("policy.toml"), &file("root.pem"));
+        let url = format!("https://127.0.0.1:{address}");
+        let asked = caller.ask_url(&url, "digits", &[]);
+        let found = (asked.exit, asked.deciding.as_str());
+        assert_eq!(found, (exit, deciding), "{}", asked.words);
+        if exit == 0 {
+            assert_eq!(caller.check(&asked.folder).0, 6);
+        }
+        program.signal("TERM");
+        assert!(program.wait(Duration::from_secs(20)).success());
+        program.wait_for_line(&["connection 0: TLS"], Duration::from_secs(20));
+        let log = std::fs::read_to_string(log).unwrap();
+        assert!(
+            log.lines().count() > 1 && log.contains("\"connection\":0"),
+            "{log}"
+        );
+    }
+}
