@@ -26,7 +26,7 @@ use touchstone_formats::limits::MAX_BUNDLE;
 
 use super::body::Share;
 use super::demand::{TOUCHSTONE, demand};
-use super::keep;
+use super::keep::{self, Keeping};
 use super::log::{Line, Mood};
 use super::problem::Problem;
 use super::request::{HEADER_LENGTH, header_length};
@@ -106,12 +106,20 @@ impl Proxy {
             }
             Err(error) => return self.no_answer(error, model, started).await,
         };
+        let keeping = {
+            let (proxy, copy) = (self.clone(), provisional.clone());
+            spawn_blocking(move || {
+                let write = |folder: &Path| copy.keep(folder, None);
+                proxy.settings.keeper.begin(copy.id(), write)
+            })
+        };
         let sealing = Instant::now();
         let judged = provisional.verified_any_status().await;
         let seal = sealing.elapsed();
+        let keeping = finished(keeping.await);
         let (id, summary, reply) = match judged {
-            Ok(verified) => self.pass(verified).await,
-            Err(unverified) => self.withhold(unverified).await,
+            Ok(verified) => self.pass(verified, keeping).await,
+            Err(unverified) => self.withhold(unverified, keeping).await,
         };
         let total = started.elapsed();
         let judged = reply.as_ref().err().and_then(Problem::judgement);
@@ -140,18 +148,17 @@ impl Proxy {
 
     /// Keeps a verified answer, then passes it on.
     async fn pass(
-        self: &Arc<Self>,
+        &self,
         verified: Verified,
+        keeping: io::Result<Keeping>,
     ) -> (String, Summary, Result<Reply, Problem>) {
         let (id, at) = (verified.id().to_owned(), verified.verdict().at);
         let summary = Summary::of(verified.verdict());
-        let proxy = self.clone();
-        let keeping = spawn_blocking(move || {
-            let write = |folder: &Path| verified.keep(folder);
-            let kept = proxy.settings.keeper.verified(verified.id(), write);
-            kept.map(|_| verified.answer().clone())
+        let kept = spawn_blocking(move || {
+            keeping?.verified(verified.bundle())?;
+            Ok(verified.answer().clone())
         });
-        let reply = match finished(keeping.await) {
+        let reply = match finished(kept.await) {
             Ok(answer) => Ok(reply(answer, Some(summary.header(&id)))),
             // Who is to be able to show what he was told is not told what he could not show.
             Err(error) => {
@@ -165,25 +172,17 @@ impl Proxy {
 
     /// Keeps what did not verify, as evidence, and passes nothing of it on.
     async fn withhold(
-        self: &Arc<Self>,
+        &self,
         unverified: Unverified,
+        keeping: io::Result<Keeping>,
     ) -> (String, Summary, Result<Reply, Problem>) {
         let id = unverified.provisional.id().to_owned();
         let summary = Summary::of(&unverified.verdict);
         let problem = Problem::unverified("Answer not verified", &unverified.verdict);
-        let proxy = self.clone();
-        let keeping = spawn_blocking(move || {
-            let Unverified {
-                provisional,
-                bundle,
-                verdict,
-            } = unverified;
-            proxy.settings.keeper.refused(provisional.id(), |folder| {
-                provisional.keep(folder, bundle.as_deref())?;
-                keep::verdict(folder, &verdict)
-            })
+        let kept = spawn_blocking(move || {
+            keeping?.refused(unverified.bundle.as_deref(), &unverified.verdict)
         });
-        self.tell_unkept(finished(keeping.await));
+        self.tell_unkept(finished(kept.await));
         (id, summary, Err(problem))
     }
 
@@ -198,13 +197,12 @@ impl Proxy {
         } = error
         {
             let (proxy, verdict) = (self.clone(), verdict.clone());
-            let keeping = spawn_blocking(move || {
-                proxy.settings.keeper.refused("malformed", |folder| {
-                    keep::file(folder, "response.bin", &answer.body)?;
-                    keep::verdict(folder, &verdict)
-                })
+            let kept = spawn_blocking(move || {
+                let write = |folder: &Path| keep::file(folder, "response.bin", &answer.body);
+                let keeping = proxy.settings.keeper.begin("malformed", write)?;
+                keeping.refused(None, &verdict)
             });
-            self.tell_unkept(finished(keeping.await));
+            self.tell_unkept(finished(kept.await));
         }
         self.settings.log.answer(&Line {
             model,

@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use anyhow::{Context, Result};
 use attestation_verifier::Verdict;
 use attestation_verifier::dates::rfc3339;
+use touchstone_formats::Bundle;
 
 const WRITING: &str = ".writing";
 const REFUSED: &str = "refused";
@@ -56,55 +57,79 @@ impl Keeper {
         Ok(keeper)
     }
 
-    /// Keeps a verified answer: `write` fills its folder, and makes each file durable. An id that is there
-    /// already is an error: no two answers have one receipt.
+    /// Begins to keep an answer: `write` fills its folder with what there is before it is judged (writing takes its
+    /// time, which the seal takes anyway), and makes each file durable.
     ///
     /// # Errors
     /// It could not be written whole; then nothing of it is there.
-    pub fn verified(
+    pub fn begin(
         &self,
         id: &str,
         write: impl FnOnce(&Path) -> io::Result<()>,
-    ) -> io::Result<PathBuf> {
-        self.place(id, write, &self.root.join(day(now()?)), 1)
-    }
-
-    /// Keeps what did not verify, as evidence. The same id may come again.
-    ///
-    /// # Errors
-    /// It could not be written whole; then nothing of it is there.
-    pub fn refused(
-        &self,
-        id: &str,
-        write: impl FnOnce(&Path) -> io::Result<()>,
-    ) -> io::Result<PathBuf> {
-        self.place(id, write, &self.root.join(REFUSED).join(day(now()?)), SAME)
-    }
-
-    fn place(
-        &self,
-        id: &str,
-        write: impl FnOnce(&Path) -> io::Result<()>,
-        day: &Path,
-        same: u32,
-    ) -> io::Result<PathBuf> {
+    ) -> io::Result<Keeping> {
         // It becomes part of a path.
         if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
             return Err(io::Error::new(ErrorKind::InvalidInput, "no receipt id"));
         }
         let number = self.count.fetch_add(1, Relaxed);
-        let temporary = self.root.join(WRITING).join(format!("{id}-{number}"));
-        // Files first, then their names, then the folder's own name: whatever a crash leaves is whole.
-        let placed = folder(&temporary)
-            .and_then(|()| write(&temporary))
-            .and_then(|()| sync(&temporary))
-            .and_then(|()| folder(day))
-            .and_then(|()| rename(&temporary, day, id, same));
-        match &placed {
-            Ok(_) => sync(day)?,
-            Err(_) => drop(fs::remove_dir_all(&temporary)),
+        let keeping = Keeping {
+            root: self.root.clone(),
+            folder: self.root.join(WRITING).join(format!("{id}-{number}")),
+            id: id.to_owned(),
+        };
+        folder(&keeping.folder)?;
+        write(&keeping.folder)?;
+        Ok(keeping)
+    }
+}
+
+/// An answer that is being kept. Dropping it leaves nothing.
+#[derive(Debug)]
+pub struct Keeping {
+    root: PathBuf,
+    folder: PathBuf,
+    id: String,
+}
+
+impl Keeping {
+    /// It was verified, with this bundle: keeps it. An id that is there already is an error: no two answers have
+    /// one receipt.
+    ///
+    /// # Errors
+    /// It could not be written whole; then nothing of it is there.
+    pub fn verified(self, bundle: &Bundle) -> io::Result<PathBuf> {
+        file(&self.folder, "bundle.json", &bundle.to_file())?;
+        self.place(&self.root.join(day(now()?)), 1)
+    }
+
+    /// It was not, and this is why: keeps it as evidence. The same id may come again.
+    ///
+    /// # Errors
+    /// As [`Keeping::verified`].
+    pub fn refused(self, bundle: Option<&Bundle>, verdict: &Verdict) -> io::Result<PathBuf> {
+        if let Some(bundle) = bundle {
+            file(&self.folder, "bundle.json", &bundle.to_file())?;
         }
-        placed
+        let verdict = verdict.to_json() + "\n";
+        file(&self.folder, "verdict.json", verdict.as_bytes())?;
+        self.place(&self.root.join(REFUSED).join(day(now()?)), SAME)
+    }
+
+    /// Gives the folder its name. Files were durable first, then their names, now the folder's own name: whatever
+    /// a crash leaves under it is whole.
+    fn place(&self, day: &Path, same: u32) -> io::Result<PathBuf> {
+        sync(&self.folder)?;
+        folder(day)?;
+        let placed = rename(&self.folder, day, &self.id, same)?;
+        sync(day)?;
+        Ok(placed)
+    }
+}
+
+impl Drop for Keeping {
+    fn drop(&mut self) {
+        // Renamed, there is nothing under this name any more.
+        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
@@ -113,15 +138,6 @@ pub fn file(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let mut file = File::create(folder.join(name))?;
     file.write_all(bytes)?;
     file.sync_all()
-}
-
-/// Writes `verdict.json`.
-pub fn verdict(folder: &Path, verdict: &Verdict) -> io::Result<()> {
-    file(
-        folder,
-        "verdict.json",
-        (verdict.to_json() + "\n").as_bytes(),
-    )
 }
 
 fn sync(folder: &Path) -> io::Result<()> {
@@ -166,7 +182,13 @@ mod tests {
     use super::*;
 
     fn write(folder: &Path) -> io::Result<()> {
-        fs::write(folder.join("bundle.json"), b"{}\n")
+        fs::write(folder.join("response.bin"), b"{}")
+    }
+
+    fn bundle() -> Bundle {
+        let world = touchstone_testkit::mint::World::new(1);
+        let exchange = touchstone_testkit::mint::Exchange::json(1);
+        world.mint(exchange).finish().bundle
     }
 
     fn names(folder: &Path) -> Vec<String> {
@@ -192,15 +214,21 @@ mod tests {
     fn folders_appear_whole_or_not_at_all() {
         assert_eq!(day(1_763_596_800), "2025-11-20");
         let (root, keeper, today) = root();
-        let kept = keeper.verified("ab12", write).unwrap();
+        let keeping = keeper.begin("ab12", write).unwrap();
+        assert_eq!(names(&today), [""; 0], "not before it is verified");
+        let kept = keeping.verified(&bundle()).unwrap();
         assert_eq!(kept, today.join("ab12"));
-        assert_eq!(names(&kept), ["bundle.json"]);
+        assert_eq!(names(&kept), ["bundle.json", "response.bin"]);
 
-        let failed = keeper.verified("ab13", |folder| {
+        drop(keeper.begin("ab13", write).unwrap());
+        let failed = keeper.begin("ab14", |folder| {
             write(folder)?;
             Err(io::Error::other("the disk is full"))
         });
         assert!(failed.is_err());
+        let keeping = keeper.begin("ab15", write).unwrap();
+        fs::remove_dir_all(&keeping.folder).unwrap();
+        assert!(keeping.verified(&bundle()).is_err());
         assert_eq!(names(&today), ["ab12"]);
         assert_eq!(names(&root.path().join(WRITING)), [""; 0]);
     }
@@ -208,14 +236,27 @@ mod tests {
     #[test]
     fn one_receipt_is_one_answer_but_lies_may_repeat() {
         let (root, keeper, today) = root();
-        assert!(keeper.verified("ab", write).is_ok());
-        assert!(keeper.verified("ab", write).is_err());
+        let bundle = bundle();
+        let verified = || keeper.begin("ab", write).unwrap().verified(&bundle);
+        assert!(verified().is_ok());
+        assert!(verified().is_err());
         let refused = root.path().join(REFUSED).join(today.file_name().unwrap());
-        for name in ["ab", "ab-2", "ab-3"] {
-            assert_eq!(keeper.refused("ab", write).unwrap(), refused.join(name));
+        let verdict = attestation_verifier::verdict::usage("usage", "a reason");
+        for (name, bundle, files) in [
+            ("ab", None, vec!["response.bin", "verdict.json"]),
+            (
+                "ab-2",
+                Some(&bundle),
+                vec!["bundle.json", "response.bin", "verdict.json"],
+            ),
+        ] {
+            let keeping = keeper.begin("ab", write).unwrap();
+            let kept = keeping.refused(bundle, &verdict).unwrap();
+            assert_eq!(kept, refused.join(name));
+            assert_eq!(names(&kept), files);
         }
         for bad in ["", "..", "a/b"] {
-            assert!(keeper.refused(bad, write).is_err(), "{bad:?}");
+            assert!(keeper.begin(bad, write).is_err(), "{bad:?}");
         }
     }
 
@@ -223,7 +264,11 @@ mod tests {
     fn questions_and_answers_are_their_owners_alone() {
         use std::os::unix::fs::PermissionsExt;
         let (_root, keeper, _) = root();
-        let kept = keeper.verified("ab", write).unwrap();
+        let kept = keeper
+            .begin("ab", write)
+            .unwrap()
+            .verified(&bundle())
+            .unwrap();
         let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&kept), 0o700);
         assert_eq!(mode(kept.parent().unwrap()), 0o700);
