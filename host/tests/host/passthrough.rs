@@ -19,6 +19,7 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
+use tokio_vsock::{VsockAddr, VsockListener};
 
 use crate::{
     client::{get, raw, read_all},
@@ -177,6 +178,38 @@ async fn bytes_are_the_same_at_both_ends() {
             assert!(timeout(SOON, was_right.recv()).await.unwrap().unwrap());
         }
     }
+    host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_enclave_in_vsock_is_reached_too() {
+    const LOCAL: u32 = 1;
+    let port = 20_000 + std::process::id() % 10_000;
+    let listener = match VsockListener::bind(VsockAddr::new(LOCAL, port)) {
+        Ok(listener) => listener,
+        Err(error) => {
+            println!(
+                "SKIPPED: an_enclave_in_vsock_is_reached_too: no vsock loopback here: {error}"
+            );
+            return;
+        }
+    };
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let (mut reading, mut writing) = stream.into_split();
+        tokio::io::copy(&mut reading, &mut writing).await.unwrap();
+        writing.shutdown().await.unwrap();
+    });
+    let place = Place::new(nobody().await, nobody().await)
+        .with("connect_timeout_ms = 300", "drain_ms = 100");
+    let tls = format!("tls = \"vsock://{LOCAL}:{port}\"\nconnect_timeout_ms");
+    let settings = place.settings().replacen("connect_timeout_ms", &tls, 1);
+    let host = host::Host::start(&host::config::Config::parse(&settings).unwrap())
+        .await
+        .unwrap();
+    let said = bytes(11, 3_000_000);
+    let stream = TcpStream::connect(host.address()).await.unwrap();
+    assert!(exchange(stream, &said).await == said);
     host.stop().await;
 }
 
