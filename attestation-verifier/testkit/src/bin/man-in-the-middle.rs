@@ -18,7 +18,7 @@ use touchstone_testkit::{policy, stack};
 ///
 /// Stands before a real host (--upstream), or before a server of its own on a SIMULATED platform, and tells one lie at a
 /// time. A client that takes no short cuts refuses every one, by the check that --list names; and it never sends its
-/// question to somebody who has not proven himself. What it did send is in --log.
+/// question to somebody who has not proven himself: if it did, this program says so when it is stopped, and exits 1.
 #[derive(Parser)]
 #[command(name = "man-in-the-middle", after_help = EXAMPLE, max_term_width = 100)]
 struct Arguments {
@@ -120,7 +120,10 @@ fn main() -> Result<()> {
             seen.read.len()
         );
     }
-    Ok(())
+    match middle.record().leaked() {
+        0 => Ok(()),
+        bytes => bail!("LEAKED: {bytes} bytes confided to somebody who had proven nothing"),
+    }
 }
 
 /// All lies, as `--list` gives them.

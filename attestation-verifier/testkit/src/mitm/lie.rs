@@ -147,6 +147,16 @@ impl Lie {
     pub fn needs_own_server(self) -> bool {
         self.kind() == Kind::Server || matches!(self, Lie::SameKey | Lie::Resumption)
     }
+
+    /// Whether it is told before a session is proven, and lets a client see that there is none: then nothing but the
+    /// request for a session may be sent. (`divert` is told to clients who do not mind; `resumption` on later connections.)
+    pub fn leaves_nothing_proven(self) -> bool {
+        match self.kind() {
+            Kind::Relay => !matches!(self, Lie::Divert | Lie::Resumption),
+            Kind::Server => true,
+            _ => matches!(self, Lie::CollateralForeign | Lie::CollateralNone),
+        }
+    }
 }
 
 impl fmt::Display for Lie {

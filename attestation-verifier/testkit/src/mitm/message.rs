@@ -101,7 +101,7 @@ impl Message {
 }
 
 /// The first message in `bytes` and its length there; `None` when it is not whole.
-fn parse(bytes: &[u8]) -> io::Result<Option<(Message, usize)>> {
+pub(super) fn parse(bytes: &[u8]) -> io::Result<Option<(Message, usize)>> {
     let Some(end) = bytes.windows(4).position(|w| w == b"\r\n\r\n") else {
         return match bytes.len() > MAX_HEAD {
             true => Err(bad("too long a head")),

@@ -9,6 +9,9 @@ use std::time::Instant;
 
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use touchstone_formats::session::SESSION_TARGET;
+
+use super::message;
 
 /// Bytes kept of all connections together. What comes later is counted, and [`Record::complete`] says so.
 const KEPT: u64 = 256 << 20;
@@ -41,6 +44,14 @@ impl Seen {
             .iter()
             .any(|side| contains(side, bytes))
     }
+
+    /// How many decrypted bytes the client sent beside its first request, where that was one for a session: what a
+    /// client says who takes the session for proven.
+    pub fn confided(&self) -> usize {
+        let first = message::parse(&self.read).ok().flatten();
+        let session = first.filter(|(first, _)| first.request() == ("POST", SESSION_TARGET));
+        self.read.len() - session.map_or(0, |(_, length)| length)
+    }
 }
 
 /// Whether `part` stands in `whole`.
@@ -57,6 +68,7 @@ struct Inner {
     connections: Vec<Seen>,
     kept: u64,
     lost: u64,
+    leaked: usize,
     log: Option<(File, Instant)>,
 }
 
@@ -86,6 +98,12 @@ impl Record {
     /// Whether every byte was kept. Some 256 MiB are.
     pub fn complete(&self) -> bool {
         self.lock().lost == 0
+    }
+
+    /// How many bytes clients confided to somebody who was nobody's enclave: who had proven nothing, or had resumed a session.
+    /// Counted when a connection ends.
+    pub fn leaked(&self) -> usize {
+        self.lock().leaked
     }
 
     /// Begins another connection.
@@ -141,12 +159,26 @@ impl Recorder {
         inner.connections[number].notes.push(text);
     }
 
+    /// Notes that so many bytes were confided to a liar.
+    pub(super) fn leak(&self, bytes: usize) {
+        self.record.lock().leaked += bytes;
+        self.note(match bytes {
+            0 => "the client confided nothing".to_owned(),
+            _ => format!("LEAKED: the client confided {bytes} bytes"),
+        });
+    }
+
     /// Notes that the client is lied to from here on.
     pub(super) fn lie(&self, text: impl Into<String>) {
         self.change(|seen| {
             seen.sent_before_lie.get_or_insert(seen.from_client.len());
         });
         self.note(text);
+    }
+
+    /// What was seen of it so far.
+    pub(super) fn seen(&self) -> Seen {
+        self.record.lock().connections[self.number].clone()
     }
 
     pub(super) fn change(&self, change: impl FnOnce(&mut Seen)) {

@@ -58,3 +58,20 @@ fn a_client_of_its_own_server_needs_nothing_else() {
         );
     }
 }
+
+/// `docs/man-in-the-middle.md` has a row for each lie, with its check.
+#[test]
+fn the_page_names_every_lie_and_its_check() {
+    let page = touchstone_testkit::fixtures::workspace_root().join("docs/man-in-the-middle.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    for lie in Lie::ALL.iter().filter(|lie| **lie != Lie::None) {
+        let row = format!("| `{lie}` | `{}` |", lie.refused_by());
+        assert!(page.contains(&row), "{row}");
+    }
+    let rows = page.lines().filter(|line| line.contains("` | `"));
+    assert_eq!(
+        rows.count(),
+        Lie::ALL.len() - 1,
+        "no row of a lie that is gone"
+    );
+}
