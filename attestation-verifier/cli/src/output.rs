@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 
-use attestation_verifier::verdict::{Checks, Context, Fault, Verdict, usage};
+use attestation_verifier::verdict::{self, Fault, Verdict, usage};
 
 /// What a command that ran to its end has to say.
 pub enum Outcome {
@@ -43,19 +43,7 @@ impl Failure {
     }
 
     fn verdict(&self) -> Verdict {
-        let message = format!("{:#}", self.error);
-        if self.fault == Fault::Usage {
-            return usage(self.id, message);
-        }
-        let mut checks = Checks::new();
-        checks.fail(self.id, self.fault, (), (), message);
-        let conclusion = checks.conclude(false, false);
-        Verdict {
-            conclusion,
-            at: None,
-            checks,
-            context: Context::default(),
-        }
+        verdict::refusal(self.id, self.fault, format!("{:#}", self.error), None)
     }
 }
 
