@@ -142,14 +142,14 @@ fn as_words(event: &str, members: &[(&str, Value)], at: Duration, mood: Option<M
                 let _ = write!(line, " {name}");
                 continue;
             }
+            Value::String(text) if text.is_empty() => continue,
             Value::String(text) => text.clone(),
             other => other.to_string(),
         };
         // Names may be a stranger's: one line stays one line, and a terminal is told nothing.
-        let plain = !text.is_empty()
-            && text
-                .chars()
-                .all(|c| !c.is_control() && !c.is_whitespace() && c != '"');
+        let plain = text
+            .chars()
+            .all(|c| !c.is_control() && !c.is_whitespace() && c != '"');
         let _ = match plain {
             true => write!(line, " {name}={text}"),
             false => write!(line, " {name}={text:?}"),
@@ -168,6 +168,7 @@ mod tests {
             ("receipt", json!("ab")),
             ("model", json!("a\u{1b}[2J\nb c")),
             ("check", Value::Null),
+            ("achieved", json!("")),
             ("exit", json!(0)),
             ("simulated", json!(true)),
             ("total_ms", json!(1.5)),

@@ -55,6 +55,8 @@ const MAX_BODY: usize = crate::files::MAX_BODY as usize;
 const MAX_HELD: usize = 2 * MAX_BODY;
 /// Longest time for a body.
 const BODY_TIME: Duration = Duration::from_secs(60);
+/// Characters of a target that the log shows.
+const LOGGED: usize = 200;
 /// Longest time for requests under way to finish after SIGTERM.
 const DRAIN: Duration = Duration::from_secs(30);
 
@@ -121,25 +123,24 @@ pub async fn run(client: Client, listener: TcpListener, settings: Settings) -> s
             async move { proxy.handle(request).await }
         }
     };
-    let mut serving = std::pin::pin!(server::serve(listener, DRAIN, stopped, handler));
+    let mut serving = std::pin::pin!(server::serve(listener, stopped, handler));
     tokio::select! {
-        _ = serving.as_mut() => {}
-        () = signals.next() => {
-            log.event(Mood::Good, "draining", &[]);
-            stop.send_replace(true);
-            // An answer is verified and kept even if its client has gone.
-            let finished = async {
-                serving.await
-                    && tokio::time::timeout(DRAIN, proxy.slots.acquire_many(IN_FLIGHT)).await.is_ok()
-            };
-            let clean = tokio::select! {
-                clean = finished => clean,
-                () = signals.next() => false,
-            };
-            let mood = if clean { Mood::Good } else { Mood::Bad };
-            log.event(mood, "stopped", &[("all_answered", json!(clean))]);
-        }
+        () = serving.as_mut() => return Ok(()),
+        () = signals.next() => {}
     }
+    log.event(Mood::Good, "draining", &[]);
+    stop.send_replace(true);
+    let finished = async {
+        serving.await;
+        // Answers are verified and kept even if their clients have gone.
+        let _all = proxy.slots.acquire_many(IN_FLIGHT).await;
+    };
+    let clean = tokio::select! {
+        finished = tokio::time::timeout(DRAIN, finished) => finished.is_ok(),
+        () = signals.next() => false,
+    };
+    let mood = if clean { Mood::Good } else { Mood::Bad };
+    log.event(mood, "stopped", &[("all_answered", json!(clean))]);
     Ok(())
 }
 
@@ -166,9 +167,18 @@ impl Proxy {
     async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let (head, body) = request.into_parts();
         let mut body = Some(body);
+        let target: String = head.uri.path().chars().take(LOGGED).collect();
         let answered = self.answer(head, &mut body).await;
         let mut response = answered.unwrap_or_else(|problem| {
-            self.stats.declined(problem.status.as_u16());
+            let status = problem.status.as_u16();
+            self.stats.declined(status);
+            // The detail may quote what was sent, and is for its sender.
+            let members = [
+                ("target", json!(target)),
+                ("status", json!(status)),
+                ("check", json!(problem.check())),
+            ];
+            self.settings.log.event(Mood::Bad, "declined", &members);
             problem.into_response()
         });
         // A body that nobody wanted: read what is on its way, so that the client gets to read the answer.

@@ -53,9 +53,9 @@ pub struct Refusal {
 /// A copy of the counters at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Snapshot {
-    /// Answers verified and passed on.
+    /// Answers verified and passed on, refusals with a receipt among them.
     pub verified: u64,
-    /// Of these, refusals by the enclave (with a receipt or without one).
+    /// Refusals by the enclave that were passed on, with a receipt or without one.
     pub enclave_refusals: u64,
     /// Metadata, health and preflights passed on.
     pub relayed: u64,

@@ -1,6 +1,9 @@
 //! Clients that misbehave, places that cannot be listened on or written to.
 
 use std::fs;
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::Duration;
 
 use touchstone_testkit::mitm::Lie;
 
@@ -35,6 +38,7 @@ fn a_page_of_another_origin_does_not_get_through() {
     }
     assert_eq!(proxy.verified().len(), before);
     assert_eq!(proxy.status()["declined"]["421"], 5);
+    proxy.until(|proxy| (proxy.events("declined").len() == 5).then_some(()));
     for own in [
         format!("127.0.0.1:{port}"),
         format!("localhost:{port}"),
@@ -112,6 +116,33 @@ fn what_is_too_much_or_framed_in_two_ways_is_refused() {
     assert_eq!(raw(&length, &body), 200, "the twin of all of these");
     let whole = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
     assert_eq!(raw("Transfer-Encoding: chunked\r\n", &whole), 200);
+}
+
+#[test]
+fn more_at_once_than_it_may_is_told_to_come_back() {
+    let world = World::with(Lie::Delay, &[], |config| {
+        config.delay = Duration::from_secs(20);
+    });
+    let proxy = world.proxy(&["--connections", "1"]);
+    let body = json("{}");
+    let head = format!(
+        "POST {INFER} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n\r\n",
+        proxy.address,
+        body.len()
+    );
+    let request = [head.as_bytes(), &body].concat();
+    let waiting: Vec<TcpStream> = (0..256)
+        .map(|_| {
+            let mut stream = TcpStream::connect(proxy.address).unwrap();
+            stream.write_all(&request).unwrap();
+            stream
+        })
+        .collect();
+    proxy.until(|proxy| (proxy.status()["in_flight"] == 256).then_some(()));
+    let answer = ask(&mut proxy.connect());
+    assert_eq!((answer.status, answer.header("retry-after")), (503, "1"));
+    assert!(answer.json().get("check").is_none(), "nothing was judged");
+    drop(waiting);
 }
 
 #[test]
