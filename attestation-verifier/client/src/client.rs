@@ -175,6 +175,14 @@ impl Client {
             return Err(Error::Usage("a request target without a path".into()));
         };
         *request.uri_mut() = target.into();
+        let headers = request.headers_mut();
+        let named: Vec<HeaderName> = headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| name.trim().parse().ok())
+            .collect();
         const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
         const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
         for name in [
@@ -188,8 +196,11 @@ impl Client {
             header::UPGRADE,
             KEEP_ALIVE,
             PROXY_CONNECTION,
-        ] {
-            request.headers_mut().remove(name);
+        ]
+        .into_iter()
+        .chain(named)
+        {
+            headers.remove(name);
         }
         let (answer, _) = self.0.exchange(request, max_body).await?;
         Ok(answer)

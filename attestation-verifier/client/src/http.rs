@@ -21,6 +21,8 @@ use crate::address::Server;
 
 /// An answer's body, at most: bytes.
 pub const MAX_ANSWER: usize = 256 << 20;
+/// A problem document, at most: bytes.
+const MAX_PROBLEM: usize = 64 << 10;
 /// Time for a TCP connection and TLS upon it.
 pub(crate) const CONNECT: Duration = Duration::from_secs(10);
 /// How long a connection that was idle may take to be ready; a sound one is at once.
@@ -66,7 +68,12 @@ impl Answer {
 
     /// A problem document (RFC 9457) in a line, without what a terminal would act upon.
     pub fn problem(&self) -> String {
-        let document: serde_json::Value = serde_json::from_slice(&self.body).unwrap_or_default();
+        // JSON takes many times its length in memory: what is long is no problem document.
+        let text = match self.body.len() {
+            0..=MAX_PROBLEM => &self.body[..],
+            _ => &[],
+        };
+        let document: serde_json::Value = serde_json::from_slice(text).unwrap_or_default();
         let mut parts = Vec::new();
         for member in ["title", "detail", "error"] {
             if let Some(text) = document.get(member).and_then(|value| value.as_str()) {
@@ -127,6 +134,8 @@ impl Http {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
+        let authority = HeaderValue::from_str(&server.authority)
+            .map_err(|e| Error::Usage(format!("host {:?}: {e}", server.authority)))?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|e| Error::of_http(&server.url(), &e))?;
@@ -135,8 +144,7 @@ impl Http {
         Ok(Http {
             sender,
             driver: driver.abort_handle(),
-            authority: HeaderValue::from_str(&server.authority)
-                .map_err(|e| Error::Usage(format!("host {:?}: {e}", server.authority)))?,
+            authority,
             url: server.url(),
         })
     }
@@ -287,13 +295,17 @@ mod tests {
 
     #[test]
     fn problems_are_one_harmless_line() {
-        let answer = |body: &'static [u8]| Answer {
+        let answer = |body: &str| Answer {
             status: 503,
             headers: HeaderMap::new(),
-            body: Bytes::from_static(body),
+            body: Bytes::copy_from_slice(body.as_bytes()),
         };
-        let body = br#"{"title":"Busy","detail":"\u001b[2Jtry again","error":"Busy","status":503}"#;
+        let body = r#"{"title":"Busy","detail":"\u001b[2Jtry again","error":"Busy","status":503}"#;
         assert_eq!(answer(body).problem(), "Busy; [2Jtry again");
-        assert_eq!(answer(b"<html>").problem(), "the server gave no reason");
+        let most = format!("{{\"title\":\"{}\"}}", "x".repeat(MAX_PROBLEM - 12));
+        assert_eq!(most.len(), MAX_PROBLEM);
+        assert!(answer(&most).problem().starts_with("xxx"));
+        assert_eq!(answer(&(most + " ")).problem(), "the server gave no reason");
+        assert_eq!(answer("<html>").problem(), "the server gave no reason");
     }
 }

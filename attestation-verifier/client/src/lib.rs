@@ -5,16 +5,16 @@
 //! use attestation_verifier::{Policy, exchange::OwnedTensor};
 //! use touchstone_client::Client;
 //!
-//! # async fn example(image: OwnedTensor) -> Result<(), Box<dyn std::error::Error>> {
-//! let policy = Policy::parse(&std::fs::read_to_string("policy.toml")?)?;
-//! let client = Client::connect("https://enclave.example:8443", policy).await?; // proven, or an error
-//! let provisional = client.infer("digits_cnn", &[image]).await?; // has no outputs to read
-//! let answer = provisional.verified().await?; // sealed, judged by the policy, exit 0
-//! for output in answer.outputs() {
-//!     println!("{} {:?} {:?}", output.name, output.shape, output.data);
+//! async fn ask(image: OwnedTensor) -> Result<(), Box<dyn std::error::Error>> {
+//!     let policy = Policy::parse(&std::fs::read_to_string("policy.toml")?)?;
+//!     let client = Client::connect("https://enclave.example:8080", policy).await?; // proven, or an error
+//!     let provisional = client.infer("digits_cnn", &[image]).await?; // has no outputs to read
+//!     let answer = provisional.verified().await?; // sealed, and judged by the policy
+//!     for output in answer.outputs() {
+//!         println!("{} {:?} {:?}", output.name, output.shape, output.data);
+//!     }
+//!     Ok(())
 //! }
-//! answer.keep(std::path::Path::new("kept"))?; // `touchstone check kept` says the same again, offline
-//! # Ok(()) }
 //! ```
 //!
 //! # What it does
@@ -50,6 +50,7 @@ mod address;
 mod client;
 mod collateral;
 mod error;
+mod form;
 mod http;
 mod keep;
 pub mod oip;

@@ -72,7 +72,12 @@ async fn a_server_that_always_refuses_is_asked_twice() {
     refused(asked, 4, "answer.refused");
     assert_eq!(server.asked(), 1 + 2);
     server.hooks().infer = None;
-    ask(&client, [3.0; 4]).await;
+    // The keyset was in force all the time: its connections are good for more than one request.
+    let sessions = server.sessions();
+    for n in 0..3 {
+        ask(&client, [n as f32; 4]).await;
+    }
+    assert_eq!(server.sessions(), sessions);
 }
 
 #[tokio::test]
@@ -154,6 +159,7 @@ async fn other_requests_go_over_an_attested_connection_too() {
     let client = server.builder().connect().await.unwrap();
     let request = Request::get("http://elsewhere.invalid/v2/models/digits?x=1")
         .header("connection", "close, x-hop")
+        .header("x-hop", "by hop")
         .header("host", "elsewhere.invalid")
         .header("accept", "application/json")
         .body(Bytes::new())
@@ -167,7 +173,9 @@ async fn other_requests_go_over_an_attested_connection_too() {
     assert!(last.tls);
     assert_eq!(format!("https://{}", last.headers["host"]), server.url);
     assert_eq!(last.headers["accept"], "application/json");
-    assert!(!last.headers.contains_key("connection"));
+    for name in ["connection", "x-hop"] {
+        assert!(!last.headers.contains_key(name), "{name}");
+    }
     let connect = Request::connect("elsewhere.invalid:1").body(Bytes::new());
     refused(client.relay(connect.unwrap(), 1000).await, 1, "usage");
 }

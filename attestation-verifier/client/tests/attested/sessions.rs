@@ -130,6 +130,17 @@ async fn another_tls_key_than_the_keysets_is_refused() {
 }
 
 #[tokio::test]
+async fn a_certificate_without_its_key_is_worth_nothing() {
+    let honest = Server::start().await;
+    works(&honest).await;
+    let mut enclave = Enclave::new(World::new(1));
+    enclave.show_certificate_of(&honest.enclave());
+    let server = Server::with(enclave).await;
+    refused(server.builder().connect().await, 3, "connection.tls");
+    assert!(server.over_tls().is_empty());
+}
+
+#[tokio::test]
 async fn what_is_no_session_answer_is_refused() {
     lie(2, "session.format", |_, _, reply| {
         reply.with_body(|mut body| {

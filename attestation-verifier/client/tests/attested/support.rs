@@ -13,8 +13,9 @@ use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::rustls::server::ServerSessionMemoryCache;
+use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::rustls::{HandshakeKind, ServerConfig, crypto::ring, version::TLS13};
 use touchstone_client::{Builder, Client, Error};
 use touchstone_formats::evidence::{Collateral, CollateralFile, Tee};
@@ -33,7 +34,25 @@ pub struct Enclave {
     pub spki: Digest,
     /// Signed once: its signatures are randomised.
     collateral: Collateral,
+    certificate: CertificateDer<'static>,
     tls: Arc<ServerConfig>,
+}
+
+fn tls_of(certificate: &CertificateDer<'static>, key: &rcgen::KeyPair) -> Arc<ServerConfig> {
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let key = ring::sign::any_supported_type(&key).unwrap();
+    let certified = CertifiedKey::new(vec![certificate.clone()], key);
+    let mut tls = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(&[&TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+    // An honest enclave gives no tickets; this one offers whatever a client could fall for.
+    tls.session_storage = ServerSessionMemoryCache::new(64);
+    tls.send_tls13_tickets = 4;
+    tls.max_early_data_size = 16_384;
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Arc::new(tls)
 }
 
 impl Enclave {
@@ -47,27 +66,19 @@ impl Enclave {
             .unwrap();
         let spki = Digest::of(&key.subject_public_key_info());
         world.keyset.tls_spki_sha256 = Some(spki);
-        let mut tls = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_protocol_versions(&[&TLS13])
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![certificate.der().clone()],
-                PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
-            )
-            .unwrap();
-        // An honest enclave gives no tickets; this one offers whatever a client could fall for.
-        tls.session_storage = ServerSessionMemoryCache::new(64);
-        tls.send_tls13_tickets = 4;
-        tls.max_early_data_size = 16_384;
-        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         let evidence = world.evidence(Purpose::Boot, None, Digest::ZERO);
         Enclave {
             world,
             spki,
             collateral: evidence.collateral.unwrap(),
-            tls: Arc::new(tls),
+            tls: tls_of(certificate.der(), &key),
+            certificate: certificate.der().clone(),
         }
+    }
+
+    /// Shows another's certificate, and has not its key.
+    pub fn show_certificate_of(&mut self, other: &Enclave) {
+        self.tls = tls_of(&other.certificate, &rcgen::KeyPair::generate().unwrap());
     }
 
     /// Session evidence over this exporter.
