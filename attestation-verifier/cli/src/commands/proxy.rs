@@ -12,7 +12,7 @@ use touchstone_formats::GuaranteeSet;
 
 use crate::inputs;
 use crate::output::{Failure, Outcome, refusal, say};
-use crate::proxy::{Keeper, Log, Settings, run as serve};
+use crate::proxy::{Keeper, Log, Settings, bound, run as serve};
 
 /// Let ordinary programs use an enclave: plain HTTP in, attested TLS out, verified answers back
 ///
@@ -90,7 +90,7 @@ pub fn run(args: Args) -> Result<Outcome, Failure> {
         )
         .into());
     }
-    let policy = inputs::policy(&args.policy)?;
+    let policy = bound(inputs::policy(&args.policy)?);
     let roots = inputs::roots(args.trust_simulated_root.as_deref())?;
     let floor = match &args.require {
         Some(more) => policy.answer.require.union(more),

@@ -9,7 +9,7 @@
 //! A folder is written under `.writing` and then renamed, so that whoever looks finds it whole or not at all.
 //! What is in there are questions and answers: folders are made for their owner alone.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -30,31 +30,41 @@ const SAME: u32 = 1_000;
 pub struct Keeper {
     root: PathBuf,
     count: AtomicU64,
+    /// The folder itself, locked as long as this lives.
+    _lock: File,
 }
 
 impl Keeper {
-    /// Takes the folder, makes it if it is not there, and shows that it can be written.
+    /// Takes the folder for itself, makes it if it is not there, and shows that it can be written.
     ///
     /// # Errors
-    /// It cannot be made or written.
+    /// It cannot be made or written, or another proxy has it.
     pub fn open(root: &Path) -> Result<Keeper> {
-        let keeper = Keeper {
-            root: root.to_owned(),
-            count: AtomicU64::new(0),
-        };
-        let writing = root.join(WRITING);
-        let probe = || -> io::Result<()> {
+        let open = || -> io::Result<File> {
+            folder(root)?;
+            let lock = File::open(root)?;
+            lock.try_lock().map_err(|error| match error {
+                TryLockError::WouldBlock => {
+                    io::Error::other("another proxy keeps its answers there")
+                }
+                TryLockError::Error(error) => error,
+            })?;
             // Left over from a proxy that was killed: never complete.
+            let writing = root.join(WRITING);
             match fs::remove_dir_all(&writing) {
                 Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
             folder(&writing)?;
             fs::write(writing.join("probe"), b"x")?;
-            fs::remove_file(writing.join("probe"))
+            fs::remove_file(writing.join("probe"))?;
+            Ok(lock)
         };
-        probe().with_context(|| format!("cannot keep answers in {}", root.display()))?;
-        Ok(keeper)
+        Ok(Keeper {
+            root: root.to_owned(),
+            count: AtomicU64::new(0),
+            _lock: open().with_context(|| format!("cannot keep answers in {}", root.display()))?,
+        })
     }
 
     /// Begins to keep an answer: `write` fills its folder with what there is before it is judged (writing takes its
@@ -280,8 +290,14 @@ mod tests {
         let half = root.path().join(WRITING).join("ab-0");
         fs::create_dir_all(&half).unwrap();
         write(&half).unwrap();
-        Keeper::open(root.path()).unwrap();
+        let keeper = Keeper::open(root.path()).unwrap();
         assert_eq!(names(&root.path().join(WRITING)), [""; 0]);
+
+        // But not while the other one runs.
+        let error = Keeper::open(root.path()).unwrap_err();
+        assert!(format!("{error:#}").contains("another proxy"));
+        drop(keeper);
+        Keeper::open(root.path()).unwrap();
 
         let file = root.path().join("file");
         fs::write(&file, b"").unwrap();

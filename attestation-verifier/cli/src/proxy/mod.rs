@@ -26,6 +26,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use attestation_verifier::policy::{Rule, SessionPolicy, Waiver};
+use attestation_verifier::{Binding, Policy};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
@@ -72,6 +74,25 @@ pub struct Settings {
     pub keeper: Keeper,
     /// Where lines go.
     pub log: Log,
+}
+
+/// The policy that a proxy judges by: an answer has to come from the enclave that the connection was bound to, even
+/// where the user's policy leaves that open for answers that come some other way.
+pub fn bound(mut policy: Policy) -> Policy {
+    let exporter = || Rule::Expect(vec![Binding::TlsExporter]);
+    let waived = || {
+        Rule::Waive(Waiver {
+            reason: "the policy says nothing of names".into(),
+            until: None,
+        })
+    };
+    let session = policy.session.get_or_insert_with(|| SessionPolicy {
+        binding: exporter(),
+        answers: exporter(),
+        name: waived(),
+    });
+    session.answers = exporter();
+    policy
 }
 
 /// A proxy, shared by its connections.
@@ -284,5 +305,30 @@ impl Proxy {
                 ("simulated", json!(view.simulated)),
             ],
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use attestation_verifier::policy::template;
+    use touchstone_formats::evidence::Tee;
+
+    #[test]
+    fn answers_have_to_come_over_the_connection_that_was_proven() {
+        let strict = Policy::parse(&template(Tee::SevSnp)).unwrap();
+        let session = strict.session.clone().unwrap();
+        let silent = Policy {
+            session: None,
+            ..strict.clone()
+        };
+        let exporter = Rule::Expect(vec![Binding::TlsExporter]);
+        assert_ne!(session.answers, exporter, "the template leaves it open");
+        let found = bound(strict.clone()).session.unwrap();
+        assert_eq!(found.answers, exporter);
+        assert_eq!((found.binding, found.name), (session.binding, session.name));
+        let found = bound(silent).session.unwrap();
+        assert_eq!((&found.binding, &found.answers), (&exporter, &exporter));
+        assert!(matches!(found.name, Rule::Waive(_)));
     }
 }
