@@ -236,6 +236,9 @@ impl Middle {
         }
         let tls = first[0] == HANDSHAKE;
         let recorder = self.config.record.open(tls);
+        recorder.change(|seen| {
+            seen.nothing_proven = tls && self.config.lie.leaves_nothing_proven();
+        });
         let hello = if tls {
             client_hello(&stream).await?
         } else {
@@ -249,17 +252,7 @@ impl Middle {
         }
         let client: Stream = Box::new(Tap::new(stream, &recorder, Layer::Wire));
         let done = self.lie(client, tls, hello, &recorder).await;
-        recorder.note(match &done {
-            Ok(()) => "ended".to_owned(),
-            Err(error) => format!("ended: {error}"),
-        });
-        if tls {
-            let (lie, seen) = (self.config.lie, recorder.seen());
-            let resumed = lie == Lie::Resumption && seen.sent_before_lie.is_some();
-            if lie.leaves_nothing_proven() || resumed {
-                recorder.leak(seen.confided());
-            }
-        }
+        recorder.end(&done);
         done
     }
 

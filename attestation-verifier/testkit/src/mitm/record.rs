@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -23,6 +23,10 @@ pub struct Seen {
     pub tls: bool,
     /// Whether its ClientHello offered to resume an earlier session.
     pub offered_psk: bool,
+    /// Whether whoever the client spoke to had proven nothing: it may ask for a session, and no more.
+    pub nothing_proven: bool,
+    /// Whether it has ended.
+    pub ended: bool,
     /// All bytes on the wire, from the client.
     pub from_client: Vec<u8>,
     /// All bytes on the wire, to the client.
@@ -68,7 +72,6 @@ struct Inner {
     connections: Vec<Seen>,
     kept: u64,
     lost: u64,
-    leaked: usize,
     log: Option<(File, Instant)>,
 }
 
@@ -100,10 +103,23 @@ impl Record {
         self.lock().lost == 0
     }
 
-    /// How many bytes clients confided to somebody who was nobody's enclave: who had proven nothing, or had resumed a session.
-    /// Counted when a connection ends.
+    /// How many bytes clients confided to somebody who had proven nothing.
     pub fn leaked(&self) -> usize {
-        self.lock().leaked
+        let inner = self.lock();
+        let liars = inner.connections.iter().filter(|seen| seen.nothing_proven);
+        liars.map(Seen::confided).sum()
+    }
+
+    /// Waits until every connection has ended, so that nothing is still on its way; whether that was within `limit`.
+    pub fn settle(&self, limit: Duration) -> bool {
+        let began = Instant::now();
+        while !self.lock().connections.iter().all(|seen| seen.ended) {
+            if began.elapsed() > limit {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        true
     }
 
     /// Begins another connection.
@@ -159,12 +175,21 @@ impl Recorder {
         inner.connections[number].notes.push(text);
     }
 
-    /// Notes that so many bytes were confided to a liar.
-    pub(super) fn leak(&self, bytes: usize) {
-        self.record.lock().leaked += bytes;
-        self.note(match bytes {
-            0 => "the client confided nothing".to_owned(),
-            _ => format!("LEAKED: the client confided {bytes} bytes"),
+    /// Notes that the connection has ended, and what came of it.
+    pub(super) fn end(&self, done: &io::Result<()>) {
+        let mut leaked = None;
+        self.change(|seen| {
+            seen.ended = true;
+            leaked = seen.nothing_proven.then(|| seen.confided());
+        });
+        match leaked {
+            Some(0) => self.note("the client confided nothing"),
+            Some(bytes) => self.note(format!("LEAKED: the client confided {bytes} bytes")),
+            None => {}
+        }
+        self.note(match done {
+            Ok(()) => "ended".to_owned(),
+            Err(error) => format!("ended: {error}"),
         });
     }
 
@@ -174,11 +199,6 @@ impl Recorder {
             seen.sent_before_lie.get_or_insert(seen.from_client.len());
         });
         self.note(text);
-    }
-
-    /// What was seen of it so far.
-    pub(super) fn seen(&self) -> Seen {
-        self.record.lock().connections[self.number].clone()
     }
 
     pub(super) fn change(&self, change: impl FnOnce(&mut Seen)) {

@@ -109,6 +109,7 @@ impl Relay {
     ) -> io::Result<()> {
         // The ClientHello itself, so far only looked at.
         stream::record(&mut client).await?;
+        recorder.change(|seen| seen.nothing_proven = true);
         recorder.lie("resumes a session although the client did not offer to");
         client.write_all(&hello.resume_unasked()).await?;
         // The client's alert, or whatever it says instead.

@@ -121,6 +121,7 @@ impl Server {
         if connection.handshake_kind() == Some(HandshakeKind::Resumed)
             && let Some(recorder) = &recorder
         {
+            recorder.change(|seen| seen.nothing_proven = true);
             recorder.lie("resumed an earlier session");
         }
         let recorder = recorder.unwrap_or_else(Recorder::nobody);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use attestation_verifier::exchange::OwnedTensor;
 use attestation_verifier::{Policy, Roots};
@@ -107,7 +107,7 @@ impl Caller {
         }
     }
 
-    /// Asks over attested TLS. Three seconds for an answer.
+    /// Asks over attested TLS.
     pub fn ask(&self, middle: &ManInTheMiddle, model: &str, more: &[&str]) -> Asked {
         self.ask_url(&format!("https://{}", middle.address()), model, more)
     }
@@ -117,8 +117,7 @@ impl Caller {
         let folder = self.folder.path().join(format!("answer-{number}"));
         let input = format!("X={}", self.folder.path().join("x.npy").display());
         let output = Command::new(&self.program)
-            .args(["ask", url, model, "--input", &input, "--timeout", "3"])
-            .args(["--wait", "20", "--policy"])
+            .args(["ask", url, model, "--input", &input, "--policy"])
             .arg(self.folder.path().join("policy.toml"))
             .arg("--trust-simulated-root")
             .arg(&self.root)
@@ -256,6 +255,14 @@ pub fn caller_of(stack: &Stack, changes: &[(&str, &str)]) -> Caller {
     )
 }
 
+/// How long to wait for an answer that this lie is told about: briefly where none will ever come.
+pub fn patience(lie: Lie) -> [&'static str; 2] {
+    match lie {
+        Lie::Drop | Lie::Delay => ["--timeout", "4"],
+        _ => ["--timeout", "60"],
+    }
+}
+
 /// The exit code that goes with a check.
 pub fn exit_of(check: &str) -> i32 {
     match check {
@@ -275,7 +282,9 @@ pub fn exit_of(check: &str) -> i32 {
 
 /// Nobody was sent anything but a request for a session, and public requests for what proves itself.
 pub fn nothing_was_sent(record: &Record, lie: Lie) {
+    assert!(record.settle(Duration::from_secs(20)), "{lie}");
     assert!(record.complete());
+    assert_eq!(record.leaked(), 0, "{lie}");
     let traces = traces();
     for seen in record.connections() {
         let notes = &seen.notes;

@@ -7,9 +7,13 @@ use touchstone_testkit::mitm::{Config, Lie, ManInTheMiddle, Upstream};
 
 use crate::common::{Caller, MODEL, caller_of, exit_of, shared_stack, tensor};
 
-async fn connect(caller: &Caller, middle: &ManInTheMiddle) -> Client {
-    let builder = caller.builder(middle).wait(Duration::from_secs(4));
-    builder.connect().await.unwrap()
+/// Waits for a complete receipt: briefly where none will ever come.
+async fn connect(caller: &Caller, middle: &ManInTheMiddle, lie: Lie) -> Client {
+    let wait = match lie {
+        Lie::ReceiptWithhold => Duration::from_secs(3),
+        _ => Duration::from_secs(60),
+    };
+    caller.builder(middle).wait(wait).connect().await.unwrap()
 }
 
 async fn ask(client: &Client) -> Result<Verified, Unverified> {
@@ -39,8 +43,8 @@ async fn a_host_that_lies_about_receipts_is_refused_by_name() {
         let config = Config::before(Upstream::Address(stack.host().address()), lie);
         let middle = ManInTheMiddle::start(config).unwrap();
         let (one, two) = (
-            connect(&caller, &middle).await,
-            connect(&caller, &middle).await,
+            connect(&caller, &middle, lie).await,
+            connect(&caller, &middle, lie).await,
         );
         let (first, second) = match lie {
             // Crossed between two who ask at the same time.

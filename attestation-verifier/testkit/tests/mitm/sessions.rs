@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use touchstone_testkit::mitm::{Kind, Lie, ManInTheMiddle};
 
-use crate::common::{ALERTS, caller, exit_of, holds_prompt, nothing_was_sent, own};
+use crate::common::{ALERTS, caller, exit_of, holds_prompt, nothing_was_sent, own, patience};
 
 /// The twin of everything below: the same server, caller and policy, without the lie. It also shows that
 /// what is looked for is found where it was sent.
@@ -63,6 +63,27 @@ fn every_lie_about_a_session_is_refused_by_name_and_nothing_is_sent() {
     }
 }
 
+/// The library by itself, here built with TLS 1.2 in it, as programs of others may have it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_library_refuses_what_the_command_refuses() {
+    let test = "the_library_refuses_what_the_command_refuses";
+    let Some(caller) = caller(test, &[]) else {
+        return;
+    };
+    let honest = ManInTheMiddle::start(own(Lie::None)).unwrap();
+    caller.builder(&honest).connect().await.unwrap();
+    for lie in Lie::ALL.iter().copied() {
+        if !lie.leaves_nothing_proven() {
+            continue;
+        }
+        let middle = ManInTheMiddle::start(own(lie)).unwrap();
+        let error = caller.builder(&middle).connect().await.unwrap_err();
+        assert_eq!(error.deciding(), lie.refused_by(), "{lie}: {error}");
+        assert_eq!(i32::from(error.exit()), exit_of(lie.refused_by()), "{lie}");
+        nothing_was_sent(middle.record(), lie);
+    }
+}
+
 /// A session that is damaged on its way is no session.
 #[test]
 fn a_damaged_session_is_refused_by_name_and_nothing_is_sent() {
@@ -84,7 +105,7 @@ fn a_damaged_session_is_refused_by_name_and_nothing_is_sent() {
         std::thread::scope(|scope| {
             for _ in 0..callers {
                 scope.spawn(|| {
-                    let asked = caller.ask(&middle, "digits", &[]);
+                    let asked = caller.ask(&middle, "digits", &patience(lie));
                     let found = (asked.exit, asked.deciding.as_str());
                     assert_eq!(found, expected, "{lie}: {}", asked.words);
                 });

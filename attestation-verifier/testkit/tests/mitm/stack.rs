@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use touchstone_testkit::mitm::{Config, Kind, Lie, ManInTheMiddle, Upstream};
 
-use crate::common::{MODEL, caller_of, exit_of, nothing_was_sent, shared_stack};
+use crate::common::{MODEL, caller_of, exit_of, nothing_was_sent, patience, shared_stack};
 
 /// Relays with keys of their own learn nothing but that somebody asked for a session.
 #[test]
@@ -74,7 +74,7 @@ fn damaged_answers_are_refused_by_name() {
         std::thread::scope(|scope| {
             for _ in 0..callers {
                 scope.spawn(|| {
-                    let asked = caller.ask(&middle, MODEL, &[]);
+                    let asked = caller.ask(&middle, MODEL, &patience(lie));
                     let found = (asked.exit, asked.deciding.as_str());
                     assert_eq!(found, expected, "{lie}: {}", asked.words);
                     // The connection was proven; the answer is not kept.
