@@ -139,7 +139,7 @@ fn every_promise_names_tests_that_exist() {
             let (file, name) = test.split_once(": ").expect("`file: name`");
             let text = std::fs::read_to_string(root.join(file))
                 .unwrap_or_else(|error| panic!("{number} cites {file}: {error}"));
-            let defined = ["fn ", "mod ", "def "]
+            let defined = ["fn ", "mod ", "def ", "```"]
                 .iter()
                 .any(|word| text.contains(&format!("{word}{name}")));
             assert!(defined, "{number} cites {test}, which does not exist");
