@@ -100,11 +100,6 @@ impl Server {
         self.world.machine.write_to(folder)
     }
 
-    /// Its machine's collateral as hosts give it.
-    pub(super) fn collateral(&self) -> Vec<u8> {
-        collateral_file(&self.world.machine)
-    }
-
     /// Serves one connection to its end. `recorder` is given what is decrypted.
     pub(super) async fn serve(
         self: Arc<Self>,
@@ -134,8 +129,9 @@ impl Server {
                         let connection = stream.inner().get_ref().1;
                         connection.export_keying_material([0; 32], label, Some(context))
                     };
-                    proven = true;
-                    self.session(&request.body, export)
+                    let answer = self.session(&request.body, export);
+                    proven |= answer.status() == 200;
+                    answer
                 }
                 _ if !proven => Message::problem(421, "no session on this connection yet"),
                 _ if self.lie == Lie::Resumption => {
@@ -215,9 +211,11 @@ impl Server {
         let mut rest = Vec::new();
         while let Some(request) = Message::read(&mut stream, &mut rest).await? {
             let answer = match request.request() {
-                ("GET", "/v1/collateral") => {
-                    Message::answer(200, "application/json", self.collateral())
-                }
+                ("GET", "/v1/collateral") => Message::answer(
+                    200,
+                    "application/json",
+                    collateral_file(&self.world.machine),
+                ),
                 ("GET", target) => {
                     let id = target.strip_prefix("/v1/receipts/").unwrap_or_default();
                     let receipts = self.receipts.lock().unwrap_or_else(PoisonError::into_inner);
