@@ -353,6 +353,28 @@ async fn an_enclave_that_closes_in_the_middle_is_heard_so_far() {
     }
 }
 
+/// An enclave that refuses early says so and closes; the system resets what it has not read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn last_words_are_heard_while_the_caller_still_talks() {
+    let tls = listener(|mut stream| async move {
+        let _ = stream.read(&mut [0; 4_096]).await;
+        let _ = stream.write_all(b"no").await;
+    })
+    .await;
+    let Running { address, host, .. } = in_front_of(tls, "", "").await;
+    for _ in 0..40 {
+        let stream = TcpStream::connect(address).await.unwrap();
+        let (mut reading, mut writing) = stream.into_split();
+        let caller = tokio::spawn(async move { writing.write_all(&bytes(1, 10_000_000)).await });
+        let mut heard = [0; 2];
+        let read = timeout(SOON, reading.read_exact(&mut heard)).await.unwrap();
+        assert_eq!((read.unwrap(), &heard), (2, b"no"));
+        // Nobody is kept waiting for what nobody will read.
+        let _ = timeout(SOON, caller).await.unwrap();
+    }
+    host.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_caller_that_is_gone_is_gone_for_the_enclave_too() {
     let (ended, mut has_ended) = mpsc::unbounded_channel();
@@ -406,13 +428,45 @@ async fn what_does_not_move_is_closed() {
         "{closed:?}"
     );
 
+    host.stop().await;
+
+    // One that talks is enough, whichever it is.
+    let talks = async |stream: &mut TcpStream| -> std::io::Result<()> {
+        for _ in 0..8 {
+            stream.write_all(b"and").await?;
+            sleep(Duration::from_millis(200)).await;
+        }
+        Ok(())
+    };
+    let talker = listener(move |mut stream| async move { drop(talks(&mut stream).await) }).await;
+    let Running { address, host, .. } =
+        in_front_of(talker, "answer_timeout_ms = 900", limits).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(&[HANDSHAKE]).await.unwrap();
+    assert_eq!(ended(&mut stream).await, b"and".repeat(8));
+    drop(stream);
+    host.stop().await;
+    let (heard, mut was_heard) = mpsc::unbounded_channel();
+    let hears = listener(move |mut stream| {
+        let heard = heard.clone();
+        async move { heard.send(ended(&mut stream).await).unwrap() }
+    })
+    .await;
+    let Running { address, host, .. } = in_front_of(hears, "answer_timeout_ms = 900", limits).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(&[HANDSHAKE]).await.unwrap();
+    talks(&mut stream).await.unwrap();
+    drop(stream);
+    let rest = timeout(SOON, was_heard.recv()).await.unwrap().unwrap();
+    assert!(rest == [&[HANDSHAKE][..], &b"and".repeat(8)].concat());
+    host.stop().await;
+
     // One side that has ended is no reason to wait for ever for the other.
     let mute = listener(|mut stream| async move {
         let _ = stream.read_to_end(&mut Vec::new()).await;
         std::future::pending::<()>().await;
     })
     .await;
-    host.stop().await;
     let Running { address, host, .. } = in_front_of(mute, "answer_timeout_ms = 400", limits).await;
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(&[HANDSHAKE]).await.unwrap();
