@@ -23,7 +23,7 @@ use crate::proxy::{Keeper, Log, Settings, bound, run as serve};
 #[command(
     after_help = "Example:\n  touchstone proxy --listen 127.0.0.1:8080 --server https://enclave.example:8443 \
     --policy policy.toml --keep answers\n  \
-    curl http://127.0.0.1:8080/v2/models/digits_cnn/infer -d @question.json\n\n\
+    curl http://127.0.0.1:8080/v2/models/digits_cnn/infer -H Content-Type:application/json -d @question.json\n\n\
     Exit codes: 0 ended by SIGTERM or SIGINT · otherwise the enclave was not proven, and this is its verdict: \
     1 usage or I/O · 2 malformed · 3 not authentic · 4 refused · 5 collateral missing or expired · 6 simulated, and \
     --expect-simulated was not given"
