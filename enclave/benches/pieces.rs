@@ -33,6 +33,9 @@ mod source;
 #[path = "../tests/service/support.rs"]
 #[allow(dead_code)]
 mod support;
+#[path = "../tests/service/tls.rs"]
+#[allow(dead_code)]
+mod tls;
 
 /// The best mean of `samples` samples of `runs` runs each.
 fn time(name: &str, runs: u32, mut piece: impl FnMut()) {
@@ -54,6 +57,81 @@ fn main() {
         .build()
         .unwrap();
     runtime.block_on(pieces());
+    drop(runtime);
+    connections();
+}
+
+/// Name of the thread that serves connections.
+const SERVER: &str = "server";
+
+/// What connections cost the thread that serves them, in CPU time. The quote of a session costs nothing here.
+fn connections() {
+    let server = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name(SERVER)
+        .enable_all()
+        .build()
+        .unwrap();
+    let start = support::Running::start(
+        &[tls::LISTEN],
+        source::Source::new(Duration::ZERO),
+        support::no_models(),
+    );
+    let running = server.block_on(start);
+    let callers = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let config = Arc::new(tls::config());
+    let handshake = || tls::handshake(running.tls(), config.clone());
+    cpu(&callers, "connection: one GET, no TLS", async || {
+        running.client().await.get("/v2/health/live").await;
+    });
+    cpu(&callers, "connection: TLS handshake", async || {
+        drop(handshake().await.unwrap());
+    });
+    cpu(
+        &callers,
+        "connection: TLS handshake and session",
+        async || {
+            let mut connection = tls::Connection::over(handshake().await.unwrap()).await;
+            connection.session(0).await;
+        },
+    );
+    let mut connection = callers.block_on(tls::Connection::new(running.tls()));
+    cpu(&callers, "session on an open connection", async || {
+        connection.session(0).await;
+    });
+}
+
+/// The best mean of some samples.
+fn cpu(callers: &tokio::runtime::Runtime, name: &str, mut run: impl AsyncFnMut()) {
+    const RUNS: u32 = 200;
+    let mut best = Duration::MAX;
+    for _ in 0..20 {
+        let started = server_time();
+        callers.block_on(async {
+            for _ in 0..RUNS {
+                run().await;
+            }
+        });
+        best = best.min((server_time() - started) / RUNS);
+    }
+    println!("{name:44}{:9.2} µs", best.as_nanos() as f64 / 1e3);
+}
+
+/// CPU time of the server's thread, by the kernel's own count (proc(5), schedstat).
+fn server_time() -> Duration {
+    let mut nanoseconds = 0;
+    for task in std::fs::read_dir("/proc/self/task").unwrap() {
+        let task = task.unwrap().path();
+        let read = |file| std::fs::read_to_string(task.join(file)).unwrap_or_default();
+        if read("comm").trim() == SERVER {
+            let first = read("schedstat").split(' ').next().map(str::parse);
+            nanoseconds += first.and_then(Result::ok).unwrap_or(0);
+        }
+    }
+    Duration::from_nanos(nanoseconds)
 }
 
 async fn pieces() {
