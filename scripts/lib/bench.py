@@ -3,6 +3,9 @@
     scripts/bench serve [--peers] [--quick] [--only MODEL] [--json FILE]    servers, one after the other, one run
     scripts/bench receipt [--json FILE]                 commitments and receipt beyond one signature
     scripts/bench memory [--answers N] [--json FILE]    the resident set over many answers
+    scripts/bench session [--quick] [--json FILE]       attested connections beside plain TLS; the first verified answer
+    scripts/bench relay [--quick] [--json FILE]         the host's passing through of TLS, beside none and beside nginx's
+    scripts/bench proxy [--quick] [--json FILE]         what `touchstone proxy` adds to each request
 
 Everything runs on this machine, so trust ratios more than figures. With four cores or more the servers
 are pinned to one half and the load generator, with the simulated platform, to the other. CPU time is the
@@ -12,127 +15,17 @@ servers' alone (user and system, from /proc): what the load generator needs is t
 import argparse
 import json
 import os
-import platform
 import resource
-import shutil
-import struct
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
-from stack import LIBRARY, ROOT, Failed, Process, Stack, binary, die, models_folder, say
+import bench_wire
+from bench_common import MEASUREMENT, NONCE, WORK, Machine, Workload, build, figures, free_port, fresh, one_model, workloads
+from stack import LIBRARY, ROOT, Failed, Process, Stack, binary, die, say
 
-sys.path.insert(0, str(ROOT / "attestation-verifier" / "testkit" / "python"))
-from second_opinion import npy  # noqa: E402
-
-WORK = ROOT / "target" / "bench"
-MEASUREMENT = "be" * 48
-NONCE = "nonce=:" + "A" * 42 + "8=:"  # 32 bytes; the enclave need not find it fresh
 QUOTED_LATENCY_MS = 5
-DATATYPES = {"<f4": "FP32", "<i8": "INT64"}
-
-
-@dataclass
-class Workload:
-    """A model, and one request for it as JSON or in the binary extension."""
-
-    model: str
-    file: Path
-    encoding: str
-    inputs: list  # (name, datatype, shape, raw bytes)
-    connections: int
-
-    @property
-    def title(self) -> str:
-        return f"{self.model}, {self.encoding}"
-
-    def write_body(self, folder: Path) -> list[str]:
-        """Writes the request's body; returns the load generator's options for it."""
-        described, tail = [], b""
-        for name, datatype, shape, raw in self.inputs:
-            item = {"name": name, "shape": shape, "datatype": datatype}
-            if self.encoding == "binary":
-                item["parameters"], tail = {"binary_data_size": len(raw)}, tail + raw
-            else:
-                code = {"FP32": "f", "INT64": "q"}[datatype]
-                item["data"] = list(struct.unpack(f"<{len(raw) // struct.calcsize(code)}{code}", raw))
-            described.append(item)
-        question = {"inputs": described}
-        if self.encoding == "binary":
-            question["parameters"] = {"binary_data_output": True}
-        header = json.dumps(question).encode()
-        path = folder / f"{self.model}.{self.encoding}"
-        path.write_bytes(header + tail)
-        options = ["--path", f"/v2/models/{self.model}/infer", "--body", str(path)]
-        return options + (["--header-length", str(len(header))] if self.encoding == "binary" else [])
-
-
-def one_row(path: Path) -> tuple:
-    descr, shape, raw = npy.read(path)
-    size = len(raw) // shape[0]
-    return DATATYPES[descr], [1, *shape[1:]], raw[:size]
-
-
-def workloads(quick: bool, only: str | None = None) -> list[Workload]:
-    folder = models_folder()
-    if folder and (folder / "digits_mlp_plain.onnx").exists():
-        model, rows = folder / "digits_mlp_plain.onnx", folder / "digits_mlp_plain_x.npy"
-    else:
-        # The repository's own, smaller model of that name: good for ratios, not for comparison with other figures.
-        data = ROOT / "enclave" / "tests" / "data"
-        model, rows = data / "models" / "digits_mlp_plain" / "1" / "model.onnx", data / "held-out" / "digits_mlp_plain_x.npy"
-        say("note: TOUCHSTONE_MODELS names no folder with digits_mlp_plain.onnx; measuring the test model of that name")
-    mlp = [("X", *one_row(rows))]
-    found = [Workload("digits_mlp_plain", model, encoding, mlp, 64) for encoding in ("json", "binary")]
-    minilm = folder / "minilm" if folder else None
-    if minilm and (minilm / "model.onnx").exists():
-        names = ("input_ids", "attention_mask", "token_type_ids")
-        inputs = [(name, *one_row(minilm / f"minilm_{name}.npy")) for name in names]
-        found.append(Workload("minilm", minilm / "model.onnx", "binary", inputs, 16))
-        if not quick:
-            found.append(Workload("minilm", minilm / "model.onnx", "json", inputs, 16))
-    else:
-        say("SKIPPED: minilm: TOUCHSTONE_MODELS names no folder with minilm/model.onnx")
-    return [workload for workload in found if only in (None, workload.model)]
-
-
-class Machine:
-    def __init__(self):
-        cores = sorted(os.sched_getaffinity(0))
-        half = len(cores) // 2
-        pinned = len(cores) >= 4 and shutil.which("taskset") is not None
-        self.cores = len(cores)
-        self.servers = ",".join(map(str, cores[:half])) if pinned else None
-        self.load = ",".join(map(str, cores[half:])) if pinned else None
-        self.threads = half if pinned else max(1, len(cores) - 1)
-        self.load_threads = len(cores) - half if pinned else max(1, half)
-
-    def describe(self) -> dict:
-        model = next((l.split(":", 1)[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), "unknown")
-        commit = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True)
-        return {
-            "cpu": model, "cores": self.cores, "kernel": platform.release(), "load_average_before": os.getloadavg()[0],
-            "server_cpus": self.servers or "not pinned", "load_cpus": self.load or "not pinned",
-            "server_threads": self.threads, "onnxruntime": "1.31.1", "commit": commit.stdout.strip() or "unknown",
-        }  # fmt: skip
-
-
-def build(*packages: str) -> None:
-    # One package at a time: features of one crate's dependencies must not leak into the measured program.
-    for package in packages:
-        say(f"building {package} …")
-        subprocess.run(["cargo", "build", "--release", "--quiet", "-p", package], cwd=ROOT, check=True)
-    subprocess.run([ROOT / "scripts" / "fetch-onnxruntime"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Serve:
@@ -144,51 +37,37 @@ class Serve:
         self.keys = WORK / "keys"
 
     def load(self, server: str, workload: Workload, pids: list[int], connections=None, headers=(), rate=None, seconds=None) -> dict:
-        command = [binary("load"), "--server", server, *workload.write_body(WORK), "--seconds", seconds or self.seconds]
-        command += ["--connections", connections or workload.connections, "--threads", self.machine.load_threads]
-        command += ["--warm-up", 0.5 if self.quick else 1.0]
+        options = ["--server", server, *workload.write_body(WORK), "--seconds", seconds or self.seconds]
+        options += ["--connections", connections or workload.connections, "--threads", self.machine.load_threads]
+        options += ["--warm-up", 0.5 if self.quick else 1.0]
         if rate:
-            command += ["--rate", rate]
+            options += ["--rate", rate]
         for header in headers:
-            command += ["--header", header]
+            options += ["--header", header]
         for pid in pids:
-            command += ["--server-pid", pid]
-        if self.machine.load:
-            command = ["taskset", "-c", self.machine.load, *command]
-        done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-        if done.returncode:
-            raise Failed(f"the load generator failed: {done.stderr.strip()}")
-        return json.loads(done.stdout)
+            options += ["--server-pid", pid]
+        return figures("load", *options, cpus=self.machine.load)
 
-    def row(self, workload: Workload, name: str, figures: dict) -> None:
-        self.rows.append({"workload": workload.title, "row": name} | figures)
-        errors = f"   {figures['errors']} ERRORS {figures['outcomes']}" if figures.get("errors") else ""
-        p50 = f"{figures['p50_us'] / 1000:9.2f}{figures['p99_us'] / 1000:10.2f}" if "p50_us" in figures else " " * 19
+    def row(self, workload: Workload, name: str, found: dict) -> None:
+        self.rows.append({"workload": workload.title, "row": name} | found)
+        errors = f"   {found['errors']} ERRORS {found['outcomes']}" if found.get("errors") else ""
+        p50 = f"{found['p50_us'] / 1000:9.2f}{found['p99_us'] / 1000:10.2f}" if "p50_us" in found else " " * 19
         say(
-            f"  {name:38}{figures.get('connections', ''):>6}{figures['per_second']:11,.0f}{figures['per_cpu_second']:11,.0f}"
-            f"{self.ratio(workload, figures):>9}{p50}{errors}"
+            f"  {name:38}{found.get('connections', ''):>6}{found['per_second']:11,.0f}{found['per_cpu_second']:11,.0f}"
+            f"{self.ratio(workload, found):>9}{p50}{errors}"
         )
 
     def find(self, workload: Workload, name: str) -> dict | None:
         return next((r for r in self.rows if r["workload"] == workload.title and r["row"] == name), None)
 
-    def ratio(self, workload: Workload, figures: dict) -> str:
+    def ratio(self, workload: Workload, found: dict) -> str:
         bare = self.find(workload, "bare hyper + ort")
-        return f"{figures['per_cpu_second'] / bare['per_cpu_second']:.2f}" if bare else ""
+        return f"{found['per_cpu_second'] / bare['per_cpu_second']:.2f}" if bare else ""
 
     def in_process(self, workload: Workload) -> None:
-        command = [binary("inprocess"), "--library", LIBRARY, "--model", workload.file]
-        command += ["--threads", self.machine.threads, "--seconds", self.seconds]
-        for name, datatype, shape, raw in workload.inputs:
-            path = WORK / f"{workload.model}.{name}"
-            path.write_bytes(raw)
-            command += ["--input", f"{name}:{datatype}:{','.join(map(str, shape))}:{path}"]
-        if self.machine.servers:
-            command = ["taskset", "-c", self.machine.servers, *command]
-        done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-        if done.returncode:
-            raise Failed(f"in-process: {done.stderr.strip()}")
-        self.row(workload, "in-process ort, no server", json.loads(done.stdout))
+        options = ["--library", LIBRARY, "--model", workload.file, *workload.write_inputs(WORK)]
+        options += ["--threads", self.machine.threads, "--seconds", self.seconds]
+        self.row(workload, "in-process ort, no server", figures("inprocess", *options, cpus=self.machine.servers))
 
     def bare(self, workload: Workload) -> tuple[Process, str]:
         port = free_port()
@@ -225,14 +104,9 @@ class Serve:
             server.stop()
 
     def stack(self, workload: Workload, latency_ms: float, host: bool) -> Stack:
-        folder = WORK / "stack"
-        shutil.rmtree(folder, ignore_errors=True)
-        models = WORK / "models" / workload.model
-        (models / workload.model / "1").mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(workload.file, models / workload.model / "1" / "model.onnx")
         limits = "[limits]\nunacknowledged_bytes = 4294967296\n[log]\nfilter = \"warn,enclave::run=info\"\n"
         return Stack(
-            folder, models, measurement=MEASUREMENT, latency_ms=latency_ms, host=host, cpus=self.machine.servers,
+            fresh("stack"), one_model(workload), measurement=MEASUREMENT, latency_ms=latency_ms, host=host, cpus=self.machine.servers,
             platform_cpus=self.machine.load, threads=self.machine.threads, enclave=limits, keys=self.keys,
         )  # fmt: skip
 
@@ -246,8 +120,8 @@ class Serve:
         with self.stack(workload, 5, host=True) as stack:
             server, pids = stack.url.removeprefix("http://"), [stack.enclave.pid, stack.host.pid]
             for names in ("signed", "logged signed"):
-                figures = self.load(server, workload, pids, headers=[f"Touchstone: require=({names}), {NONCE}"])
-                self.row(workload, f"{names.split()[0]}, through the host", figures)
+                found = self.load(server, workload, pids, headers=[f"Touchstone: require=({names}), {NONCE}"])
+                self.row(workload, f"{names.split()[0]}, through the host", found)
 
     def one_enclave(self, workload: Workload, stack: Stack, latency: int) -> None:
         pids, server = [stack.enclave.pid], stack.public
@@ -288,14 +162,12 @@ class Serve:
             for _ in range(self.machine.threads):
                 server.wait_for("Application startup complete")
             time.sleep(2)
-            children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
-            self.row(workload, "FastAPI + onnxruntime", self.load(f"127.0.0.1:{port}", workload, [server.pid, *map(int, children)]))
+            self.row(workload, "FastAPI + onnxruntime", self.load(f"127.0.0.1:{port}", workload, server.family()))
         finally:
             server.stop()
 
     def run(self) -> dict:
-        described = self.machine.describe()
-        say("\n".join(f"{key.replace('_', ' ')}: {value}" for key, value in described.items()))
+        described = self.machine.announce()
         for workload in workloads(self.quick, self.only):
             say(f"\n{workload.title}")
             say(f"  {'':38}{'conns':>6}{'answers/s':>11}{'/CPU-s':>11}{'of bare':>9}{'p50 ms':>9}{'p99 ms':>10}")
@@ -346,16 +218,13 @@ def serve(arguments) -> dict:
 
 def receipt(arguments) -> dict:
     build("bench-tools")
-    command = [str(binary("receipt-cost"))]
-    if cpus := Machine().servers:
-        command = ["taskset", "-c", cpus.split(",")[0], *command]
-    figures = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    met = figures["beyond_signature_us"] <= 12
-    say(f"one answer's commitments and receipt ({figures['receipt_bytes']} bytes)  {figures['whole_us']:8.2f} µs")
-    say(f"one Ed25519 signature of as many bytes                    {figures['signature_us']:8.2f} µs")
-    say(f"beyond the signature                                      {figures['beyond_signature_us']:8.2f} µs")
+    found = figures("receipt-cost", cpus=(Machine().servers or "").split(",")[0])
+    met = found["beyond_signature_us"] <= 12
+    say(f"one answer's commitments and receipt ({found['receipt_bytes']} bytes)  {found['whole_us']:8.2f} µs")
+    say(f"one Ed25519 signature of as many bytes                    {found['signature_us']:8.2f} µs")
+    say(f"beyond the signature                                      {found['beyond_signature_us']:8.2f} µs")
     say(f"{'met   ' if met else 'MISSED'}  aim: at most 12 µs beyond one signature")
-    return {"machine": Machine().describe(), "figures": figures, "met": met}
+    return {"machine": Machine().describe(), "figures": found, "met": met}
 
 
 def memory(arguments) -> dict:
@@ -363,17 +232,17 @@ def memory(arguments) -> dict:
     workload = workloads(True)[0]
     run = Serve(argparse.Namespace(quick=True, peers=False, only=None))
     run.seconds, step, samples = 600.0, arguments.answers // 10, []
-    headers = [f"Touchstone: require=(logged signed), {NONCE}"]
+    header = f"Touchstone: require=(logged signed), {NONCE}"
     with run.stack(workload, 5, host=True) as stack:
         server = stack.url.removeprefix("http://")
         say(f"{'answers':>9}{'enclave MiB':>13}{'host MiB':>11}   resident; in brackets what is not pages of files")
         for done in range(0, arguments.answers + 1, step):
             if done:
-                command = [binary("load"), "--server", server, *workload.write_body(WORK), "--seconds", 600]
-                command += ["--connections", 32, "--warm-up", 0, "--answers", step, "--header", headers[0]]
-                figures = json.loads(subprocess.run([str(c) for c in command], check=True, capture_output=True, text=True).stdout)
-                if figures["errors"]:
-                    raise Failed(f"errors under load: {figures['outcomes']}")
+                options = ["--server", server, *workload.write_body(WORK), "--seconds", 600]
+                options += ["--connections", 32, "--warm-up", 0, "--answers", step, "--header", header]
+                found = figures("load", *options)
+                if found["errors"]:
+                    raise Failed(f"errors under load: {found['outcomes']}")
                 time.sleep(1.0)  # the last seal, and the host's acknowledgement
             sample = {"answers": done}
             for name in ("enclave", "host"):
@@ -404,7 +273,12 @@ def main() -> int:
     two = commands.add_parser("receipt")
     three = commands.add_parser("memory")
     three.add_argument("--answers", type=int, default=100_000)
-    for command in (one, two, three):
+    four = commands.add_parser("session", help="handshake and attestation; the first verified answer")
+    five = commands.add_parser("relay", help="what the host's passing through of TLS costs, beside nginx")
+    six = commands.add_parser("proxy", help="what `touchstone proxy` adds to each request")
+    for command in (four, five, six):
+        command.add_argument("--quick", action="store_true", help="a third of the time for each row")
+    for command in (one, two, three, four, five, six):
         command.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     arguments = parser.parse_args()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -412,11 +286,13 @@ def main() -> int:
     WORK.mkdir(parents=True, exist_ok=True)
     os.chdir(ROOT)
     try:
-        figures = {"serve": serve, "receipt": receipt, "memory": memory}[arguments.command](arguments)
+        subcommands = {"serve": serve, "receipt": receipt, "memory": memory}
+        subcommands |= {"session": bench_wire.session, "relay": bench_wire.relay, "proxy": bench_wire.proxy}
+        found = subcommands[arguments.command](arguments)
     except (Failed, subprocess.CalledProcessError) as error:
         die(f"scripts/bench: {error}")
     if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
     return 0
 
 

@@ -52,8 +52,8 @@ class Process:
 
     def family(self) -> list[int]:
         """Its own id and its children's."""
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
-        return [self.pid, *map(int, children.split())]
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children")
+        return [self.pid, *map(int, children.read_text().split() if children.exists() else [])]
 
     def text(self) -> str:
         return ANSI.sub("", self.log.read_text(errors="replace"))
