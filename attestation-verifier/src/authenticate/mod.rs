@@ -20,6 +20,7 @@
 //! ```
 
 mod chain;
+pub mod intel;
 pub(crate) mod vek;
 
 use serde_json::{Value, json};

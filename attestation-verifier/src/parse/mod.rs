@@ -7,6 +7,7 @@ pub mod cert;
 pub mod crl;
 pub(crate) mod der;
 pub mod snp;
+pub mod tdx;
 pub mod vek;
 
 use serde_json::Value;

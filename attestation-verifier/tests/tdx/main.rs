@@ -1,0 +1,1 @@
+//! TDX evidence, from bytes to verdict.
