@@ -6,10 +6,11 @@
 
 use ring::digest::{SHA256, digest};
 use ring::signature::{
-    ECDSA_P384_SHA384_FIXED, RSA_PSS_2048_8192_SHA384, UnparsedPublicKey, VerificationAlgorithm,
+    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED,
+    RSA_PSS_2048_8192_SHA384, UnparsedPublicKey, VerificationAlgorithm,
 };
 
-/// SHA-256, for pins.
+/// SHA-256, for pins and for what a quoting enclave binds.
 pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut out = [0; 32];
     out.copy_from_slice(digest(&SHA256, bytes).as_ref());
@@ -36,6 +37,18 @@ impl Budget {
     /// numbers big-endian, 48 bytes each. False too when the budget is spent.
     pub(crate) fn p384_sha384(&mut self, point: &[u8], message: &[u8], r_s: &[u8; 96]) -> bool {
         self.verify(&ECDSA_P384_SHA384_FIXED, point, message, r_s)
+    }
+
+    /// ECDSA P-256 with SHA-256. `point` is the uncompressed point (65 bytes), `r_s` both
+    /// numbers big-endian, 32 bytes each. False too when the budget is spent.
+    pub(crate) fn p256_sha256(&mut self, point: &[u8], message: &[u8], r_s: &[u8; 64]) -> bool {
+        self.verify(&ECDSA_P256_SHA256_FIXED, point, message, r_s)
+    }
+
+    /// The same with the signature as certificates have it: DER of an Ecdsa-Sig-Value (RFC 3279
+    /// §2.2.3), and nothing but its one encoding. False too when the budget is spent.
+    pub(crate) fn p256_sha256_der(&mut self, point: &[u8], message: &[u8], der: &[u8]) -> bool {
+        self.verify(&ECDSA_P256_SHA256_ASN1, point, message, der)
     }
 
     /// RSASSA-PSS with SHA-384, MGF1 of SHA-384 and 48 bytes of salt. `key` is the DER of an
@@ -73,6 +86,8 @@ mod tests {
         }
         assert_eq!(budget.left, 0);
         assert!(!budget.rsa_pss_sha384(&[], b"", &[]));
+        assert!(!budget.p256_sha256(&[], b"", &[0; 64]));
+        assert!(!budget.p256_sha256_der(&[], b"", &[]));
         assert_eq!(budget.left, 0);
     }
 }

@@ -180,7 +180,8 @@ pub fn certificate(der: &[u8]) -> Result<String, CertError> {
         match &certificate.key {
             PublicKey::Rsa(_) => "RSA".to_owned(),
             PublicKey::P384(point) => format!("P-384 {}", hex_encode(point)),
-            PublicKey::Other => "of another kind than AMD's".to_owned(),
+            PublicKey::P256(point) => format!("P-256 {}", hex_encode(point)),
+            PublicKey::Other => "of a kind that neither vendor uses".to_owned(),
         },
     );
     out.line(

@@ -1,4 +1,4 @@
-//! Roots of trust: AMD's ARKs, compiled in and pinned by digest, and roots a caller names.
+//! Roots of trust: AMD's ARKs and Intel's SGX Root CA, compiled in and pinned by digest, and roots a caller names.
 //!
 //! The only difference a named root makes is [`Anchor::simulated`]: parsing, authentication and
 //! appraisal are the same code for both, and the verdict says which kind the chain reached.
@@ -6,8 +6,10 @@
 use std::fmt;
 
 use thiserror::Error;
+use touchstone_formats::evidence::Tee;
 use touchstone_formats::text::base64_decode;
 
+use crate::authenticate::issued;
 use crate::crypto::{Budget, sha256};
 use crate::parse::cert::{Certificate, PublicKey};
 use crate::product::Product;
@@ -26,7 +28,7 @@ pub enum RootError {
         /// Which pinned root.
         name: String,
     },
-    /// A certificate in it is no well-formed, self-signed ARK.
+    /// A certificate in it is no well-formed, self-signed root in the shape of AMD's or Intel's.
     #[error("certificate {index}: {reason}")]
     Unfit {
         /// Place in the file, from 1.
@@ -53,7 +55,9 @@ pub struct Roots {
 pub struct Anchor {
     /// The root's certificate.
     pub certificate: Certificate,
-    /// The product it is for; a root that a caller names may leave it open.
+    /// The kind of platform it is for; that of a root a caller names follows from its key.
+    pub tee: Tee,
+    /// The product it is for: AMD's alone have one each, and a root that a caller names may leave it open.
     pub product: Option<Product>,
     /// Named by the caller, not pinned.
     pub simulated: bool,
@@ -84,22 +88,27 @@ impl fmt::Debug for Anchor {
     }
 }
 
-/// AMD's ARKs with their digests; where they are from is in `roots/README.md`.
-const PINNED: [(Product, &[u8], [u8; 32]); 3] = [
+/// The pinned roots with their digests; where they are from is in `roots/README.md`.
+const PINNED: [(Option<Product>, &[u8], [u8; 32]); 4] = [
     (
-        Product::Milan,
+        Some(Product::Milan),
         include_bytes!("roots/ark-milan.der"),
         hex_literal(b"69d063b45344d26a2e94e1f4210de49ef555308287d4c174445c95639a540bcd"),
     ),
     (
-        Product::Genoa,
+        Some(Product::Genoa),
         include_bytes!("roots/ark-genoa.der"),
         hex_literal(b"4c6598d19c18719c5dfd4a7d335f674e5bfe1d8f800cea2cf270c10d103db2f1"),
     ),
     (
-        Product::Turin,
+        Some(Product::Turin),
         include_bytes!("roots/ark-turin.der"),
         hex_literal(b"1f084161a44bb6d93778a904877d4819cafa5d05ef4193b2ded9dd9c73dd3f6a"),
+    ),
+    (
+        None,
+        include_bytes!("roots/intel-sgx-root-ca.der"),
+        hex_literal(b"44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3"),
     ),
 ];
 
@@ -109,7 +118,7 @@ const MOST_BYTES: usize = 1 << 18;
 const MOST_NAMED: usize = 8;
 
 impl Roots {
-    /// AMD's roots for Milan, Genoa and Turin, as compiled in.
+    /// AMD's roots for Milan, Genoa and Turin and Intel's for SGX and TDX, as compiled in.
     pub fn pinned() -> Roots {
         let anchors = PINNED
             .iter()
@@ -118,8 +127,9 @@ impl Roots {
             .filter_map(|(product, der, _)| {
                 let certificate = Certificate::parse(der).ok()?;
                 Some(Anchor {
+                    tee: tee_of(&certificate.key)?,
                     certificate,
-                    product: Some(*product),
+                    product: *product,
                     simulated: false,
                 })
             })
@@ -130,7 +140,8 @@ impl Roots {
     /// Adds the roots of a simulated platform, from a PEM file (several certificates allowed).
     ///
     /// # Errors
-    /// [`RootError`] if one of them is a pinned root, or no well-formed self-signed ARK.
+    /// [`RootError`] if one of them is a pinned root, or no well-formed self-signed root in the shape of AMD's (RSA) or
+    /// Intel's (P-256).
     pub fn with_simulated_pem(mut self, pem: &[u8]) -> Result<Roots, RootError> {
         for (index, der) in (1..).zip(read_pem(pem)?) {
             let unfit = |reason: &str| RootError::Unfit {
@@ -152,10 +163,14 @@ impl Roots {
                     }
                 });
             }
-            fit(&certificate).map_err(unfit)?;
-            let product = product_of(&certificate.subject_cn);
+            let tee = fit(&certificate).map_err(unfit)?;
+            let product = match tee {
+                Tee::SevSnp => product_of(&certificate.subject_cn),
+                Tee::Tdx => None,
+            };
             self.anchors.push(Anchor {
                 certificate,
+                tee,
                 product,
                 simulated: true,
             });
@@ -168,6 +183,11 @@ impl Roots {
         &self.anchors
     }
 
+    /// The roots for one kind of platform, pinned ones first.
+    pub(crate) fn of(&self, tee: Tee) -> impl Iterator<Item = &Anchor> {
+        self.anchors.iter().filter(move |anchor| anchor.tee == tee)
+    }
+
     /// Whether these bytes are one of the roots.
     pub(crate) fn hold(&self, der: &[u8]) -> bool {
         self.anchors
@@ -176,8 +196,17 @@ impl Roots {
     }
 }
 
-/// What a root must be: a self-signed CA with an RSA key, in the shape of AMD's.
-fn fit(certificate: &Certificate) -> Result<(), &'static str> {
+/// Which hierarchy a key of this kind is the root of.
+fn tee_of(key: &PublicKey) -> Option<Tee> {
+    match key {
+        PublicKey::Rsa(_) => Some(Tee::SevSnp),
+        PublicKey::P256(_) => Some(Tee::Tdx),
+        PublicKey::P384(_) | PublicKey::Other => None,
+    }
+}
+
+/// What a root must be: a self-signed CA in the shape of AMD's, with an RSA key, or of Intel's, on P-256.
+fn fit(certificate: &Certificate) -> Result<Tee, &'static str> {
     if certificate.issuer != certificate.subject {
         return Err("not self-issued");
     }
@@ -190,16 +219,16 @@ fn fit(certificate: &Certificate) -> Result<(), &'static str> {
     if certificate.unknown_critical().is_some() {
         return Err("it has a critical extension that is not understood");
     }
-    let PublicKey::Rsa(key) = &certificate.key else {
-        return Err("its key is not RSA");
+    let Some(tee) = tee_of(&certificate.key) else {
+        return Err("its key is neither RSA, as AMD's, nor on P-256, as Intel's");
     };
-    let signed = certificate.signed_with_pss_sha384
-        && Budget::new().rsa_pss_sha384(key, certificate.tbs(), &certificate.signature);
-    if signed {
-        Ok(())
-    } else {
-        Err("not self-signed with RSASSA-PSS and SHA-384")
+    if issued(certificate, certificate.into(), &mut Budget::new()) {
+        return Ok(tee);
     }
+    Err(match tee {
+        Tee::SevSnp => "not self-signed with RSASSA-PSS and SHA-384",
+        Tee::Tdx => "not self-signed with ECDSA and SHA-256",
+    })
 }
 
 /// `ARK-Genoa`, `SIM-ARK-Genoa`: the one product that is a word of the name.
@@ -274,19 +303,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pinned_roots_are_amds_and_fit() {
+    fn pinned_roots_are_the_vendors_and_fit() {
         let roots = Roots::pinned();
         let names: Vec<&str> = roots
             .anchors()
             .iter()
             .map(|a| a.certificate.subject_cn.as_str())
             .collect();
-        assert_eq!(names, ["ARK-Milan", "ARK-Genoa", "ARK-Turin"]);
+        assert_eq!(
+            names,
+            ["ARK-Milan", "ARK-Genoa", "ARK-Turin", "Intel SGX Root CA"]
+        );
         for anchor in roots.anchors() {
-            fit(&anchor.certificate).unwrap();
+            assert_eq!(fit(&anchor.certificate), Ok(anchor.tee));
             assert_eq!(product_of(&anchor.certificate.subject_cn), anchor.product);
+            assert_eq!(anchor.product.is_some(), anchor.tee == Tee::SevSnp);
             assert!(!anchor.simulated);
         }
+    }
+
+    /// The key that Intel prints in its documents (SGX PCK Certificate and CRL Profile, "Intel SGX Root CA").
+    #[test]
+    fn the_key_of_intels_root_is_the_published_one() {
+        let published = "0ba9c4c0c0c86193a3fe23d6b02cda10a8bbd4e88e48b4458561a36e705525f5\
+                         67918e2edc88e40d860bd0cc4ee26aacc988e505a953558c453f6b0904ae7394";
+        let roots = Roots::pinned();
+        let mut intel = roots.of(Tee::Tdx);
+        let key = &intel.next().unwrap().certificate.key;
+        let PublicKey::P256(point) = key else {
+            panic!("{key:?}");
+        };
+        assert_eq!(touchstone_formats::text::hex_encode(&point[1..]), published);
+        assert!(intel.next().is_none());
     }
 
     #[test]

@@ -2,11 +2,12 @@
 //! (AMD 57230; RFC 5280 §6 as far as three certificates need it).
 
 use serde_json::{Value, json};
+use touchstone_formats::evidence::Tee;
 use touchstone_formats::text::hex_encode;
 
-use super::{Window, missing};
+use super::{Window, issued, missing};
 use crate::crypto::Budget;
-use crate::parse::cert::{CRL_SIGN, Certificate, PublicKey};
+use crate::parse::cert::{CRL_SIGN, Certificate};
 use crate::parse::crl::Crl;
 use crate::roots::{Anchor, Roots};
 use crate::verdict::{Checks, Fault};
@@ -48,24 +49,16 @@ pub(super) fn find<'a>(
         return None;
     }
     let named: Vec<&Anchor> = roots
-        .anchors()
-        .iter()
+        .of(Tee::SevSnp)
         .filter(|anchor| anchor.certificate.subject == intermediate.issuer)
         .collect();
     // Several of one name: the caller named a root that is called like another. The one that signed is meant.
     let signed = |anchor: &&&Anchor| {
-        named.len() == 1
-            || issued(
-                &anchor.certificate,
-                intermediate.tbs(),
-                &intermediate.signature,
-                budget,
-            )
+        named.len() == 1 || issued(&anchor.certificate, intermediate.into(), budget)
     };
     let Some(anchor) = named.iter().find(signed).or(named.first()).copied() else {
         let names: Vec<&str> = roots
-            .anchors()
-            .iter()
+            .of(Tee::SevSnp)
             .map(|a| a.certificate.subject_cn.as_str())
             .collect();
         let issuer = intermediate.issuer_words.as_str();
@@ -108,9 +101,7 @@ impl Path<'_> {
         ];
         let mut signed = true;
         for (reason, subject, issuer) in links {
-            let right = subject.signed_with_pss_sha384
-                && issued(issuer, subject.tbs(), &subject.signature, budget);
-            if !right {
+            if !issued(issuer, subject.into(), budget) {
                 signed = false;
                 let found = subject.subject_words.as_str();
                 checks.fail(id, Fault::NotAuthentic, Value::Null, found, reason);
@@ -243,9 +234,7 @@ impl Path<'_> {
                     issuer,
                     "a root that may not sign revocation lists (keyUsage)",
                 );
-            } else if !crl.signed_with_pss_sha384
-                || !issued(root, crl.tbs(), &crl.signature, budget)
-            {
+            } else if !issued(root, crl.into(), budget) {
                 fail(
                     checks,
                     issuer,
@@ -277,12 +266,5 @@ impl Path<'_> {
             checks.pass(id, Value::Null, Value::Null);
         }
         windows
-    }
-}
-
-fn issued(issuer: &Certificate, tbs: &[u8], signature: &[u8], budget: &mut Budget) -> bool {
-    match &issuer.key {
-        PublicKey::Rsa(key) => budget.rsa_pss_sha384(key, tbs, signature),
-        PublicKey::P384(_) | PublicKey::Other => false,
     }
 }

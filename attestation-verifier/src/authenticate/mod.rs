@@ -29,7 +29,8 @@ use touchstone_formats::text::hex_encode;
 use crate::crypto::Budget;
 use crate::dates::rfc3339;
 use crate::parse::Parsed;
-use crate::parse::cert::PublicKey;
+use crate::parse::cert::{Certificate, PublicKey};
+use crate::parse::crl::Crl;
 use crate::parse::snp::{Report, SigningKey};
 use crate::parse::vek::{VekExtensions, VekIdentity};
 use crate::product::Product;
@@ -163,6 +164,49 @@ pub fn authenticate(
         },
         revocation,
     })
+}
+
+/// What an issuer signed: a certificate or a revocation list.
+pub(crate) struct Signed<'a> {
+    tbs: &'a [u8],
+    signature: &'a [u8],
+    pss_sha384: bool,
+    ecdsa_sha256: bool,
+}
+
+impl<'a> From<&'a Certificate> for Signed<'a> {
+    fn from(certificate: &'a Certificate) -> Signed<'a> {
+        Signed {
+            tbs: certificate.tbs(),
+            signature: &certificate.signature,
+            pss_sha384: certificate.signed_with_pss_sha384,
+            ecdsa_sha256: certificate.signed_with_ecdsa_sha256,
+        }
+    }
+}
+
+impl<'a> From<&'a Crl> for Signed<'a> {
+    fn from(crl: &'a Crl) -> Signed<'a> {
+        Signed {
+            tbs: crl.tbs(),
+            signature: &crl.signature,
+            pss_sha384: crl.signed_with_pss_sha384,
+            ecdsa_sha256: crl.signed_with_ecdsa_sha256,
+        }
+    }
+}
+
+/// Whether the issuer's key signed it, with the one algorithm that its vendor uses for keys of that kind.
+pub(crate) fn issued(issuer: &Certificate, signed: Signed<'_>, budget: &mut Budget) -> bool {
+    match &issuer.key {
+        PublicKey::Rsa(key) => {
+            signed.pss_sha384 && budget.rsa_pss_sha384(key, signed.tbs, signed.signature)
+        }
+        PublicKey::P256(point) => {
+            signed.ecdsa_sha256 && budget.p256_sha256_der(point, signed.tbs, signed.signature)
+        }
+        PublicKey::P384(_) | PublicKey::Other => false,
+    }
 }
 
 /// Faults that leave the evidence authentic.

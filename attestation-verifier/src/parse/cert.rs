@@ -1,4 +1,5 @@
-//! X.509 certificates of AMD's hierarchy, as far as their form goes (RFC 5280, AMD 57230).
+//! X.509 certificates of AMD's and Intel's hierarchies, as far as their form goes (RFC 5280, AMD 57230, Intel SGX PCK
+//! Certificate and CRL Profile).
 //!
 //! [`Certificate::parse`] accepts one DER encoding of a version 3 certificate and nothing that
 //! could be written differently without breaking its signature: strict DER throughout, the
@@ -34,7 +35,7 @@ pub enum CertError {
     /// An extension whose value is not of its form.
     #[error("the extension {name} is {found}; expected {expected}")]
     Extension {
-        /// Its name in AMD 57230, or its OID.
+        /// Its name in the vendor's specification, or its OID.
         name: String,
         /// The value, hex.
         found: String,
@@ -50,7 +51,9 @@ pub enum PublicKey {
     Rsa(Vec<u8>),
     /// Uncompressed point on P-384, 97 bytes.
     P384(Vec<u8>),
-    /// Anything else; nothing in AMD's hierarchy.
+    /// Uncompressed point on P-256, 65 bytes.
+    P256(Vec<u8>),
+    /// Anything else; nothing in either hierarchy.
     Other,
 }
 
@@ -76,6 +79,8 @@ pub struct Certificate {
     pub signature: Vec<u8>,
     /// Both algorithm identifiers say RSASSA-PSS with SHA-384, MGF1 of SHA-384, 48 bytes of salt.
     pub signed_with_pss_sha384: bool,
+    /// Both algorithm identifiers say ECDSA with SHA-256.
+    pub signed_with_ecdsa_sha256: bool,
     /// Serial number, contents of the INTEGER.
     pub serial: Vec<u8>,
     /// DER of the issuer's name.
@@ -84,6 +89,8 @@ pub struct Certificate {
     pub subject: Vec<u8>,
     /// The issuer's name, for people.
     pub issuer_words: String,
+    /// The issuer's common name; empty if it has none or several.
+    pub issuer_cn: String,
     /// The subject's name, for people.
     pub subject_words: String,
     /// The subject's common name; empty if it has none or several.
@@ -103,6 +110,8 @@ pub struct Certificate {
     pub extensions: Vec<Extension>,
 }
 
+/// `digitalSignature` in [`Certificate::key_usage`].
+pub const DIGITAL_SIGNATURE: u16 = 1 << 0;
 /// `keyCertSign` in [`Certificate::key_usage`].
 pub const KEY_CERT_SIGN: u16 = 1 << 5;
 /// `cRLSign` in [`Certificate::key_usage`].
@@ -138,7 +147,8 @@ impl Certificate {
         if tbs.issuer_uid.is_some() || tbs.subject_uid.is_some() {
             return Err(CertError::Form("a unique identifier".into()));
         }
-        if tbs.serial.bits() > 159 || tbs.raw_serial().first().is_some_and(|b| b & 0x80 != 0) {
+        // RFC 5280 §4.1.2.2 allows 20 bytes, and Intel's serial numbers use every bit of them.
+        if tbs.serial.bits() > 160 || tbs.raw_serial().first().is_some_and(|b| b & 0x80 != 0) {
             return Err(CertError::Form(
                 "a serial number negative or over 20 bytes".into(),
             ));
@@ -167,10 +177,12 @@ impl Certificate {
             tbs: outer.tbs.clone(),
             signature: outer.signature.to_vec(),
             signed_with_pss_sha384: is_pss_sha384(outer.algorithm),
+            signed_with_ecdsa_sha256: is_ecdsa_sha256(outer.algorithm),
             serial: tbs.raw_serial().to_vec(),
             issuer: tbs.issuer().as_raw().to_vec(),
             subject: tbs.subject().as_raw().to_vec(),
             issuer_words: name_words(tbs.issuer())?,
+            issuer_cn: common_name(tbs.issuer()),
             subject_words: name_words(tbs.subject())?,
             subject_cn: common_name(tbs.subject()),
             not_before: unix(not_before),
@@ -326,6 +338,7 @@ fn common_name(name: &X509Name<'_>) -> String {
 const OID_RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
 const OID_EC: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
 const OID_P384: &[u8] = &[0x2b, 0x81, 0x04, 0x00, 0x22];
+const OID_P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
 
 /// Reads a SubjectPublicKeyInfo (already strict DER).
 fn public_key(spki: &[u8]) -> PublicKey {
@@ -351,8 +364,15 @@ fn read_key(spki: &[u8]) -> Result<Option<PublicKey>, DerError> {
         OID_EC => {
             let curve = algorithm.expect(OID)?.contents;
             algorithm.end()?;
-            let right = curve == OID_P384 && key.len() == 97 && key.first() == Some(&4);
-            Ok(right.then(|| PublicKey::P384(key.to_vec())))
+            Ok(match (curve, key) {
+                (OID_P384, [4, point @ ..]) if point.len() == 96 => {
+                    Some(PublicKey::P384(key.to_vec()))
+                }
+                (OID_P256, [4, point @ ..]) if point.len() == 64 => {
+                    Some(PublicKey::P256(key.to_vec()))
+                }
+                _ => None,
+            })
         }
         _ => Ok(None),
     }
@@ -367,6 +387,14 @@ const OID_SHA384: &[u8] = &[0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x02
 /// the newer ones leave it out. Both are signed that way.
 pub(super) fn is_pss_sha384(algorithm: &[u8]) -> bool {
     read_pss(algorithm).is_ok_and(|right| right)
+}
+
+/// Whether an AlgorithmIdentifier is ECDSA with SHA-256, without parameters (RFC 5758 §3.2).
+pub(super) fn is_ecdsa_sha256(algorithm: &[u8]) -> bool {
+    const WHOLE: &[u8] = &[
+        0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02,
+    ];
+    algorithm == WHOLE
 }
 
 fn read_pss(algorithm: &[u8]) -> Result<bool, DerError> {

@@ -5,7 +5,9 @@ use std::ops::Range;
 use x509_parser::prelude::{FromDer, X509Version};
 use x509_parser::revocation_list::CertificateRevocationList;
 
-use super::cert::{CertError, Extension, Outer, extensions, form, is_pss_sha384, name_words, unix};
+use super::cert::{
+    CertError, Extension, Outer, extensions, form, is_ecdsa_sha256, is_pss_sha384, name_words, unix,
+};
 use super::der::{INTEGER, SEQUENCE};
 
 /// A well-formed CRL. Nothing says yet that it is genuine.
@@ -17,6 +19,8 @@ pub struct Crl {
     pub signature: Vec<u8>,
     /// Both algorithm identifiers say RSASSA-PSS with SHA-384, MGF1 of SHA-384, 48 bytes of salt.
     pub signed_with_pss_sha384: bool,
+    /// Both algorithm identifiers say ECDSA with SHA-256.
+    pub signed_with_ecdsa_sha256: bool,
     /// DER of the issuer's name.
     pub issuer: Vec<u8>,
     /// The issuer's name, for people.
@@ -69,6 +73,7 @@ impl Crl {
             tbs: outer.tbs.clone(),
             signature: outer.signature.to_vec(),
             signed_with_pss_sha384: is_pss_sha384(outer.algorithm),
+            signed_with_ecdsa_sha256: is_ecdsa_sha256(outer.algorithm),
             issuer: tbs.issuer.as_raw().to_vec(),
             issuer_words: name_words(&tbs.issuer)?,
             this_update: unix(tbs.this_update),

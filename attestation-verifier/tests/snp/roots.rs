@@ -10,7 +10,7 @@ fn named_roots() {
     let scene = genoa();
     let pem = scene.machine.root_pem();
     let with = |pem: &str| Roots::pinned().with_simulated_pem(pem.as_bytes());
-    assert_eq!(with(&pem).unwrap().anchors().len(), 4);
+    assert_eq!(with(&pem).unwrap().anchors().len(), 5);
     // Several, with text between them.
     let other = turin().machine.root_pem();
     let both = format!("Genoa\n{pem}\nTurin\n{other}");
@@ -22,10 +22,11 @@ fn named_roots() {
             .unwrap()
             .anchors()
             .len(),
-        5
+        6
     );
 
-    for (index, name) in ["ARK-Milan", "ARK-Genoa", "ARK-Turin"].iter().enumerate() {
+    let pinned = ["ARK-Milan", "ARK-Genoa", "ARK-Turin", "Intel SGX Root CA"];
+    for (index, name) in pinned.iter().enumerate() {
         let roots = Roots::pinned();
         let pinned = &roots.anchors()[index].certificate;
         let named = touchstone_testkit::amd::pem("CERTIFICATE", pinned.der());
