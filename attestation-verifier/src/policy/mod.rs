@@ -6,6 +6,7 @@
 
 mod fixed;
 mod parse;
+mod profile;
 mod rules;
 pub mod spec;
 mod template;
@@ -18,6 +19,7 @@ use crate::session::Binding;
 
 pub use fixed::{FixedCheck, fixed_checks};
 pub use parse::PolicyError;
+pub use profile::{EXPLORE_DAYS, Profile};
 pub use rules::{Expect, Floor, Floors, Rule, Waiver};
 pub use spec::{CheckSpec, Form, check_ids};
 pub use template::template;

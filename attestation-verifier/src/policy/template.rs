@@ -120,7 +120,7 @@ pub fn template(tee: Tee) -> String {
 }
 
 /// A paragraph as comment lines of at most 100 columns.
-fn comment(out: &mut String, text: &str) {
+pub(super) fn comment(out: &mut String, text: &str) {
     let mut line = String::from("#");
     for word in text.split_whitespace() {
         if line.chars().count() + 1 + word.chars().count() > 100 {
