@@ -9,7 +9,10 @@
 //! | module | what it makes |
 //! | --- | --- |
 //! | [`amd`] | a synthetic AMD PKI: ARK, ASK, ASVK, VCEK, VLEK, CRL, shaped like the real ones |
+//! | [`intel`] | a synthetic Intel PKI: root, PCK CAs, PCK and TCB signing certificates, CRLs, TCB info, QE identity |
+//! | [`x509`] | what both are made of: certificates and CRLs as descriptions, keys, a DER writer |
 //! | [`snp`] | SEV-SNP attestation reports, versions 2, 3 and 5, signed by such a VCEK or VLEK |
+//! | [`tdx`] | TDX quotes, versions 4 and 5, bodies of TDX 1.0 and 1.5, signed by a quoting enclave's key |
 //! | [`machine`] | a simulated machine: chip, firmware, one launched guest; its quotes and their collateral |
 //! | [`platform`] | such a machine behind the quote agent protocol, with latency and faults |
 //! | [`mint`] | complete bundles without an enclave, every ingredient changeable before it is signed |
@@ -46,6 +49,7 @@
 
 pub mod amd;
 pub mod fixtures;
+pub mod intel;
 pub mod machine;
 pub mod mint;
 pub mod mitm;
@@ -54,3 +58,5 @@ pub mod platform;
 pub mod policy;
 pub mod snp;
 pub mod stack;
+pub mod tdx;
+pub mod x509;

@@ -6,13 +6,15 @@
 //! What differs is what a verifier must be able to tell: subjects are `SIM-ARK-<Product>`,
 //! `SIM-SEV-<Product>` and `SIM-SEV-VLEK-<Product>`, and no real key ever signed any of it.
 
-pub mod asn1;
-mod certificate;
-mod keys;
+pub mod oid;
 mod pki;
 mod product;
+mod pss;
 
-pub use certificate::{Certificate, Crl, Extension, Name, Revoked, oid, pss, pss_sha384};
-pub use keys::{Curve, RsaKey, VekKey};
-pub use pki::{Pki, PkiKeys, pem};
+pub use crate::x509::{Certificate, Crl, Curve, Extension, Name, Revoked, RsaKey, asn1, pem};
+pub use pki::{Pki, PkiKeys};
 pub use product::{Product, Tcb};
+pub use pss::{pss, pss_sha384};
+
+/// A versioned endorsement key (VCEK or VLEK): the key that signs reports.
+pub type VekKey = crate::x509::EcKey;

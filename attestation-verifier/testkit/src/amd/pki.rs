@@ -3,13 +3,8 @@
 use std::io;
 use std::path::Path;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-
-use super::asn1;
-use super::certificate::{Certificate, Crl, Extension, Name, oid, pss_sha384};
-use super::keys::{RsaKey, VekKey};
 use super::product::{Product, Tcb};
+use super::{Certificate, Crl, Extension, Name, RsaKey, VekKey, asn1, oid, pem, pss_sha384};
 use crate::snp::Report;
 
 const DAY: u64 = 86_400;
@@ -274,18 +269,6 @@ impl Pki {
             trailing: Vec::new(),
         }
     }
-}
-
-/// DER in PEM armour, lines of 64.
-pub fn pem(label: &str, der: &[u8]) -> String {
-    let text = STANDARD.encode(der);
-    let mut out = format!("-----BEGIN {label}-----\n");
-    for line in text.as_bytes().chunks(64) {
-        out.push_str(std::str::from_utf8(line).expect("base64 is ASCII"));
-        out.push('\n');
-    }
-    out.push_str(&format!("-----END {label}-----\n"));
-    out
 }
 
 /// Where such a CRL would be fetched, under a name that can never resolve (RFC 2606).

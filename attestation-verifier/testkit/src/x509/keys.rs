@@ -1,8 +1,9 @@
-//! Private keys of the synthetic PKI.
+//! Private keys of the synthetic PKIs.
 //!
 //! A 4096-bit RSA key takes aws-lc a second or so, and a test process would want three of them per
-//! product. Keys are therefore shared within one process ([`RsaKey::shared`]) and can be kept in a
-//! folder of the caller's choice between runs ([`RsaKey::kept_in`]). Certificates are made anew each time.
+//! product. Keys are therefore shared within one process ([`RsaKey::shared`], [`EcKey::shared`]) and can be kept in a
+//! folder of the caller's choice between runs ([`RsaKey::kept_in`], [`EcKey::kept_in`]). Certificates are made anew
+//! each time.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,11 +12,18 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+use aws_lc_rs::error::KeyRejected;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
-use aws_lc_rs::signature::{self, EcdsaKeyPair, KeyPair};
+use aws_lc_rs::signature::{self, EcdsaKeyPair, EcdsaSigningAlgorithm, KeyPair};
 
 use super::asn1;
+
+/// Whoever can sign a certificate or a revocation list.
+pub trait Signer {
+    /// A signature as X.509 writes it: RSASSA-PSS, or the `SEQUENCE` of ECDSA's r and s.
+    fn sign_x509(&self, message: &[u8]) -> Vec<u8>;
+}
 
 /// An RSA-4096 key of a certificate authority. Cheap to clone.
 #[derive(Clone)]
@@ -49,23 +57,12 @@ impl RsaKey {
     /// # Errors
     /// When the folder cannot be read or written, or the file there is not a key.
     pub fn kept_in(folder: &Path, name: &str) -> io::Result<Self> {
-        let path = folder.join(format!("{name}.rsa4096.pk8"));
-        if let Some(key) = Self::read(&path)? {
-            return Ok(key);
-        }
-        std::fs::create_dir_all(folder)?;
-        let key = Self::generate();
-        // The name appears only with its whole content, and never over another's (tempfile makes it 0600).
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        file.write_all(&key.to_pkcs8())?;
-        file.as_file().sync_all()?;
-        match file.persist_noclobber(&path) {
-            Ok(_) => Ok(key),
-            Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => {
-                Self::read(&path)?.ok_or_else(|| io::Error::other("the key file vanished"))
-            }
-            Err(e) => Err(e.error),
-        }
+        kept(
+            folder,
+            &format!("{name}.rsa4096.pk8"),
+            || Self::generate().to_pkcs8(),
+            |bytes| RsaKeyPair::from_pkcs8(bytes).map(|k| Self(Arc::new(k))),
+        )
     }
 
     /// The private key as PKCS #8.
@@ -103,20 +100,11 @@ impl RsaKey {
             .expect("an RSA key signs");
         out
     }
+}
 
-    fn read(path: &Path) -> io::Result<Option<Self>> {
-        match std::fs::read(path) {
-            Ok(bytes) => RsaKeyPair::from_pkcs8(&bytes)
-                .map(|k| Some(Self(Arc::new(k))))
-                .map_err(|e| {
-                    io::Error::new(
-                        io::ErrorKind::InvalidData,
-                        format!("{}: {e}", path.display()),
-                    )
-                }),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e),
-        }
+impl Signer for RsaKey {
+    fn sign_x509(&self, message: &[u8]) -> Vec<u8> {
+        self.sign(message)
     }
 }
 
@@ -126,38 +114,83 @@ impl fmt::Debug for RsaKey {
     }
 }
 
-/// The curve of a [`VekKey`].
+/// The curve of an [`EcKey`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Curve {
-    /// What AMD uses.
+    /// AMD's endorsement keys. Intel never uses it: there it is for negative tests.
     P384,
-    /// What AMD never uses, for negative tests.
+    /// Intel's keys, all of them. AMD never uses it: there it is for negative tests.
     P256,
 }
 
-/// A versioned endorsement key (VCEK or VLEK): the key that signs reports. Cheap to clone.
+impl Curve {
+    fn algorithm(self) -> &'static EcdsaSigningAlgorithm {
+        match self {
+            Curve::P384 => &signature::ECDSA_P384_SHA384_FIXED_SIGNING,
+            Curve::P256 => &signature::ECDSA_P256_SHA256_FIXED_SIGNING,
+        }
+    }
+}
+
+/// A key on an elliptic curve: AMD's versioned endorsement keys (VCEK, VLEK), all of Intel's. Cheap to clone.
 #[derive(Clone)]
-pub struct VekKey {
+pub struct EcKey {
     curve: Curve,
     pair: Arc<EcdsaKeyPair>,
 }
 
-impl VekKey {
+impl EcKey {
     /// A new key on P-384.
     pub fn p384() -> Self {
         Self::generate(Curve::P384)
     }
 
+    /// A new key on P-256.
+    pub fn p256() -> Self {
+        Self::generate(Curve::P256)
+    }
+
     /// A new key.
     pub fn generate(curve: Curve) -> Self {
-        let algorithm = match curve {
-            Curve::P384 => &signature::ECDSA_P384_SHA384_FIXED_SIGNING,
-            Curve::P256 => &signature::ECDSA_P256_SHA256_FIXED_SIGNING,
-        };
         Self {
             curve,
-            pair: Arc::new(EcdsaKeyPair::generate(algorithm).expect("an EC key")),
+            pair: Arc::new(EcdsaKeyPair::generate(curve.algorithm()).expect("an EC key")),
         }
+    }
+
+    /// The P-256 key of this name in this process: made at first use, the same afterwards.
+    pub fn shared(name: &str) -> Self {
+        static KEYS: LazyLock<Mutex<HashMap<String, EcKey>>> = LazyLock::new(Mutex::default);
+        KEYS.lock()
+            .expect("nobody panics with this lock")
+            .entry(name.to_owned())
+            .or_insert_with(Self::p256)
+            .clone()
+    }
+
+    /// The P-256 key of this name in `folder`, as [`RsaKey::kept_in`].
+    ///
+    /// # Errors
+    /// When the folder cannot be read or written, or the file there is not a key.
+    pub fn kept_in(folder: &Path, name: &str) -> io::Result<Self> {
+        let curve = Curve::P256;
+        kept(
+            folder,
+            &format!("{name}.p256.pk8"),
+            || Self::generate(curve).to_pkcs8(),
+            |bytes| {
+                let pair = Arc::new(EcdsaKeyPair::from_pkcs8(curve.algorithm(), bytes)?);
+                Ok(Self { curve, pair })
+            },
+        )
+    }
+
+    /// The private key as PKCS #8.
+    pub fn to_pkcs8(&self) -> Vec<u8> {
+        let der = self.pair.to_pkcs8v1();
+        der.expect("a private key has an encoding")
+            .as_ref()
+            .to_vec()
     }
 
     /// The curve.
@@ -192,10 +225,53 @@ impl VekKey {
     }
 }
 
-impl fmt::Debug for VekKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "VekKey({:?})", self.curve)
+impl Signer for EcKey {
+    /// `Ecdsa-Sig-Value` (RFC 3279 §2.2.3).
+    fn sign_x509(&self, message: &[u8]) -> Vec<u8> {
+        let signature = self.sign(message);
+        let (r, s) = signature.split_at(signature.len() / 2);
+        asn1::sequence(&[&asn1::unsigned(r), &asn1::unsigned(s)])
     }
+}
+
+impl fmt::Debug for EcKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EcKey({:?})", self.curve)
+    }
+}
+
+/// The key in this file of `folder`; made and written there if it is not there yet.
+fn kept<K>(
+    folder: &Path,
+    name: &str,
+    make: impl FnOnce() -> Vec<u8>,
+    read: impl Fn(&[u8]) -> Result<K, KeyRejected>,
+) -> io::Result<K> {
+    let path = folder.join(name);
+    let existing = || match std::fs::read(&path) {
+        Ok(bytes) => read(&bytes).map(Some).map_err(|e| {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("{}: {e}", path.display()),
+            )
+        }),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    };
+    if let Some(key) = existing()? {
+        return Ok(key);
+    }
+    std::fs::create_dir_all(folder)?;
+    // The name appears only with its whole content, and never over another's (tempfile makes it 0600).
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(&make())?;
+    file.as_file().sync_all()?;
+    match file.persist_noclobber(&path) {
+        Ok(_) => {}
+        Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(e) => return Err(e.error),
+    }
+    existing()?.ok_or_else(|| io::Error::other("the key file vanished"))
 }
 
 #[cfg(test)]
@@ -232,9 +308,22 @@ mod tests {
     }
 
     #[test]
+    fn an_ec_key_is_kept_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = EcKey::kept_in(folder.path(), "root").unwrap();
+        let again = EcKey::kept_in(folder.path(), "root").unwrap();
+        assert_eq!(again.public_key(), key.public_key());
+        let other = EcKey::kept_in(folder.path(), "other").unwrap();
+        assert_ne!(other.public_key(), key.public_key());
+    }
+
+    #[test]
     fn shared_keys_are_shared_by_name() {
         let a = RsaKey::shared("shared-a");
         assert_eq!(a.public_key(), RsaKey::shared("shared-a").public_key());
         assert_ne!(a.public_key(), RsaKey::shared("shared-b").public_key());
+        let a = EcKey::shared("shared-a");
+        assert_eq!(a.public_key(), EcKey::shared("shared-a").public_key());
+        assert_ne!(a.public_key(), EcKey::shared("shared-b").public_key());
     }
 }

@@ -3,9 +3,9 @@
 use ring::digest;
 
 use super::asn1;
-use super::keys::RsaKey;
+use super::keys::Signer;
 
-/// Object identifiers of the extensions this module writes.
+/// Object identifiers of the standard extensions (RFC 5280 §4.2, §5.2, §5.3).
 pub mod oid {
     /// subjectKeyIdentifier
     pub const SUBJECT_KEY_ID: &str = "2.5.29.14";
@@ -21,75 +21,43 @@ pub mod oid {
     pub const CRL_POINTS: &str = "2.5.29.31";
     /// authorityKeyIdentifier
     pub const AUTHORITY_KEY_ID: &str = "2.5.29.35";
-
-    /// structVersion (AMD 57230, table of VCEK and VLEK extensions; so are all below)
-    pub const STRUCT_VERSION: &str = "1.3.6.1.4.1.3704.1.1";
-    /// productName
-    pub const PRODUCT_NAME: &str = "1.3.6.1.4.1.3704.1.2";
-    /// blSPL: boot loader
-    pub const BL_SPL: &str = "1.3.6.1.4.1.3704.1.3.1";
-    /// teeSPL
-    pub const TEE_SPL: &str = "1.3.6.1.4.1.3704.1.3.2";
-    /// snpSPL
-    pub const SNP_SPL: &str = "1.3.6.1.4.1.3704.1.3.3";
-    /// spl4 (not on Turin)
-    pub const SPL4: &str = "1.3.6.1.4.1.3704.1.3.4";
-    /// spl5
-    pub const SPL5: &str = "1.3.6.1.4.1.3704.1.3.5";
-    /// spl6
-    pub const SPL6: &str = "1.3.6.1.4.1.3704.1.3.6";
-    /// spl7
-    pub const SPL7: &str = "1.3.6.1.4.1.3704.1.3.7";
-    /// ucodeSPL: microcode
-    pub const UCODE_SPL: &str = "1.3.6.1.4.1.3704.1.3.8";
-    /// fmcSPL (Turin)
-    pub const FMC_SPL: &str = "1.3.6.1.4.1.3704.1.3.9";
-    /// hwID: the chip's identity, bare bytes (VCEK)
-    pub const HWID: &str = "1.3.6.1.4.1.3704.1.4";
-    /// cspID: the cloud provider's identity (VLEK)
-    pub const CSP_ID: &str = "1.3.6.1.4.1.3704.1.5";
 }
 
-/// `AlgorithmIdentifier` for RSASSA-PSS, SHA-384, MGF1-SHA-384, salt 48.
-///
-/// AMD writes the default `trailerField` out in its roots, its intermediates and its older leaves, although DER forbids
-/// the encoding of defaults; its newer leaves leave it away. Both forms are in the field.
-pub fn pss_sha384(trailer_field: bool) -> Vec<u8> {
-    pss("2.16.840.1.101.3.4.2.2", 48, trailer_field)
-}
-
-/// `AlgorithmIdentifier` for RSASSA-PSS with one hash for message and mask.
-pub fn pss(hash: &str, salt: u64, trailer_field: bool) -> Vec<u8> {
-    let hash = asn1::sequence(&[&asn1::oid(hash), &asn1::tlv(asn1::NULL, &[])]);
-    let mask = asn1::sequence(&[&asn1::oid("1.2.840.113549.1.1.8"), &hash]);
-    let trailer = if trailer_field {
-        asn1::explicit(3, &asn1::number(1))
-    } else {
-        Vec::new()
-    };
-    let parameters = asn1::sequence(&[
-        &asn1::explicit(0, &hash),
-        &asn1::explicit(1, &mask),
-        &asn1::explicit(2, &asn1::number(salt)),
-        &trailer,
-    ]);
-    asn1::sequence(&[&asn1::oid("1.2.840.113549.1.1.10"), &parameters])
-}
-
-/// A distinguished name of AMD's shape: the six attributes in AMD's order and string types.
+/// A distinguished name in the shape of one vendor: which attributes, in which order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Name {
+    /// Whose shape.
+    pub vendor: Vendor,
     /// O
     pub organization: String,
     /// CN
     pub common_name: String,
 }
 
+/// Who writes names like that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vendor {
+    /// `OU=Engineering, C=US, L=Santa Clara, ST=CA, O=…, CN=…`
+    Amd,
+    /// `CN=…, O=…, L=Santa Clara, ST=CA, C=US`
+    Intel,
+}
+
 impl Name {
     /// `OU=Engineering, C=US, L=Santa Clara, ST=CA, O=Advanced Micro Devices, CN=<common_name>`.
     pub fn amd(common_name: &str) -> Self {
         Self {
+            vendor: Vendor::Amd,
             organization: "Advanced Micro Devices".into(),
+            common_name: common_name.into(),
+        }
+    }
+
+    /// `CN=<common_name>, O=Intel Corporation, L=Santa Clara, ST=CA, C=US`.
+    pub fn intel(common_name: &str) -> Self {
+        Self {
+            vendor: Vendor::Intel,
+            organization: "Intel Corporation".into(),
             common_name: common_name.into(),
         }
     }
@@ -102,14 +70,24 @@ impl Name {
                 &asn1::sequence(&[&asn1::oid(oid), &asn1::tlv(tag, value.as_bytes())]),
             )
         };
-        asn1::sequence(&[
-            &attribute("2.5.4.11", asn1::UTF8_STRING, "Engineering"),
-            &attribute("2.5.4.6", asn1::PRINTABLE_STRING, "US"),
-            &attribute("2.5.4.7", asn1::UTF8_STRING, "Santa Clara"),
-            &attribute("2.5.4.8", asn1::UTF8_STRING, "CA"),
-            &attribute("2.5.4.10", asn1::UTF8_STRING, &self.organization),
-            &attribute("2.5.4.3", asn1::UTF8_STRING, &self.common_name),
-        ])
+        let common_name = attribute("2.5.4.3", asn1::UTF8_STRING, &self.common_name);
+        let organization = attribute("2.5.4.10", asn1::UTF8_STRING, &self.organization);
+        let country = attribute("2.5.4.6", asn1::PRINTABLE_STRING, "US");
+        let locality = attribute("2.5.4.7", asn1::UTF8_STRING, "Santa Clara");
+        let state = attribute("2.5.4.8", asn1::UTF8_STRING, "CA");
+        match self.vendor {
+            Vendor::Amd => asn1::sequence(&[
+                &attribute("2.5.4.11", asn1::UTF8_STRING, "Engineering"),
+                &country,
+                &locality,
+                &state,
+                &organization,
+                &common_name,
+            ]),
+            Vendor::Intel => {
+                asn1::sequence(&[&common_name, &organization, &locality, &state, &country])
+            }
+        }
     }
 }
 
@@ -160,7 +138,15 @@ impl Extension {
         Self::new(oid::BASIC_CONSTRAINTS, true, asn1::sequence(&[&ca, &path]))
     }
 
-    /// keyUsage, critical: keyCertSign, and cRLSign if asked for. AMD always claims one spare bit, which DER
+    /// keyUsage, critical, with these bits (0x80 is digitalSignature, 0x40 nonRepudiation, 0x04 keyCertSign, 0x02
+    /// cRLSign), as DER asks: spare bits are those after the last that is set.
+    pub fn key_usage_bits(bits: u8) -> Self {
+        let spare = bits.trailing_zeros() as u8 % 8;
+        let value = asn1::bit_string_with_unused(&[bits], spare);
+        Self::new(oid::KEY_USAGE, true, value)
+    }
+
+    /// keyUsage of an AMD authority, critical: keyCertSign, and cRLSign if asked for. AMD always claims one spare bit, which DER
     /// forbids where cRLSign is not set (X.690 §11.2.2); a reader must live with it.
     pub fn key_usage(crl_sign: bool) -> Self {
         let bits = if crl_sign { 0x06 } else { 0x04 };
@@ -283,10 +269,10 @@ impl Certificate {
         ])
     }
 
-    /// Signs with `key`, whoever's it is, and gives the DER. RSASSA-PSS SHA-384 whatever
+    /// Signs with `key`, whoever's it is, and gives the DER. The signature is of the key's own kind whatever
     /// [`Certificate::algorithm`] says.
-    pub fn sign(&self, key: &RsaKey) -> Vec<u8> {
-        self.sign_with(|message| key.sign(message))
+    pub fn sign(&self, key: &impl Signer) -> Vec<u8> {
+        self.sign_with(|message| key.sign_x509(message))
     }
 
     /// As [`Certificate::sign`], with any signature at all.
@@ -381,13 +367,18 @@ impl Crl {
     }
 
     /// Signs with `key`, whoever's it is, and gives the DER.
-    pub fn sign(&self, key: &RsaKey) -> Vec<u8> {
+    pub fn sign(&self, key: &impl Signer) -> Vec<u8> {
+        self.sign_with(|message| key.sign_x509(message))
+    }
+
+    /// As [`Crl::sign`], with any signature at all.
+    pub fn sign_with(&self, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> Vec<u8> {
         let outer = Outer {
             algorithm: self.outer_algorithm.as_ref().unwrap_or(&self.algorithm),
             unused: self.signature_unused_bits,
             trailing: &self.trailing,
         };
-        outer.seal(self.to_be_signed(), |message| key.sign(message))
+        outer.seal(self.to_be_signed(), sign)
     }
 }
 
@@ -412,7 +403,7 @@ impl Outer<'_> {
 }
 
 /// SHA-1 of the key, as an identifier only.
-fn key_id(public_key: &[u8]) -> Vec<u8> {
+pub fn key_id(public_key: &[u8]) -> Vec<u8> {
     digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, public_key)
         .as_ref()
         .to_vec()

@@ -2,7 +2,7 @@
 //!
 //! A certificate library refuses to make the certificates that negative tests need: an outer
 //! algorithm that differs from the inner one, an extension that stands twice, spare bits in a signature. So
-//! the few forms that AMD's certificates use are put together here by hand; the tests read the
+//! the few forms that AMD's and Intel's certificates use are put together here by hand; the tests read the
 //! results with two independent parsers.
 
 /// `SEQUENCE`, constructed.
