@@ -4,6 +4,8 @@
 //! know, an expectation of the wrong form and a waiver without a reason, so that nothing is ever
 //! unchecked because somebody forgot it.
 
+mod demand;
+mod diff;
 mod fixed;
 mod parse;
 mod profile;
@@ -17,6 +19,7 @@ use touchstone_formats::guarantee::GuaranteeSet;
 
 use crate::session::Binding;
 
+pub use diff::{Diff, Difference, Relation, diff};
 pub use fixed::{FixedCheck, fixed_checks};
 pub use parse::PolicyError;
 pub use profile::{EXPLORE_DAYS, Profile};

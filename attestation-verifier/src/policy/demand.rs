@@ -1,0 +1,334 @@
+//! What a rule asks for at a time, so that two rules can be compared and said in words.
+
+use std::collections::BTreeSet;
+
+use super::diff::Relation;
+use super::{Expect, Floors, Rule, Waiver};
+use crate::product::FLOOR_KEYS;
+
+/// What satisfies a rule at a given time.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Demand {
+    /// Anything: the rule is waived.
+    Waived(Waiver),
+    /// Nothing: the rule's waiver has ended.
+    Ended(Waiver),
+    /// What is expected.
+    Expected(Bound),
+}
+
+/// An expectation, in the way in which it bounds what is found.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Bound {
+    /// One of these.
+    OneOf(BTreeSet<String>),
+    /// All of these.
+    AllOf(BTreeSet<String>),
+    AtLeast(u64),
+    /// At most this, in seconds.
+    AtMost(u64),
+    /// All bits of this mask.
+    Bits(u64),
+    /// This answer; and the one that is safer, where that is known.
+    Flag {
+        value: bool,
+        safer: Option<bool>,
+    },
+    Floors(Floors),
+}
+
+impl Demand {
+    /// What a rule asks for at this time (unix seconds).
+    pub(super) fn of<T>(rule: &Rule<T>, at: u64, expect: impl FnOnce(&T) -> Expect) -> Demand {
+        Demand::from(rule, at, |value| match expect(value) {
+            Expect::Flag(value) => Bound::Flag { value, safer: None },
+            Expect::Number(least) => Bound::AtLeast(least),
+            Expect::Mask(bits) => Bound::Bits(bits),
+            Expect::Word(word) => Bound::OneOf([word].into()),
+            Expect::Numbers(list) => Bound::OneOf(list.iter().map(u64::to_string).collect()),
+            Expect::Words(list) => Bound::OneOf(list.into_iter().collect()),
+            Expect::Floors(floors) => Bound::Floors(floors),
+        })
+    }
+
+    /// As [`Demand::of`], for an age or a span.
+    pub(super) fn at_most(rule: &Rule<u64>, at: u64) -> Demand {
+        Demand::from(rule, at, |seconds| Bound::AtMost(*seconds))
+    }
+
+    /// A demand for all of these.
+    pub(super) fn all_of(names: Vec<&str>) -> Demand {
+        Demand::Expected(Bound::AllOf(names.into_iter().map(str::to_owned).collect()))
+    }
+
+    fn from<T>(rule: &Rule<T>, at: u64, bound: impl FnOnce(&T) -> Bound) -> Demand {
+        match rule {
+            Rule::Expect(value) => Demand::Expected(bound(value)),
+            Rule::Waive(waiver) if waiver.holds_at(at) => Demand::Waived(waiver.clone()),
+            Rule::Waive(waiver) => Demand::Ended(waiver.clone()),
+        }
+    }
+
+    /// The same, with what is known of this check's answers.
+    pub(super) fn of_check(mut self, id: &str) -> Demand {
+        if let Demand::Expected(Bound::Flag { safer, .. }) = &mut self {
+            *safer = safer_answer(id);
+        }
+        self
+    }
+
+    /// Whether nothing satisfies it.
+    pub(super) fn accepts_nothing(&self) -> bool {
+        match self {
+            Demand::Waived(_) => false,
+            Demand::Ended(_) => true,
+            Demand::Expected(Bound::OneOf(list)) => list.is_empty(),
+            Demand::Expected(Bound::Floors(floors)) => floors.0.is_empty(),
+            Demand::Expected(_) => false,
+        }
+    }
+
+    /// How `other` stands to this.
+    pub(super) fn relation(&self, other: &Demand) -> Relation {
+        match (self, other) {
+            (Demand::Waived(a), Demand::Waived(b)) => match (&a.until, &b.until) {
+                (a, b) if a == b => Relation::Same,
+                (None, Some(_)) => Relation::Stricter,
+                (Some(_), None) => Relation::Looser,
+                // Days are written so that they sort as text.
+                (a, b) if a > b => Relation::Stricter,
+                _ => Relation::Looser,
+            },
+            (a, b) if a.accepts_nothing() && b.accepts_nothing() => Relation::Same,
+            (a, _) if a.accepts_nothing() => Relation::Looser,
+            (_, b) if b.accepts_nothing() => Relation::Stricter,
+            (Demand::Waived(_), _) => Relation::Stricter,
+            (_, Demand::Waived(_)) => Relation::Looser,
+            (Demand::Expected(a), Demand::Expected(b)) => a.relation(b),
+            // Ended waivers accept nothing, and were compared above.
+            _ => Relation::Incomparable,
+        }
+    }
+
+    /// In words: what has to be found.
+    pub(super) fn words(&self) -> String {
+        match self {
+            Demand::Waived(waiver) => match &waiver.until {
+                None => format!("anything: waived ({})", waiver.reason),
+                Some(day) => format!("anything: waived until {day} ({})", waiver.reason),
+            },
+            Demand::Ended(waiver) => {
+                let day = waiver.until.as_deref().unwrap_or_default();
+                format!("nothing: its waiver ended on {day} ({})", waiver.reason)
+            }
+            Demand::Expected(bound) => bound.words(),
+        }
+    }
+}
+
+impl Bound {
+    fn relation(&self, other: &Bound) -> Relation {
+        match (self, other) {
+            (a, b) if a == b => Relation::Same,
+            (Bound::OneOf(a), Bound::OneOf(b)) => by(b.is_subset(a), a.is_subset(b)),
+            (Bound::AllOf(a), Bound::AllOf(b)) => by(a.is_subset(b), b.is_subset(a)),
+            (Bound::AtLeast(a), Bound::AtLeast(b)) => by(b >= a, b <= a),
+            (Bound::AtMost(a), Bound::AtMost(b)) => by(b <= a, b >= a),
+            (Bound::Bits(a), Bound::Bits(b)) => by(a & !b == 0, b & !a == 0),
+            (
+                Bound::Flag {
+                    safer: Some(safer), ..
+                },
+                Bound::Flag { value, .. },
+            ) => {
+                // They differ: one of them is the safer.
+                by(value == safer, value != safer)
+            }
+            (Bound::Floors(a), Bound::Floors(b)) => floors(a, b),
+            _ => Relation::Incomparable,
+        }
+    }
+
+    fn words(&self) -> String {
+        match self {
+            Bound::OneOf(list) => listed(list, "or"),
+            Bound::AllOf(list) => listed(list, "and"),
+            Bound::AtLeast(least) => format!("{least} or more"),
+            Bound::AtMost(most) => format!("{} or less", seconds(*most)),
+            Bound::Bits(0) => "any bits".into(),
+            Bound::Bits(bits) => format!("all bits of 0x{bits:x}"),
+            Bound::Flag { value, .. } => value.to_string(),
+            Bound::Floors(floors) => floors_words(floors),
+        }
+    }
+}
+
+/// Whether the second is within the first, and the first within the second.
+fn by(stricter: bool, looser: bool) -> Relation {
+    match (stricter, looser) {
+        (true, true) => Relation::Same,
+        (true, false) => Relation::Stricter,
+        (false, true) => Relation::Looser,
+        (false, false) => Relation::Incomparable,
+    }
+}
+
+/// How many entries of a list words name before they count the rest.
+const NAMED: usize = 4;
+
+fn listed(list: &BTreeSet<String>, between: &str) -> String {
+    let named: Vec<&str> = list.iter().take(NAMED).map(String::as_str).collect();
+    match (named.as_slice(), list.len().saturating_sub(NAMED)) {
+        ([], _) => "none: the list is empty".into(),
+        ([one], _) => (*one).to_owned(),
+        ([most @ .., last], 0) => format!("{} {between} {last}", most.join(", ")),
+        (_, more) => format!("{} {between} {more} more", named.join(", ")),
+    }
+}
+
+/// `90 s`, `2 h`, `30 days`: the greatest unit that says it exactly.
+pub(super) fn seconds(seconds: u64) -> String {
+    match seconds {
+        0 => "0 s".into(),
+        s if s % 86_400 == 0 && s / 86_400 == 1 => "1 day".into(),
+        s if s % 86_400 == 0 => format!("{} days", s / 86_400),
+        s if s % 3600 == 0 => format!("{} h", s / 3600),
+        s if s % 60 == 0 => format!("{} min", s / 60),
+        s => format!("{s} s"),
+    }
+}
+
+/// The floor that counts for a product: its own, or that of the product it is a variant of.
+fn floor(floors: &Floors, name: &str) -> Option<[u8; 5]> {
+    let product = match name {
+        "Bergamo" => "Genoa",
+        other => other.split('-').next().unwrap_or(other),
+    };
+    let floor = floors.0.get(name).or_else(|| floors.0.get(product))?;
+    Some([
+        floor.fmc.unwrap_or(0),
+        floor.bootloader,
+        floor.tee,
+        floor.snp,
+        floor.microcode,
+    ])
+}
+
+fn floors(a: &Floors, b: &Floors) -> Relation {
+    let each = FLOOR_KEYS
+        .iter()
+        .map(|name| match (floor(a, name), floor(b, name)) {
+            (None, None) => Relation::Same,
+            (None, Some(_)) => Relation::Looser,
+            (Some(_), None) => Relation::Stricter,
+            (Some(a), Some(b)) => {
+                let parts = || a.iter().zip(&b);
+                by(parts().all(|(a, b)| b >= a), parts().all(|(a, b)| b <= a))
+            }
+        });
+    each.fold(Relation::Same, Relation::and)
+}
+
+/// `Genoa: snp 23, microcode 84; …`, without the components that have no floor.
+fn floors_words(floors: &Floors) -> String {
+    let each = floors.0.iter().map(|(name, floor)| {
+        let parts = [
+            ("fmc", floor.fmc.unwrap_or(0)),
+            ("bootloader", floor.bootloader),
+            ("tee", floor.tee),
+            ("snp", floor.snp),
+            ("microcode", floor.microcode),
+        ];
+        let words: Vec<String> = parts
+            .iter()
+            .filter(|(_, least)| *least > 0)
+            .map(|(part, least)| format!("{part} {least}"))
+            .collect();
+        if words.is_empty() {
+            format!("{name} at any level")
+        } else {
+            format!("{name} {}", words.join(" "))
+        }
+    });
+    let words: Vec<String> = each.collect();
+    if words.is_empty() {
+        "none: no product has a floor".into()
+    } else {
+        words.join("; ")
+    }
+}
+
+/// Of a check that is yes or no, the answer under which an attacker can do less. None for one that is only
+/// a description.
+fn safer_answer(id: &str) -> Option<bool> {
+    SAFER
+        .iter()
+        .find(|(known, _)| *known == id)
+        .map(|(_, safer)| *safer)
+}
+
+const SAFER: &[(&str, bool)] = &[
+    ("snp.chip_id.masked", false),
+    ("snp.tcb.provisional", false),
+    ("snp.policy.debug", false),
+    ("snp.policy.migrate_ma", false),
+    ("snp.policy.abi", true),
+    ("snp.policy.smt", false),
+    ("snp.policy.single_socket", true),
+    ("snp.policy.cxl", false),
+    ("snp.policy.mem_aes_256_xts", true),
+    ("snp.policy.rapl_dis", true),
+    ("snp.policy.ciphertext_hiding", true),
+    ("snp.policy.page_swap_disable", true),
+    ("snp.platform.smt", false),
+    ("snp.platform.ecc", true),
+    ("snp.platform.rapl_dis", true),
+    ("snp.platform.ciphertext_hiding", true),
+    ("snp.platform.alias_check", true),
+];
+
+#[cfg(test)]
+mod tests {
+    use touchstone_formats::evidence::Tee;
+
+    use super::*;
+    use crate::policy::{Form, check_ids};
+
+    /// Checks that are yes or no, and neither answer is the safer.
+    const DESCRIPTIONS: &[&str] = &["snp.platform.tsme"];
+
+    #[test]
+    fn every_check_that_is_yes_or_no_has_a_safer_answer_or_is_a_description() {
+        let flags: Vec<&str> = [Tee::SevSnp, Tee::Tdx]
+            .into_iter()
+            .flat_map(check_ids)
+            .filter(|spec| spec.form == Form::Flag)
+            .map(|spec| spec.id)
+            .collect();
+        for id in &flags {
+            assert_ne!(
+                safer_answer(id).is_some(),
+                DESCRIPTIONS.contains(id),
+                "{id}"
+            );
+        }
+        for (id, _) in SAFER {
+            assert!(flags.contains(id), "{id} is no check that is yes or no");
+        }
+    }
+
+    #[test]
+    fn spans_in_words_are_exact() {
+        for (n, words) in [
+            (0, "0 s"),
+            (90, "90 s"),
+            (300, "5 min"),
+            (7200, "2 h"),
+            (86_400, "1 day"),
+            (604_800, "7 days"),
+            (86_401, "86401 s"),
+        ] {
+            assert_eq!(seconds(n), words);
+        }
+    }
+}
