@@ -6,6 +6,8 @@
 pub mod cert;
 pub mod crl;
 pub(crate) mod der;
+pub mod json;
+pub mod pem;
 pub mod snp;
 pub mod tdx;
 pub mod vek;
@@ -100,6 +102,6 @@ pub fn parse(evidence: &Evidence, checks: &mut Checks) -> Option<Parsed> {
     checks.hold().then_some(parsed)
 }
 
-fn malformed(checks: &mut Checks, id: &'static str, reason: String) {
+pub(crate) fn malformed(checks: &mut Checks, id: &'static str, reason: String) {
     checks.fail(id, Fault::Malformed, Value::Null, Value::Null, reason);
 }

@@ -1,1 +1,4 @@
 //! TDX evidence, from bytes to verdict.
+
+mod real_bytes;
+mod support;

@@ -1,17 +1,25 @@
 //! Authentication of TDX evidence: is this what Intel's hardware and Intel's service made, as far as signatures can tell?
 //!
-//! Checks made here, none of which can be waived: `tdx.collateral` (something is missing: exit 5), `tdx.chain.root`,
-//! `tdx.chain.signature`, `tdx.chain.constraints`, `tdx.chain.validity` (exit 5), `tdx.chain.revoked`,
-//! `tdx.qe.signature`, `tdx.qe.binding`, `tdx.qe.identity`, `tdx.signature`, `tdx.tcb_info.signature`,
-//! `tdx.tcb_info.fmspc`, `tdx.qe_identity.signature`, `tdx.collateral.validity` (exit 5).
+//! Checks made here, none of which can be waived. Exit 3: `tdx.chain.root`, `tdx.chain.signature`, `tdx.chain.constraints`,
+//! `tdx.chain.crl_signature`, `tdx.chain.revoked`, `tdx.qe.signature`, `tdx.qe.binding`, `tdx.signature`, `tdx.qe.identity`,
+//! `tdx.tcb_info.signature`, `tdx.tcb_info.fmspc`, `tdx.qe_identity.signature`. Exit 5: `tdx.collateral` (something is missing),
+//! `tdx.chain.validity`, `tdx.collateral.validity`.
 
-use crate::authenticate::{Root, Window};
+mod chain;
+mod collateral;
+mod quoting;
+
+use serde_json::{Value, json};
+
+use crate::authenticate::{Root, Window, outdated};
+use crate::crypto::Budget;
+use crate::dates::rfc3339;
 use crate::parse::tdx::Parsed;
 use crate::parse::tdx::pck::PckExtensions;
 use crate::parse::tdx::quote::{Quote, TdReport};
 use crate::parse::tdx::tcb::{QeIdentity, TcbInfo};
 use crate::roots::Roots;
-use crate::verdict::Checks;
+use crate::verdict::{Checks, Fault};
 
 /// TDX evidence whose every signature and binding holds, up to a trusted root. What it says is what the platform and
 /// Intel said; whether that is good enough is for [`mod@crate::appraise`] to say.
@@ -87,7 +95,7 @@ impl AuthenticTdx {
 }
 
 /// Verifies signatures and bindings of evidence at a time (Unix seconds). All checks run that can. `None` if one of
-/// them shows that the evidence is not authentic, or if collateral is missing; what is outside its validity is reported
+/// them shows that the evidence is not authentic, or if TCB info or QE identity is missing; what is outside its validity is reported
 /// (exit 5) and the rest is judged all the same.
 pub fn authenticate(
     parsed: Parsed,
@@ -95,6 +103,72 @@ pub fn authenticate(
     time: u64,
     checks: &mut Checks,
 ) -> Option<AuthenticTdx> {
-    let _ = (parsed, roots, time, checks);
-    None
+    let mut budget = Budget::new();
+    let mut parts = Vec::new();
+    let before = checks.list().len();
+    if parsed.missing.is_empty() {
+        checks.pass("tdx.collateral", Value::Null, Value::Null);
+    } else {
+        let missing = json!(parsed.missing);
+        let reason = format!("missing: {}", parsed.missing.join(", "));
+        let fault = Fault::CollateralMissing;
+        checks.fail("tdx.collateral", fault, missing, Value::Null, reason);
+    }
+    let path = chain::find(&parsed, roots, &mut budget, checks);
+    if let Some(path) = &path {
+        path.check(&mut budget, checks);
+        path.validity(time, &mut parts, checks);
+        path.revocation(&parsed, &mut budget, &mut parts, checks);
+    }
+    quoting::signatures(&parsed.quote, &mut budget, checks);
+    if let Some(text) = &parsed.qe_identity {
+        quoting::identity(&parsed.quote.qe_report, &text.value, checks);
+    }
+    collateral::check(&parsed, time, &mut budget, &mut parts, checks);
+
+    let anchor = path?.anchor;
+    let root = Root {
+        name: anchor.certificate.subject_cn.clone(),
+        simulated: anchor.simulated,
+        note: anchor.note(),
+    };
+    let own = checks.list().get(before..)?;
+    if own.iter().any(|c| c.refuses() && !outdated(c.fault)) {
+        return None;
+    }
+    Some(AuthenticTdx {
+        quote: parsed.quote,
+        pck: parsed.pck,
+        tcb_info: parsed.tcb_info?.value,
+        qe_identity: parsed.qe_identity?.value,
+        root,
+        parts,
+    })
+}
+
+/// Every part is valid at the time of judgement; if not, says when all would be.
+fn valid(id: &'static str, parts: &[Part], time: u64, checks: &mut Checks) {
+    let common = Window {
+        from: parts
+            .iter()
+            .map(|p| p.window.from)
+            .max()
+            .unwrap_or(u64::MAX),
+        to: parts.iter().map(|p| p.window.to).min().unwrap_or(0),
+    };
+    let found = rfc3339(time);
+    let Some(part) = parts.iter().find(|part| !part.window.holds(time)) else {
+        return checks.pass(id, common.words(), found);
+    };
+    let name = part.name;
+    let (expected, reason) = if common.from <= common.to {
+        let words = common.words();
+        let reason = format!("{name} is not valid at this time; all of it holds from {words}");
+        (words, reason)
+    } else {
+        let own = part.window.words();
+        let reason = format!("{name} is valid from {own}, and all of it together at no time");
+        (own, reason)
+    };
+    checks.fail(id, Fault::CollateralExpired, expected, found, reason);
 }

@@ -8,16 +8,36 @@ pub mod pck;
 pub mod quote;
 pub mod tcb;
 
-use touchstone_formats::evidence::Evidence;
+pub use pck::{PckCa, PckExtensions, PlatformConfiguration, SgxType};
+pub use quote::{QeReport, Quote, QuoteError, TdReport, TdVersion};
+pub use tcb::{
+    IsvLevel, QeIdentity, TcbError, TcbInfo, TcbLevel, TcbStatus, TdxModule, TdxModuleIdentity,
+};
 
-use crate::verdict::Checks;
-use quote::{Quote, TdReport};
+use serde_json::Value;
+use touchstone_formats::evidence::{Collateral, Evidence, TdxCollateral, Tee};
+use touchstone_formats::text::HexBytes;
+
+use super::cert::{CertError, Certificate};
+use super::crl::Crl;
+use super::{malformed, pem};
+use crate::verdict::{Checks, Fault};
 
 /// TDX evidence all of whose parts are well-formed. It can only be made by [`parse`], and only be
 /// used by [`crate::authenticate::intel::authenticate`].
 #[derive(Clone, Debug)]
 pub struct Parsed {
     pub(crate) quote: Quote,
+    /// What the first certificate of the quote's chain says.
+    pub(crate) pck: PckExtensions,
+    pub(crate) tcb_info: Option<Signed<TcbInfo>>,
+    pub(crate) qe_identity: Option<Signed<QeIdentity>>,
+    /// Empty if none came: the CA's certificate in the quote is enough.
+    pub(crate) pck_crl_chain: Vec<Certificate>,
+    pub(crate) pck_crl: Option<Crl>,
+    pub(crate) root_crl: Option<Crl>,
+    /// Members of the collateral without which nothing can be judged, and that are not there.
+    pub(crate) missing: Vec<&'static str>,
 }
 
 impl Parsed {
@@ -32,8 +52,172 @@ impl Parsed {
     }
 }
 
-/// Parses TDX evidence. `None`, with the checks that say why, if any part is malformed.
+/// A text that Intel signed, and what it says.
+#[derive(Clone, Debug)]
+pub(crate) struct Signed<T> {
+    pub(crate) value: T,
+    /// The bytes that the signature is over, as they came.
+    pub(crate) text: String,
+    /// r ‖ s.
+    pub(crate) signature: [u8; 64],
+    /// The signer's certificate, and perhaps the root's.
+    pub(crate) chain: Vec<Certificate>,
+}
+
+/// Parses TDX evidence. `None`, with the checks that say why, if any part is malformed: `tdx.format` of the quote,
+/// `tdx.pck.extensions` of its first certificate, `tdx.collateral` of what came with it.
 pub fn parse(evidence: &Evidence, checks: &mut Checks) -> Option<Parsed> {
-    let _ = (evidence, checks);
-    None
+    if evidence.tee != Tee::Tdx {
+        let reason = "evidence of this kind is not judged as TDX";
+        let found = evidence.tee.name();
+        checks.fail("tdx.format", Fault::Malformed, "tdx", found, reason);
+        return None;
+    }
+    let quote = match Quote::parse(&evidence.quote) {
+        Ok(quote) => {
+            checks.pass("tdx.format", Value::Null, Value::Null);
+            Some(quote)
+        }
+        Err(error) => {
+            malformed(checks, "tdx.format", error.to_string());
+            None
+        }
+    };
+    let pck = quote
+        .as_ref()
+        .and_then(|quote| quote.pck_chain.first())
+        .and_then(|certificate| match PckExtensions::read(certificate) {
+            Ok(extensions) => {
+                checks.pass("tdx.pck.extensions", Value::Null, Value::Null);
+                Some(extensions)
+            }
+            Err(error) => {
+                malformed(checks, "tdx.pck.extensions", error.to_string());
+                None
+            }
+        });
+    let none = TdxCollateral::default();
+    let collateral = match &evidence.collateral {
+        Some(Collateral::Tdx(collateral)) => collateral,
+        Some(Collateral::SevSnp(_)) | None => &none,
+    };
+    let mut members = Members {
+        checks,
+        missing: Vec::new(),
+    };
+    let c = collateral;
+    let tcb_info = members.signed(
+        ["tcb_info", "tcb_info_signature", "tcb_info_issuer_chain"],
+        (&c.tcb_info, &c.tcb_info_signature, &c.tcb_info_issuer_chain),
+        TcbInfo::parse,
+    );
+    let qe_identity = members.signed(
+        [
+            "qe_identity",
+            "qe_identity_signature",
+            "qe_identity_issuer_chain",
+        ],
+        (
+            &c.qe_identity,
+            &c.qe_identity_signature,
+            &c.qe_identity_issuer_chain,
+        ),
+        QeIdentity::parse,
+    );
+    let pck_crl_chain = c.pck_crl_issuer_chain.as_ref();
+    let pck_crl_chain = pck_crl_chain.and_then(|pem| members.chain("pck_crl_issuer_chain", pem));
+    let pck_crl = members.crl("pck_crl", c.pck_crl.as_ref());
+    let root_crl = members.crl("root_ca_crl", c.root_ca_crl.as_ref());
+    let missing = members.missing;
+    let parsed = Parsed {
+        quote: quote?,
+        pck: pck?,
+        tcb_info,
+        qe_identity,
+        pck_crl_chain: pck_crl_chain.unwrap_or_default(),
+        pck_crl,
+        root_crl,
+        missing,
+    };
+    checks.hold().then_some(parsed)
+}
+
+/// Most certificates of an issuer's chain: the issuer's and the root's.
+const MOST_ISSUERS: usize = 2;
+
+/// Reads the members of the collateral one by one.
+struct Members<'a> {
+    checks: &'a mut Checks,
+    missing: Vec<&'static str>,
+}
+
+impl Members<'_> {
+    fn malformed<T>(&mut self, member: &str, error: &dyn std::fmt::Display) -> Option<T> {
+        let reason = format!("{member}: {error}");
+        malformed(self.checks, "tdx.collateral", reason);
+        None
+    }
+
+    fn present<'m, T>(&mut self, name: &'static str, member: &'m Option<T>) -> Option<&'m T> {
+        if member.is_none() {
+            self.missing.push(name);
+        }
+        member.as_ref()
+    }
+
+    /// A text, its signature and its signer's chain. All that is there has to be well-formed, also if another part is missing.
+    fn signed<T, E: std::fmt::Display>(
+        &mut self,
+        names: [&'static str; 3],
+        members: (&Option<String>, &Option<HexBytes>, &Option<String>),
+        read: fn(&str) -> Result<T, E>,
+    ) -> Option<Signed<T>> {
+        let [text, signature, chain] = names;
+        let value = self
+            .present(text, members.0)
+            .and_then(|member| match read(member) {
+                Ok(value) => Some((value, member.clone())),
+                Err(error) => self.malformed(text, &error),
+            });
+        let bytes =
+            self.present(signature, members.1).and_then(|member| {
+                match <[u8; 64]>::try_from(member.0.as_slice()) {
+                    Ok(bytes) => Some(bytes),
+                    Err(_) => {
+                        let found = format!("{} bytes; a signature has 64", member.0.len());
+                        self.malformed(signature, &found)
+                    }
+                }
+            });
+        let certificates = self
+            .present(chain, members.2)
+            .and_then(|member| self.chain(chain, member));
+        let (value, text) = value?;
+        Some(Signed {
+            value,
+            text,
+            signature: bytes?,
+            chain: certificates?,
+        })
+    }
+
+    fn chain(&mut self, name: &str, pem: &str) -> Option<Vec<Certificate>> {
+        let ders = match pem::certificates(pem.as_bytes(), MOST_ISSUERS) {
+            Ok(ders) => ders,
+            Err(error) => return self.malformed(name, &error),
+        };
+        let parsed: Result<Vec<Certificate>, CertError> =
+            ders.iter().map(|der| Certificate::parse(der)).collect();
+        match parsed {
+            Ok(chain) => Some(chain),
+            Err(error) => self.malformed(name, &error),
+        }
+    }
+
+    fn crl(&mut self, name: &str, member: Option<&HexBytes>) -> Option<Crl> {
+        match Crl::parse(&member?.0) {
+            Ok(crl) => Some(crl),
+            Err(error) => self.malformed(name, &error),
+        }
+    }
 }

@@ -1,0 +1,330 @@
+//! The chains PCK ← PCK CA ← root and TCB signing ← root, and the revocation lists of the CA and of the root
+//! (Intel SGX PCK Certificate and CRL Profile; RFC 5280 §6 as far as these certificates need it).
+
+use serde_json::{Value, json};
+use touchstone_formats::evidence::Tee;
+use touchstone_formats::text::hex_encode;
+
+use super::{Part, PartKind};
+use crate::authenticate::{Window, issued};
+use crate::crypto::Budget;
+use crate::dates::rfc3339;
+use crate::parse::cert::{CRL_SIGN, Certificate, DIGITAL_SIGNATURE};
+use crate::parse::crl::Crl;
+use crate::parse::tdx::Parsed;
+use crate::roots::{Anchor, Roots};
+use crate::verdict::{Checks, Fault};
+
+const PCK: &str = "the PCK certificate";
+const CA: &str = "the PCK CA";
+const ROOT: &str = "the root";
+const SIGNER: &str = "the TCB signing certificate";
+const PCK_CRL: &str = "the PCK revocation list";
+const ROOT_CRL: &str = "the root's revocation list";
+
+/// Certificates that name each other; the root is a trusted one.
+pub(super) struct Path<'a> {
+    pub(super) pck: &'a Certificate,
+    ca: &'a Certificate,
+    pub(super) anchor: &'a Anchor,
+    /// Who signed TCB info and QE identity: one certificate or two, or none if neither came.
+    signers: Vec<&'a Certificate>,
+    /// The chain that came with the PCK revocation list.
+    crl_chain: &'a [Certificate],
+}
+
+/// Finds the paths to one root. Certificates that came with the evidence are never roots: where a chain goes on to a root, that
+/// has to be the very certificate that is trusted, so that nothing unverified rides along.
+pub(super) fn find<'a>(
+    parsed: &'a Parsed,
+    roots: &'a Roots,
+    budget: &mut Budget,
+    checks: &mut Checks,
+) -> Option<Path<'a>> {
+    let id = "tdx.chain.root";
+    let [pck, ca, above @ ..] = parsed.quote.pck_chain.as_slice() else {
+        let reason = "the quote's chain lacks the PCK CA's certificate";
+        checks.fail(id, Fault::NotAuthentic, Value::Null, Value::Null, reason);
+        return None;
+    };
+    let named: Vec<&Anchor> = roots
+        .of(Tee::Tdx)
+        .filter(|anchor| anchor.certificate.subject == ca.issuer)
+        .collect();
+    // Several of one name: the caller named a root that is called like another. The one that signed is meant.
+    let signed =
+        |anchor: &&&Anchor| named.len() == 1 || issued(&anchor.certificate, ca.into(), budget);
+    let Some(anchor) = named.iter().find(signed).or(named.first()).copied() else {
+        let names: Vec<&str> = roots
+            .of(Tee::Tdx)
+            .map(|a| a.certificate.subject_cn.as_str())
+            .collect();
+        let issuer = ca.issuer_words.as_str();
+        let reason =
+            format!("the PCK CA's certificate was issued by {issuer:?}, which is no trusted root");
+        checks.fail(id, Fault::NotAuthentic, json!(names), issuer, reason);
+        return None;
+    };
+    let mut signers: Vec<&Certificate> = Vec::new();
+    let mut tops: Vec<&Certificate> = above.iter().collect();
+    let texts = [
+        parsed.tcb_info.as_ref().map(|text| &text.chain),
+        parsed.qe_identity.as_ref().map(|text| &text.chain),
+    ];
+    for chain in texts.into_iter().flatten() {
+        if let Some((signer, above)) = chain.split_first() {
+            if !signers.contains(&signer) {
+                signers.push(signer);
+            }
+            tops.extend(above);
+        }
+    }
+    tops.extend(parsed.pck_crl_chain.iter().skip(1));
+    let root = &anchor.certificate;
+    if let Some(other) = tops.iter().find(|top| top.der() != root.der()) {
+        let reason = "a certificate stands in the root's place that is not the trusted root";
+        let found = other.subject_words.as_str();
+        let expected = root.subject_words.as_str();
+        checks.fail(id, Fault::NotAuthentic, expected, found, reason);
+        return None;
+    }
+    let name = root.subject_cn.as_str();
+    checks.pass_because(id, Value::Null, name, anchor.kind());
+    Some(Path {
+        pck,
+        ca,
+        anchor,
+        signers,
+        crl_chain: &parsed.pck_crl_chain,
+    })
+}
+
+impl<'a> Path<'a> {
+    fn certificates(&self) -> impl Iterator<Item = (&'static str, &'a Certificate)> {
+        let root = &self.anchor.certificate;
+        let signers = self.signers.clone().into_iter();
+        [(PCK, self.pck), (CA, self.ca), (ROOT, root)]
+            .into_iter()
+            .chain(signers.map(|signer| (SIGNER, signer)))
+    }
+
+    /// Signatures, and what issuing certificates must be.
+    pub(super) fn check(&self, budget: &mut Budget, checks: &mut Checks) {
+        let id = "tdx.chain.signature";
+        let root = &self.anchor.certificate;
+        let own = [
+            (
+                "the root did not sign the PCK CA's certificate",
+                self.ca,
+                root,
+            ),
+            (
+                "the PCK CA did not sign the PCK certificate",
+                self.pck,
+                self.ca,
+            ),
+        ];
+        let signers = self.signers.iter().map(|signer| {
+            let reason = "the quote's root did not sign the TCB signing certificate";
+            (reason, *signer, root)
+        });
+        let mut signed = true;
+        for (reason, subject, issuer) in own.into_iter().chain(signers) {
+            if !issued(issuer, subject.into(), budget) {
+                signed = false;
+                let found = subject.subject_words.as_str();
+                checks.fail(id, Fault::NotAuthentic, Value::Null, found, reason);
+            }
+        }
+        if signed {
+            checks.pass(id, Value::Null, Value::Null);
+        }
+        let id = "tdx.chain.constraints";
+        match self.constraints() {
+            Ok(()) => checks.pass(id, Value::Null, Value::Null),
+            Err((reason, subject)) => {
+                let found = subject.subject_words.as_str();
+                checks.fail(id, Fault::NotAuthentic, Value::Null, found, reason);
+            }
+        }
+    }
+
+    /// Names, basicConstraints, keyUsage, critical extensions (RFC 5280 §6.1.3, §6.1.4). The root was looked at when it was
+    /// trusted. The root signs certificates of more than one kind: only the names tell them apart, as in Intel's own library.
+    fn constraints(&self) -> Result<(), (&'static str, &'a Certificate)> {
+        if self.pck.issuer != self.ca.subject {
+            return Err(("issued by another name than the PCK CA's", self.pck));
+        }
+        if !self.ca.may_sign_certificates() {
+            let reason = "not a CA with keyCertSign (basicConstraints, keyUsage)";
+            return Err((reason, self.ca));
+        }
+        if !self.pck.subject_cn.contains("SGX PCK Certificate") {
+            return Err(("not called a PCK certificate", self.pck));
+        }
+        for signer in &self.signers {
+            if signer.issuer != self.anchor.certificate.subject {
+                return Err(("issued by another name than the root's", signer));
+            }
+            if !signer.subject_cn.contains("SGX TCB Signing") {
+                return Err(("not called a TCB signing certificate", signer));
+            }
+        }
+        for leaf in self.signers.iter().chain([&self.pck]) {
+            if leaf.may_sign_certificates() || matches!(leaf.basic_constraints, Some((true, _))) {
+                return Err(("a CA where none belongs", leaf));
+            }
+            if !leaf
+                .key_usage
+                .is_some_and(|usage| usage & DIGITAL_SIGNATURE != 0)
+            {
+                return Err(("a key that may not sign (keyUsage)", leaf));
+            }
+        }
+        let mut all = self.certificates();
+        match all.find(|(_, c)| c.unknown_critical().is_some()) {
+            None => Ok(()),
+            Some((_, certificate)) => {
+                Err(("a critical extension that is not understood", certificate))
+            }
+        }
+    }
+
+    /// Every certificate is valid at the time of judgement; if not, says when all would be.
+    pub(super) fn validity(&self, time: u64, parts: &mut Vec<Part>, checks: &mut Checks) {
+        let own: Vec<Part> = self
+            .certificates()
+            .map(|(name, certificate)| Part {
+                name,
+                kind: PartKind::Certificate,
+                window: Window {
+                    from: certificate.not_before,
+                    to: certificate.not_after,
+                },
+            })
+            .collect();
+        super::valid("tdx.chain.validity", &own, time, checks);
+        parts.extend(own);
+    }
+
+    /// Each revocation list is its issuer's own, understood, and lists none of these certificates. Pushes when each of them is good;
+    /// whether one must be there, and be current, is the policy's to say (`tdx.chain.crl`). What is revoked stays revoked, also in
+    /// a list that is out of date.
+    pub(super) fn revocation(
+        &self,
+        parsed: &Parsed,
+        budget: &mut Budget,
+        parts: &mut Vec<Part>,
+        checks: &mut Checks,
+    ) {
+        let root = &self.anchor.certificate;
+        if let Some(other) = self.crl_chain.first().filter(|c| c.der() != self.ca.der()) {
+            let reason = "pck_crl_issuer_chain is of another CA than the quote's";
+            let (expected, found) = (&self.ca.subject_words, &other.subject_words);
+            let id = "tdx.chain.crl_signature";
+            checks.fail(
+                id,
+                Fault::NotAuthentic,
+                expected.as_str(),
+                found.as_str(),
+                reason,
+            );
+        }
+        let under_root = [(CA, self.ca), (ROOT, root)].into_iter();
+        let under_root = under_root.chain(self.signers.iter().map(|signer| (SIGNER, *signer)));
+        let lists = [
+            (PCK_CRL, &parsed.pck_crl, self.ca, vec![(PCK, self.pck)]),
+            (ROOT_CRL, &parsed.root_crl, root, under_root.collect()),
+        ];
+        let (mut genuine, mut clear) = (0, 0);
+        for (name, crl, issuer, listed) in lists {
+            let Some(crl) = crl else {
+                continue;
+            };
+            if !own(name, crl, issuer, budget, checks) {
+                continue;
+            }
+            genuine += 1;
+            if !none_revoked(name, crl, &listed, checks) {
+                continue;
+            }
+            clear += 1;
+            parts.push(Part {
+                name,
+                kind: PartKind::Crl,
+                // Good strictly before nextUpdate (formats.md §7, "Time").
+                window: Window {
+                    from: crl.this_update,
+                    to: crl.next_update.saturating_sub(1),
+                },
+            });
+        }
+        let none = "not both revocation lists came with the evidence: see tdx.chain.crl";
+        for (id, count) in [
+            ("tdx.chain.crl_signature", genuine),
+            ("tdx.chain.revoked", clear),
+        ] {
+            if checks.find(id).is_some() {
+                // Something refused already.
+            } else if count == 2 {
+                checks.pass(id, Value::Null, Value::Null);
+            } else {
+                checks.unconsidered(id, none);
+            }
+        }
+    }
+}
+
+/// The list was issued by this CA, and nothing in it turns its meaning around.
+fn own(
+    name: &str,
+    crl: &Crl,
+    issuer: &Certificate,
+    budget: &mut Budget,
+    checks: &mut Checks,
+) -> bool {
+    let mut fail = |found: &str, reason: &str| {
+        let id = "tdx.chain.crl_signature";
+        let expected = issuer.subject_words.as_str();
+        let reason = format!("{name} {reason}");
+        checks.fail(id, Fault::NotAuthentic, expected, found, reason);
+        false
+    };
+    if crl.issuer != issuer.subject {
+        fail(&crl.issuer_words, "is another issuer's")
+    } else if !issuer.key_usage.is_some_and(|usage| usage & CRL_SIGN != 0) {
+        fail(
+            &crl.issuer_words,
+            "is of a CA that may not sign any (keyUsage)",
+        )
+    } else if !issued(issuer, crl.into(), budget) {
+        fail(&crl.issuer_words, "is not signed by its issuer")
+    } else if let Some(extension) = &crl.critical {
+        fail(
+            &extension.name,
+            "has a critical extension that is not understood",
+        )
+    } else {
+        true
+    }
+}
+
+fn none_revoked(
+    name: &str,
+    crl: &Crl,
+    listed: &[(&str, &Certificate)],
+    checks: &mut Checks,
+) -> bool {
+    let Some((which, certificate)) = listed.iter().find(|(_, c)| crl.revoked.contains(&c.serial))
+    else {
+        return true;
+    };
+    let serial = hex_encode(&certificate.serial);
+    let reason = format!(
+        "{which} is revoked by {name} of {}",
+        rfc3339(crl.this_update)
+    );
+    let id = "tdx.chain.revoked";
+    checks.fail(id, Fault::NotAuthentic, Value::Null, serial, reason);
+    false
+}

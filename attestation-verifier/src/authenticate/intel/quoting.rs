@@ -1,0 +1,91 @@
+//! What the quote's own signatures say: the PCK signed the quoting enclave's report, which binds the attestation key, which signed
+//! the quote (Intel TDX DCAP Quoting Library API, A.3.8); and the enclave is the one that Intel describes.
+
+use serde_json::{Value, json};
+use touchstone_formats::text::hex_encode;
+
+use crate::crypto::{Budget, sha256};
+use crate::parse::cert::PublicKey;
+use crate::parse::tdx::quote::{QeReport, Quote};
+use crate::parse::tdx::tcb::QeIdentity;
+use crate::verdict::{Checks, Fault};
+
+/// `tdx.qe.signature`, `tdx.qe.binding`, `tdx.signature`.
+pub(super) fn signatures(quote: &Quote, budget: &mut Budget, checks: &mut Checks) {
+    let mut check = |id: &'static str, right: bool, reason: &str| {
+        if right {
+            checks.pass(id, Value::Null, Value::Null);
+        } else {
+            checks.fail(id, Fault::NotAuthentic, Value::Null, Value::Null, reason);
+        }
+    };
+    let pck = quote.pck_chain.first().map(|certificate| &certificate.key);
+    let signed = match pck {
+        Some(PublicKey::P256(point)) => {
+            budget.p256_sha256(point, quote.qe_report.raw(), &quote.qe_report_signature)
+        }
+        _ => false,
+    };
+    let reason = "the PCK did not sign this report of the quoting enclave";
+    check("tdx.qe.signature", signed, reason);
+
+    let mut bound = quote.attestation_key.to_vec();
+    bound.extend_from_slice(&quote.qe_auth_data);
+    let mut report_data = [0; 64];
+    for (to, from) in report_data.iter_mut().zip(sha256(&bound)) {
+        *to = from;
+    }
+    let reason = "the quoting enclave's REPORTDATA is not SHA-256 of this key and authentication data, then zeros";
+    let right = quote.qe_report.report_data() == report_data;
+    check("tdx.qe.binding", right, reason);
+
+    let mut point = vec![4];
+    point.extend_from_slice(&quote.attestation_key);
+    let signed = budget.p256_sha256(&point, &quote.signed, &quote.signature);
+    let reason = "the attestation key did not sign these bytes";
+    check("tdx.signature", signed, reason);
+}
+
+/// `tdx.qe.identity`: everything but the security version, which the appraisal compares with the levels.
+pub(super) fn identity(report: &QeReport, identity: &QeIdentity, checks: &mut Checks) {
+    let id = "tdx.qe.identity";
+    let masked: Vec<u8> = report
+        .attributes()
+        .iter()
+        .zip(identity.attributes_mask)
+        .map(|(byte, mask)| byte & mask)
+        .collect();
+    let misc = report.miscselect() & identity.miscselect_mask;
+    let fields = [
+        (
+            "MRSIGNER",
+            json!(hex_encode(&identity.mrsigner)),
+            json!(hex_encode(&report.mrsigner())),
+        ),
+        (
+            "ISVPRODID",
+            json!(identity.isvprodid),
+            json!(report.isvprodid()),
+        ),
+        (
+            "ATTRIBUTES under its mask",
+            json!(hex_encode(&identity.attributes)),
+            json!(hex_encode(&masked)),
+        ),
+        (
+            "MISCSELECT under its mask",
+            json!(identity.miscselect),
+            json!(misc),
+        ),
+    ];
+    match fields
+        .into_iter()
+        .find(|(_, expected, found)| expected != found)
+    {
+        None => checks.pass(id, Value::Null, Value::Null),
+        Some((field, expected, found)) => {
+            let reason = format!("{field} is another than Intel's quoting enclave has");
+            checks.fail(id, Fault::NotAuthentic, expected, found, reason);
+        }
+    }
+}
