@@ -110,6 +110,45 @@ impl Demand {
         }
     }
 
+    /// What changes from this to `other`, where that says more than the two by themselves.
+    pub(super) fn change(&self, other: &Demand) -> Option<String> {
+        let (Demand::Expected(a), Demand::Expected(b)) = (self, other) else {
+            return None;
+        };
+        match (a, b) {
+            (Bound::OneOf(a), Bound::OneOf(b)) => moved(a, b, "accepts"),
+            (Bound::AllOf(a), Bound::AllOf(b)) => moved(a, b, "asks for"),
+            (Bound::Flag { safer: None, .. }, Bound::Flag { .. }) if a != b => {
+                Some("neither answer is the safer".into())
+            }
+            (Bound::Flag { .. }, Bound::Flag { .. }) => None,
+            (Bound::Floors(a), Bound::Floors(b)) => floors_change(a, b),
+            _ => None,
+        }
+    }
+
+    /// As [`Demand::words`], for a summary: without the reason of a waiver, long names cut short.
+    pub(super) fn brief(&self) -> String {
+        match self {
+            Demand::Waived(waiver) => match &waiver.until {
+                None => "ANY (waived)".into(),
+                Some(day) => format!("ANY (waived until {day})"),
+            },
+            Demand::Ended(waiver) => {
+                let day = waiver.until.as_deref().unwrap_or_default();
+                format!("none (the waiver ended on {day})")
+            }
+            Demand::Expected(Bound::OneOf(list)) => {
+                let short = |word: &String| match word.char_indices().nth(LONG) {
+                    Some((at, _)) => format!("{}…", word.get(..at).unwrap_or_default()),
+                    None => word.clone(),
+                };
+                listed(list.len(), list.iter().map(short), "or")
+            }
+            Demand::Expected(bound) => bound.words(),
+        }
+    }
+
     /// In words: what has to be found.
     pub(super) fn words(&self) -> String {
         match self {
@@ -151,8 +190,8 @@ impl Bound {
 
     fn words(&self) -> String {
         match self {
-            Bound::OneOf(list) => listed(list, "or"),
-            Bound::AllOf(list) => listed(list, "and"),
+            Bound::OneOf(list) => listed(list.len(), list.iter().cloned(), "or"),
+            Bound::AllOf(list) => listed(list.len(), list.iter().cloned(), "and"),
             Bound::AtLeast(least) => format!("{least} or more"),
             Bound::AtMost(most) => format!("{} or less", seconds(*most)),
             Bound::Bits(0) => "any bits".into(),
@@ -175,14 +214,32 @@ fn by(stricter: bool, looser: bool) -> Relation {
 
 /// How many entries of a list words name before they count the rest.
 const NAMED: usize = 4;
+/// Letters of a name that a summary shows: a digest is recognised by as many.
+const LONG: usize = 16;
 
-fn listed(list: &BTreeSet<String>, between: &str) -> String {
-    let named: Vec<&str> = list.iter().take(NAMED).map(String::as_str).collect();
-    match (named.as_slice(), list.len().saturating_sub(NAMED)) {
+fn listed(count: usize, words: impl Iterator<Item = String>, between: &str) -> String {
+    let named: Vec<String> = words.take(NAMED).collect();
+    match (named.as_slice(), count.saturating_sub(NAMED)) {
         ([], _) => "none: the list is empty".into(),
-        ([one], _) => (*one).to_owned(),
+        ([one], _) => one.clone(),
         ([most @ .., last], 0) => format!("{} {between} {last}", most.join(", ")),
         (_, more) => format!("{} {between} {more} more", named.join(", ")),
+    }
+}
+
+/// What is added to a set and what is taken out of it.
+fn moved(a: &BTreeSet<String>, b: &BTreeSet<String>, does: &str) -> Option<String> {
+    let all = |list: Vec<&String>| {
+        let count = list.len();
+        listed(count, list.into_iter().cloned(), "and")
+    };
+    let added: Vec<&String> = b.difference(a).collect();
+    let dropped: Vec<&String> = a.difference(b).collect();
+    match (added.is_empty(), dropped.is_empty()) {
+        (true, true) => None,
+        (false, true) => Some(format!("also {does} {}", all(added))),
+        (true, false) => Some(format!("no longer {does} {}", all(dropped))),
+        (false, false) => Some(format!("{does} {}, no longer {}", all(added), all(dropped))),
     }
 }
 
@@ -227,6 +284,27 @@ fn floors(a: &Floors, b: &Floors) -> Relation {
             }
         });
     each.fold(Relation::Same, Relation::and)
+}
+
+/// `Genoa microcode 84 → 90; …`
+fn floors_change(a: &Floors, b: &Floors) -> Option<String> {
+    const PARTS: [&str; 5] = ["fmc", "bootloader", "tee", "snp", "microcode"];
+    let mut words = Vec::new();
+    for name in FLOOR_KEYS {
+        match (floor(a, name), floor(b, name)) {
+            (Some(before), Some(after)) => {
+                for (part, (before, after)) in PARTS.iter().zip(before.iter().zip(&after)) {
+                    if before != after {
+                        words.push(format!("{name} {part} {before} → {after}"));
+                    }
+                }
+            }
+            (Some(_), None) => words.push(format!("no {name} any more")),
+            (None, Some(_)) => words.push(format!("{name} is new")),
+            (None, None) => {}
+        }
+    }
+    (!words.is_empty()).then(|| words.join("; "))
 }
 
 /// `Genoa: snp 23, microcode 84; …`, without the components that have no floor.

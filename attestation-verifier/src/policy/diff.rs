@@ -65,6 +65,9 @@ pub struct Difference {
     pub before: String,
     /// What the second asks for, in words.
     pub after: String,
+    /// What changes, where that says more than the two by themselves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub change: Option<String>,
 }
 
 /// What two policies differ in.
@@ -115,6 +118,7 @@ fn compare(
             relation,
             before,
             after,
+            change: a.change(b),
         });
     }
     relation
@@ -288,5 +292,6 @@ fn alone(tee: Tee, first: Option<usize>, second: Option<usize>) -> Difference {
         },
         before: words(first.is_some()),
         after: words(second.is_some()),
+        change: None,
     }
 }

@@ -7,6 +7,7 @@
 mod demand;
 mod diff;
 mod fixed;
+mod lint;
 mod parse;
 mod profile;
 mod rules;
@@ -21,6 +22,7 @@ use crate::session::Binding;
 
 pub use diff::{Diff, Difference, Relation, diff};
 pub use fixed::{FixedCheck, fixed_checks};
+pub use lint::{Aspect, Finding, Level, Lint, Waived, Weakest, lint};
 pub use parse::PolicyError;
 pub use profile::{EXPLORE_DAYS, Profile};
 pub use rules::{Expect, Floor, Floors, Rule, Waiver};

@@ -1,0 +1,347 @@
+//! The rules that leave a gap when they are loose, and what the gap lets through.
+
+use super::super::demand::{Bound, Demand};
+use super::{Finding, Level, Part};
+
+/// A rule that leaves a gap when it is like this.
+struct Gap {
+    id: &'static str,
+    level: Level,
+    open: fn(&Demand) -> bool,
+    /// What follows, for a finding.
+    words: &'static str,
+    /// What the policy does not protect from because of it, a sentence.
+    lets: Option<&'static str>,
+}
+
+const fn gap(
+    id: &'static str,
+    level: Level,
+    open: fn(&Demand) -> bool,
+    words: &'static str,
+    lets: Option<&'static str>,
+) -> Gap {
+    Gap {
+        id,
+        level,
+        open,
+        words,
+        lets,
+    }
+}
+
+fn waived(demand: &Demand) -> bool {
+    matches!(demand, Demand::Waived(_))
+}
+
+/// Not the safer answer.
+fn unsafe_answer(demand: &Demand) -> bool {
+    match demand {
+        Demand::Expected(Bound::Flag { value, safer }) => {
+            safer.is_some_and(|safer| safer != *value)
+        }
+        demand => waived(demand),
+    }
+}
+
+fn has(demand: &Demand, word: &str) -> bool {
+    match demand {
+        Demand::Expected(Bound::OneOf(list)) => list.contains(word),
+        demand => waived(demand),
+    }
+}
+
+fn lacks(demand: &Demand, word: &str) -> bool {
+    match demand {
+        Demand::Expected(Bound::AllOf(list)) => !list.contains(word),
+        demand => waived(demand),
+    }
+}
+
+/// Waived, or longer than this many days.
+fn longer(demand: &Demand, days: u64) -> bool {
+    match demand {
+        Demand::Expected(Bound::AtMost(seconds)) => *seconds > days * 86_400,
+        demand => waived(demand),
+    }
+}
+
+/// Some product's floors are all zero.
+fn floorless(demand: &Demand) -> bool {
+    match demand {
+        Demand::Expected(Bound::Floors(floors)) => floors.0.values().any(|floor| {
+            floor.fmc.unwrap_or(0) == 0
+                && [floor.bootloader, floor.tee, floor.snp, floor.microcode] == [0; 4]
+        }),
+        demand => waived(demand),
+    }
+}
+
+const ANY_SOFTWARE: &str = "Other software than you mean: whoever runs any program at all on such a platform satisfies the policy.";
+const OLD_FIRMWARE: &str = "Known holes in the platform: firmware is accepted that can be made to sign for what it does not run.";
+
+/// In the order in which an attacker would choose: what [`not_protected`] names is taken from the top.
+static GAPS: &[Gap] = &[
+    gap(
+        "snp.measurement",
+        Level::Refuse,
+        waived,
+        "Any software is accepted: the evidence then shows that a guest is a guest, and nothing about what runs in it.",
+        Some(ANY_SOFTWARE),
+    ),
+    gap(
+        "answer.models",
+        Level::Refuse,
+        waived,
+        "Any model is accepted: the operator may answer with another, cheaper or rigged one.",
+        Some("Another model than you mean: the operator chooses which one answers."),
+    ),
+    gap(
+        "snp.policy.debug",
+        Level::Refuse,
+        unsafe_answer,
+        "Guests are accepted that the host may debug: it reads and writes their memory, keys included.",
+        Some(
+            "The machine's owner: he may read and write the memory of the guest, and sign with its keys.",
+        ),
+    ),
+    gap(
+        "snp.vmpl",
+        Level::Refuse,
+        |demand| has(demand, "4294967295"),
+        "Reports are accepted that the host asked for: they say nothing about who in the guest speaks.",
+        Some("The machine's owner: he may ask for reports over what he likes."),
+    ),
+    gap(
+        "snp.tcb.reported",
+        Level::Refuse,
+        floorless,
+        "Any firmware is accepted, also such as is known to load forged microcode (CVE-2024-56161) and then signs anything.",
+        Some(OLD_FIRMWARE),
+    ),
+    gap(
+        "snp.product",
+        Level::Weak,
+        |demand| has(demand, "Milan"),
+        "Milan is accepted: the seed of its endorsement keys was extracted by software alone (arXiv 2605.12990).",
+        Some(
+            "Forged reports of Milan chips: whoever extracted one chip's seed signs what he likes for it.",
+        ),
+    ),
+    gap(
+        "session.binding",
+        Level::Weak,
+        |demand| has(demand, "none"),
+        "Connections need not end in the enclave: whoever relays them may read what you ask, and what comes back.",
+        Some("Whoever relays the connection: he may read your questions and the answers."),
+    ),
+    gap(
+        "answer.nonce",
+        Level::Weak,
+        waived,
+        "Your own nonce need not be in the receipt: an answer may be older than your question.",
+        Some("An old answer to the same question, shown again."),
+    ),
+    gap(
+        "snp.chain.crl",
+        Level::Weak,
+        waived,
+        "No revocation list is needed: keys that AMD has revoked are accepted as long as nobody shows a list.",
+        Some("Revoked keys: whoever leaves the revocation lists out is believed."),
+    ),
+    gap(
+        "snp.policy.migrate_ma",
+        Level::Weak,
+        unsafe_answer,
+        "Guests are accepted that a migration agent may move: that agent's software is trusted too.",
+        Some(
+            "The migration agent: it may take the state of the guest, keys included, to another place.",
+        ),
+    ),
+    gap(
+        "snp.platform.alias_check",
+        Level::Weak,
+        unsafe_answer,
+        "Machines are accepted that did not look for aliased memory (BadRAM, CVE-2024-21944).",
+        Some(
+            "Memory modules that lie about their size (BadRAM): who has put them in rewrites the guest's memory.",
+        ),
+    ),
+    gap(
+        "snp.vmpl",
+        Level::Weak,
+        |demand| matches!(demand, Demand::Expected(Bound::OneOf(list)) if list.iter().any(|v| v != "0" && v != "4294967295")),
+        "Reports from a VMPL above 0 are accepted: something more privileged runs in the same guest, and is trusted too.",
+        Some("What runs at VMPL 0 of the guest, such as a cloud provider's paravisor."),
+    ),
+    gap(
+        "snp.tcb.committed",
+        Level::Weak,
+        floorless,
+        "The committed firmware has no floor: the host can roll back below the level that it shows.",
+        Some("A roll-back of the firmware after the report was made."),
+    ),
+    gap(
+        "snp.tcb.launch",
+        Level::Weak,
+        floorless,
+        "The firmware at launch has no floor: a guest may have been launched under firmware with known holes.",
+        Some(OLD_FIRMWARE),
+    ),
+    gap(
+        "snp.tcb.provisional",
+        Level::Weak,
+        unsafe_answer,
+        "Provisional firmware is accepted: it can be rolled back without a reboot.",
+        Some("A roll-back of the firmware after the report was made."),
+    ),
+    gap(
+        "snp.signing_key",
+        Level::Weak,
+        |demand| has(demand, "vlek"),
+        "VLEKs are accepted: the report shows whose machine it was, not which.",
+        Some(
+            "The cloud provider's key (VLEK): whoever holds it signs for any of the provider's machines.",
+        ),
+    ),
+    gap(
+        "snp.host_data",
+        Level::Weak,
+        waived,
+        "Any HOST_DATA is accepted: software that takes it for its configuration may be configured by the host.",
+        Some("A configuration that the host chose at launch."),
+    ),
+    gap(
+        "answer.keyset_span_seconds",
+        Level::Weak,
+        |demand| longer(demand, 30),
+        "The enclave's keys may live for more than 30 days: a key that leaks is good for long.",
+        Some("Keys that leaked long ago: a keyset may live for more than a month."),
+    ),
+    gap(
+        "answer.collateral_age_seconds",
+        Level::Weak,
+        |demand| longer(demand, 90),
+        "Revocation data may be older than 90 days: what was revoked since is accepted.",
+        Some("Keys revoked since: revocation data may be months old."),
+    ),
+    gap(
+        "answer.require",
+        Level::Weak,
+        |demand| lacks(demand, "logged") && lacks(demand, "quoted"),
+        "Neither `logged` nor `quoted` is asked for: nothing fixes an answer's place among the others, or its time.",
+        Some("Answers that are denied afterwards: no log has to hold them."),
+    ),
+    gap(
+        "snp.chip_id.masked",
+        Level::Note,
+        unsafe_answer,
+        "Reports are accepted that do not say which chip made them.",
+        None,
+    ),
+    gap(
+        "snp.chip_id",
+        Level::Note,
+        waived,
+        "Any genuine chip is accepted. Chips that you know are the one defence here against somebody who holds one in his hands.",
+        Some(
+            "Somebody with a chip of his own: interposers on the memory bus (Battering RAM, TEE.fail) bring out what signs \
+              reports, and any genuine chip is accepted.",
+        ),
+    ),
+    gap(
+        "answer.configs",
+        Level::Note,
+        waived,
+        "Any configuration of the models is accepted that the measured software can make.",
+        Some("Another configuration (runtime, options, pre- and post-processing) than you mean."),
+    ),
+];
+
+/// Checks that pin machines.
+const CHIPS: &[&str] = &["snp.chip_id", "tdx.platform.instance"];
+const ANOTHER_ENCLAVE: &str = "Another genuine enclave than you mean: no chip and no name is pinned, and whoever relays you may lead you to any \
+     that satisfies the policy.";
+
+/// What no policy closes.
+static RESIDUAL: &[&str] = &[
+    "Physical access to the machine: no bit of a report shows whether something sits on the memory bus.",
+    "Side channels and injected interrupts (HECKLER, WeSee): whether the software withstands a hostile hypervisor is the \
+     software's own merit.",
+    "A model that is wrong, biased or rigged from the start: a receipt says what ran, not that it is any good.",
+];
+
+pub(super) fn of_part(part: &Part, findings: &mut Vec<Finding>) {
+    if part.tee.is_some() && part.demands.iter().all(|(_, demand)| waived(demand)) {
+        findings.push(Finding {
+            level: Level::Refuse,
+            key: part.name.clone(),
+            words: "Every check is waived: any genuine chip in any state satisfies this platform."
+                .into(),
+        });
+    }
+    for gap in open(part) {
+        findings.push(Finding {
+            level: gap.level,
+            key: part.key(gap.id),
+            words: gap.words.to_owned(),
+        });
+    }
+}
+
+fn open(part: &Part) -> impl Iterator<Item = &'static Gap> {
+    GAPS.iter()
+        .filter(|gap| part.demand(gap.id).is_some_and(gap.open))
+}
+
+/// Three things that a policy does not protect from: what it leaves open, the worst first, then what none
+/// closes.
+pub(super) fn not_protected(answer: &Part, platforms: &[Part]) -> Vec<&'static str> {
+    let anywhere = |gap: &Gap| {
+        let mut parts = std::iter::once(answer).chain(platforms);
+        parts.any(|part| part.demand(gap.id).is_some_and(gap.open))
+    };
+    let own = GAPS
+        .iter()
+        .filter(|gap| anywhere(gap))
+        .filter_map(|gap| gap.lets);
+    let unnamed = answer.demand("session.name").is_some_and(waived);
+    let strangers = unnamed
+        && platforms
+            .iter()
+            .any(|part| CHIPS.iter().any(|id| part.demand(id).is_some_and(waived)));
+    let own = own.chain(strangers.then_some(ANOTHER_ENCLAVE));
+    let mut three = Vec::with_capacity(3);
+    for words in own.chain(RESIDUAL.iter().copied()) {
+        if three.len() < 3 && !three.contains(&words) {
+            three.push(words);
+        }
+    }
+    three
+}
+
+#[cfg(test)]
+mod tests {
+    use touchstone_formats::evidence::Tee;
+
+    use super::*;
+    use crate::policy::{Policy, check_ids, template};
+
+    #[test]
+    fn every_gap_is_about_a_rule_there_is() {
+        let policy = Policy::parse(&template(Tee::SevSnp)).unwrap();
+        let mut known: Vec<&str> = super::super::answer_rules(&policy, 0)
+            .iter()
+            .map(|(id, _)| *id)
+            .collect();
+        known.extend(
+            [Tee::SevSnp, Tee::Tdx]
+                .into_iter()
+                .flat_map(check_ids)
+                .map(|spec| spec.id),
+        );
+        for gap in GAPS {
+            assert!(known.contains(&gap.id), "{}", gap.id);
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! The least that a policy accepts, in words.
+
+use touchstone_formats::evidence::Tee;
+
+use super::super::demand::{Bound, Demand};
+use super::{Aspect, Part, Weakest};
+
+/// How an aspect of a part is said.
+enum Line {
+    /// What the rule accepts.
+    Plain(&'static str, &'static str),
+    /// Of a rule that is yes or no: what each answer means.
+    Flag(&'static str, &'static str, [&'static str; 2]),
+}
+
+use Line::{Flag, Plain};
+
+static ANSWER: &[Line] = &[
+    Plain("guarantees", "answer.require"),
+    Plain("models", "answer.models"),
+    Plain("configurations", "answer.configs"),
+    Plain("your nonce", "answer.nonce"),
+    Plain("age of an answer", "answer.fresh_seconds"),
+    Plain("life of the enclave's keys", "answer.keyset_span_seconds"),
+    Plain("age of revocation data", "answer.collateral_age_seconds"),
+];
+
+static CONNECTION: &[Line] = &[
+    Plain("bound before anything is sent", "session.binding"),
+    Plain("bound for kept answers", "session.answers"),
+    Plain("name of the enclave", "session.name"),
+];
+
+static SNP: &[Line] = &[
+    Plain("product", "snp.product"),
+    Plain("signed by", "snp.signing_key"),
+    Plain("chips", "snp.chip_id"),
+    Plain("revocation lists", "snp.chain.crl"),
+    Plain("firmware, reported", "snp.tcb.reported"),
+    Plain("firmware, committed", "snp.tcb.committed"),
+    Plain("firmware, at launch", "snp.tcb.launch"),
+    Flag(
+        "provisional firmware",
+        "snp.tcb.provisional",
+        ["no", "yes: it can be rolled back without a reboot"],
+    ),
+    Flag(
+        "debugging",
+        "snp.policy.debug",
+        ["off", "ON: the host reads and writes the guest's memory"],
+    ),
+    Flag(
+        "migration agent",
+        "snp.policy.migrate_ma",
+        ["none", "allowed"],
+    ),
+    Plain("VMPL", "snp.vmpl"),
+    Flag("SMT", "snp.platform.smt", ["off", "on"]),
+    Flag(
+        "aliased memory (BadRAM)",
+        "snp.platform.alias_check",
+        [
+            "need not have been looked for",
+            "looked for, and none found",
+        ],
+    ),
+    Plain("software", "snp.measurement"),
+    Plain("host data", "snp.host_data"),
+    Plain("version of the image", "snp.guest_svn"),
+];
+
+static TDX: &[Line] = &[];
+
+pub(super) fn of_part(part: &Part) -> Vec<Weakest> {
+    match part.tee {
+        None => vec![
+            weakest(part, "answer", ANSWER),
+            weakest(part, "connection", CONNECTION),
+        ],
+        Some(Tee::SevSnp) => vec![weakest(part, &part.name, SNP)],
+        Some(Tee::Tdx) => vec![weakest(part, &part.name, TDX)],
+    }
+}
+
+fn weakest(part: &Part, name: &str, lines: &[Line]) -> Weakest {
+    let accepts = lines.iter().filter_map(|line| {
+        let (aspect, id) = match line {
+            Plain(aspect, id) | Flag(aspect, id, _) => (*aspect, *id),
+        };
+        let demand = part.demand(id)?;
+        let words = match (line, demand) {
+            (Flag(_, _, [no, yes]), Demand::Expected(Bound::Flag { value, .. })) => {
+                if *value { yes } else { no }.to_string()
+            }
+            _ => demand.brief(),
+        };
+        Some(Aspect { aspect, words })
+    });
+    Weakest {
+        part: name.to_owned(),
+        tee: part.tee,
+        accepts: accepts.collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Form, check_ids};
+
+    #[test]
+    fn every_aspect_is_a_check_of_its_platform() {
+        for (tee, lines) in [(Tee::SevSnp, SNP), (Tee::Tdx, TDX)] {
+            for line in lines {
+                let (id, flag) = match line {
+                    Plain(_, id) => (id, false),
+                    Flag(_, id, _) => (id, true),
+                };
+                let spec = check_ids(tee).iter().find(|spec| spec.id == *id);
+                let form = spec
+                    .unwrap_or_else(|| panic!("{id} is no check of {tee}"))
+                    .form;
+                assert_eq!(form == Form::Flag, flag, "{id}");
+            }
+        }
+    }
+}
