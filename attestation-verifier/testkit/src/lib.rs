@@ -13,6 +13,7 @@
 //! | [`x509`] | what both are made of: certificates and CRLs as descriptions, keys, a DER writer |
 //! | [`snp`] | SEV-SNP attestation reports, versions 2, 3 and 5, signed by such a VCEK or VLEK |
 //! | [`tdx`] | TDX quotes, versions 4 and 5, bodies of TDX 1.0 and 1.5, signed by a quoting enclave's key |
+//! | [`events`] | event logs of TDX guests, and their replay into RTMRs |
 //! | [`machine`] | a simulated machine: chip, firmware, one launched guest; its quotes and their collateral |
 //! | [`platform`] | such a machine behind the quote agent protocol, with latency and faults |
 //! | [`mint`] | complete bundles without an enclave, every ingredient changeable before it is signed |
@@ -48,6 +49,7 @@
 //! sign). Functions that touch files or sockets return errors.
 
 pub mod amd;
+pub mod events;
 pub mod fixtures;
 pub mod intel;
 pub mod machine;

@@ -149,6 +149,11 @@ impl SgxExtensions {
         self
     }
 
+    /// Sets a component's security version, in CPUSVN too, as on real platforms.
+    pub fn set_svn(&mut self, component: usize, svn: u8) {
+        (self.comp_svn[component], self.cpu_svn[component]) = (svn, svn);
+    }
+
     /// The entries within TCB.
     pub fn tcb_entries(&self) -> Vec<Entry> {
         let mut entries: Vec<Entry> = (1..)

@@ -3,6 +3,10 @@
 use std::io;
 use std::path::Path;
 
+use touchstone_formats::SnpCollateral;
+use touchstone_formats::evidence::{Collateral, EventLog, Tee};
+
+use super::{TeeMachine, put, remove};
 use crate::amd::{Certificate, Crl, Pki, Product, VekKey};
 use crate::snp::{Report, flags};
 
@@ -88,9 +92,7 @@ impl Machine {
 
     /// A signed report over `report_data`.
     pub fn quote(&self, report_data: [u8; 64]) -> Vec<u8> {
-        let mut report = self.report.clone();
-        report.report_data = report_data;
-        report.sign(&self.key)
+        TeeMachine::quote(self, report_data)
     }
 
     /// The simulated root as PEM: what `--trust-simulated-root` takes.
@@ -127,20 +129,14 @@ impl Machine {
         let (chain, crls) = (collateral.join("chain"), collateral.join("crls"));
         std::fs::create_dir_all(&chain)?;
         std::fs::create_dir_all(&crls)?;
-        let put = |path: &Path, bytes: &[u8]| {
-            // Not in the folders that the host reads whole.
-            let new = folder.join(".new");
-            std::fs::write(&new, bytes)?;
-            std::fs::rename(&new, path)
-        };
+        let put = |path: &Path, bytes: &[u8]| put(folder, path, bytes);
         put(&folder.join("README"), README.as_bytes())?;
         put(&folder.join("root.pem"), self.root_pem().as_bytes())?;
         put(&collateral.join("README"), README.as_bytes())?;
         put(&collateral.join("vek.der"), &files.vek)?;
-        match std::fs::remove_file(chain.join(other)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
+        remove(&chain.join(other))?;
+        // Of a TDX machine that was here before.
+        remove(&collateral.join("tdx.json"))?;
         for der in files.chain {
             put(&chain.join(intermediate), &der)?;
         }
@@ -148,6 +144,55 @@ impl Machine {
             put(&crls.join("ark.der"), &der)?;
         }
         Ok(())
+    }
+}
+
+impl TeeMachine for Machine {
+    const TEE: Tee = Tee::SevSnp;
+    type Report = Report;
+    type Collateral = SnpCollateral;
+
+    fn strict(at: u64) -> Self {
+        Self::new(Product::Genoa, 5, at)
+    }
+
+    fn report(&self, report_data: [u8; 64]) -> Report {
+        let mut report = self.report.clone();
+        report.report_data = report_data;
+        report
+    }
+
+    fn sign(&self, report: &Report) -> Vec<u8> {
+        report.sign(&self.key)
+    }
+
+    fn attached(&self) -> SnpCollateral {
+        let files = self.collateral();
+        SnpCollateral {
+            vek: Some(files.vek),
+            chain: files.chain,
+            crls: files.crls,
+        }
+    }
+
+    fn evidence_collateral(collateral: SnpCollateral) -> Collateral {
+        Collateral::SevSnp(collateral)
+    }
+
+    fn event_log(&self) -> Option<EventLog> {
+        None
+    }
+
+    fn root_pem(&self) -> String {
+        Machine::root_pem(self)
+    }
+
+    fn write_to(&self, folder: &Path) -> io::Result<()> {
+        Machine::write_to(self, folder)
+    }
+
+    fn name(&self) -> String {
+        format!("SEV-SNP {}", self.pki.product)
     }
 }
 
