@@ -1,0 +1,6 @@
+//! What is said about verdicts: EARs, explanations, and verdicts under notices.
+
+mod ear;
+mod explain;
+mod regrade;
+mod support;
