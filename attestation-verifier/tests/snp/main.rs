@@ -1,6 +1,9 @@
 //! SEV-SNP evidence, from bytes to verdict. One program, so that the simulated vendor's keys are
 //! made once.
 
+#[path = "../corpus/case.rs"]
+#[allow(dead_code)]
+mod case;
 mod certificates;
 mod chain;
 mod checks;

@@ -1,12 +1,13 @@
 //! Lies that are re-signed: a simulated machine, a policy and a time, of which a test changes
 //! one thing. The un-mutated twin has to hold, or the lie shows nothing.
 
-use attestation_verifier::{At, Roots, Verdict, appraise};
+use attestation_verifier::{Roots, Verdict};
 use touchstone_testkit::amd::{Pki, PkiKeys, Product, VekKey};
 use touchstone_testkit::machine::{CollateralFiles, Endorsement, Machine};
 use touchstone_testkit::snp::Report;
 
-use crate::common::{evidence, policy, template, with};
+use crate::case::Inputs;
+use crate::common::{evidence, template, with};
 
 /// When everything is valid: 2026-09-21.
 pub const NOW: u64 = 1_790_000_000;
@@ -171,8 +172,8 @@ impl Scene {
         self.collateral.push(Box::new(change));
     }
 
-    /// Signs everything and judges it.
-    pub fn judge(&self) -> Verdict {
+    /// Signs everything.
+    pub fn inputs(&self) -> Inputs {
         let machine = &self.machine;
         let mut report = machine
             .report
@@ -184,19 +185,18 @@ impl Scene {
         for change in &self.collateral {
             change(machine, &mut files);
         }
-        let evidence = evidence(&report, &files.vek, &files.chain, &files.crls);
-        let at = At {
+        Inputs {
+            evidence: evidence(&report, &files.vek, &files.chain, &files.crls),
+            policy: self.policy.clone(),
+            roots: self.roots.clone(),
+            report_data: self.report_data,
             time: self.time,
-            asserted: false,
-        };
-        let policy = policy(&self.policy);
-        appraise(
-            &evidence.to_file(),
-            &policy,
-            &self.roots,
-            self.report_data.as_ref(),
-            at,
-        )
+        }
+    }
+
+    /// Signs everything and judges it.
+    pub fn judge(&self) -> Verdict {
+        self.inputs().judge()
     }
 }
 
@@ -231,7 +231,7 @@ pub fn lie(
     }
 }
 
-/// Judges every lie and its honest twin.
+/// Judges every lie and its honest twin; both are cases of the published corpus.
 pub fn refuse(lies: Vec<Lie>) {
     assert!(!lies.is_empty());
     for lie in lies {
@@ -246,7 +246,8 @@ pub fn refuse(lies: Vec<Lie>) {
         );
         let mut scene = honest;
         (lie.change)(&mut scene);
-        let verdict = scene.judge();
+        let inputs = scene.inputs();
+        let verdict = inputs.judge();
         assert_eq!(
             (verdict.exit(), verdict.deciding()),
             (lie.exit, Some(lie.deciding)),
@@ -254,5 +255,26 @@ pub fn refuse(lies: Vec<Lie>) {
             lie.name,
             verdict.words()
         );
+        inputs.publish(&lie.name, &verdict);
+    }
+}
+
+/// What the lies are twins of holds, and is in the corpus too.
+#[test]
+fn honest_twins_hold() {
+    let twins: [(&str, fn() -> Scene); 7] = [
+        ("Genoa, version 5, VCEK", genoa),
+        ("Genoa, version 3", genoa_v3),
+        ("Genoa, version 2", genoa_v2),
+        ("Genoa, VLEK", vlek),
+        ("Genoa, everything pinned", pinned),
+        ("Milan, version 3", milan),
+        ("Turin, version 5", turin),
+    ];
+    for (says, honest) in twins {
+        let inputs = honest().inputs();
+        let verdict = inputs.judge();
+        assert_eq!(verdict.exit(), 6, "{says}: {}", verdict.words());
+        inputs.publish(says, &verdict);
     }
 }
