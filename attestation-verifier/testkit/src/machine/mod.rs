@@ -56,7 +56,7 @@ pub trait TeeMachine: Clone + fmt::Debug + Send + Sync + 'static {
     /// When a file cannot be written.
     fn write_to(&self, folder: &Path) -> io::Result<()>;
 
-    /// For people: `SEV-SNP Genoa`, `TDX`.
+    /// For people: `Genoa`, `TDX`.
     fn name(&self) -> String;
 }
 

@@ -192,7 +192,7 @@ impl TeeMachine for Machine {
     }
 
     fn name(&self) -> String {
-        format!("SEV-SNP {}", self.pki.product)
+        self.pki.product.to_string()
     }
 }
 
