@@ -206,10 +206,12 @@ impl Certificate {
 
     /// Whether it is a CA that may sign certificates: cA true and keyCertSign.
     pub fn may_sign_certificates(&self) -> bool {
-        matches!(self.basic_constraints, Some((true, _)))
-            && self
-                .key_usage
-                .is_some_and(|flags| flags & KEY_CERT_SIGN != 0)
+        matches!(self.basic_constraints, Some((true, _))) && self.key_may(KEY_CERT_SIGN)
+    }
+
+    /// Whether its keyUsage is there and allows this ([`KEY_CERT_SIGN`], [`CRL_SIGN`], [`DIGITAL_SIGNATURE`]).
+    pub fn key_may(&self, usage: u16) -> bool {
+        self.key_usage.is_some_and(|flags| flags & usage != 0)
     }
 
     /// A critical extension that nothing here understands.

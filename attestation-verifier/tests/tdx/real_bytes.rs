@@ -201,9 +201,9 @@ fn flips_are_refused(name: &str, evidence: &Evidence, time: u64, bits: &[usize])
         ("tdx.format", 40),
         ("tdx.chain.signature", 12),
         ("tdx.signature", 12),
-        ("tdx.chain.root", 8),
+        ("tdx.chain.root", 7),
         ("tdx.pck.extensions", 7),
-        ("tdx.qe.signature", 6),
+        ("tdx.qe.signature", 5),
         ("tdx.qe.binding", 1),
     ] {
         let of =
