@@ -417,14 +417,25 @@ fn validity() {
     assert_eq!(check.expected, window);
 }
 
-/// Eight named roots of one name, the right one last, and a signer of its own for each text: as much work as there can be.
+/// Eight named roots that are all called like the pinned one, the right one last; a signer of its own for each text, another
+/// certificate of the CA's with its revocation list: as much work as there can be, 20 signature checks.
 #[test]
 fn the_budget_is_enough_for_the_costliest_evidence() {
     let mut scene = v5();
+    let name = Name::intel("Intel SGX Root CA");
+    let pki = &mut scene.machine.pki;
+    pki.root.subject = name.clone();
+    for certificate in [&mut pki.root, &mut pki.platform_ca, &mut pki.tcb_signing] {
+        certificate.issuer = name.clone();
+    }
+    scene.machine.root_crl.issuer = name;
     scene.collateral(|m, c| {
         let mut signer = m.pki.tcb_signing.clone();
         signer.serial = vec![7];
-        c.qe_identity_issuer_chain = Some(pem("CERTIFICATE", &signer.sign(&m.pki.keys.root)));
+        let mut ca = m.pki.platform_ca.clone();
+        ca.serial = vec![7];
+        c.qe_identity_issuer_chain = Some(chain_pem(&[signer.sign(&m.pki.keys.root)]));
+        c.pck_crl_issuer_chain = Some(chain_pem(&[ca.sign(&m.pki.keys.root)]));
     });
     let own = root_pem(&scene.machine.pki);
     let mut pems = String::new();
@@ -435,7 +446,8 @@ fn the_budget_is_enough_for_the_costliest_evidence() {
         pems += &pem("CERTIFICATE", &root.sign(&key));
     }
     scene.roots = trusted(&(pems.clone() + &own));
-    scene.holds("eight roots of one name");
+    let authentic = scene.holds("nine roots of one name");
+    assert_eq!(authentic.windows().len(), 10);
     scene.roots = trusted(&pems);
     assert_eq!(decided(&scene.seen().0).0, 3);
 }

@@ -5,7 +5,7 @@ use attestation_verifier::verdict::Outcome;
 use touchstone_formats::evidence::TdxCollateral;
 use touchstone_formats::text::HexBytes;
 use touchstone_testkit::machine::TdxMachine;
-use touchstone_testkit::x509::asn1;
+use touchstone_testkit::x509::{Extension, asn1};
 
 use crate::simulated::{Lie, NOW, chain_pem, forged, lie, refuse, rogue_keys, root_der, sent, v5};
 use crate::support::{decided, seen};
@@ -417,6 +417,13 @@ fn other_members() {
         member("a chain in percent-encoding", |_, c| {
             let chain = c.tcb_info_issuer_chain.take().unwrap();
             c.tcb_info_issuer_chain = Some(chain.replace('\n', "%0A"));
+        }),
+        member("a chain over 16 KiB", |m, c| {
+            let mut signer = m.pki.tcb_signing.clone();
+            let long = Extension::new("1.2.3", false, vec![0; 12_000]);
+            signer.extensions.push(long);
+            let signer = signer.sign(&m.pki.keys.root);
+            c.tcb_info_issuer_chain = Some(chain_pem(&[signer]));
         }),
         member("the revocation list's chain is none", |_, c| {
             c.pck_crl_issuer_chain = Some("x".into())

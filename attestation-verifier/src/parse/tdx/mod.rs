@@ -144,6 +144,8 @@ pub fn parse(evidence: &Evidence, checks: &mut Checks) -> Option<Parsed> {
 
 /// Most certificates of an issuer's chain: the issuer's and the root's.
 const MOST_ISSUERS: usize = 2;
+/// Longest PEM of an issuer's chain. Intel's have 2 KiB.
+const MOST_CHAIN: usize = 16 << 10;
 
 /// Reads the members of the collateral one by one.
 struct Members<'a> {
@@ -202,6 +204,9 @@ impl Members<'_> {
     }
 
     fn chain(&mut self, name: &str, pem: &str) -> Option<Vec<Certificate>> {
+        if pem.len() > MOST_CHAIN {
+            return self.malformed(name, &"over 16 KiB");
+        }
         let ders = match pem::certificates(pem.as_bytes(), MOST_ISSUERS) {
             Ok(ders) => ders,
             Err(error) => return self.malformed(name, &error),
