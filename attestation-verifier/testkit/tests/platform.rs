@@ -391,6 +391,8 @@ fn the_program_is_a_tdx_machine_when_asked() {
         assert_eq!(quote[..2], [version.as_bytes()[0] - b'0', 0]);
 
         let read = |path: &str| std::fs::read(dir.join(path)).unwrap();
+        let values: Value = serde_json::from_slice(&read("reference-values.json")).unwrap();
+        assert_eq!(values["tdx.mrtd"], "cd".repeat(48));
         let collateral = serde_json::from_slice(&read("collateral/tdx.json")).unwrap();
         let collateral = theirs(&collateral);
         let (_, root) = x509_parser::pem::parse_x509_pem(&read("root.pem"))

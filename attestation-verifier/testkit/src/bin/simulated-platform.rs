@@ -1,6 +1,7 @@
 //! A simulated machine, SEV-SNP or TDX, behind the quote agent protocol. For demonstrations and tests only.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
@@ -26,7 +27,8 @@ struct Arguments {
     #[arg(long, value_name = "PATH")]
     socket: PathBuf,
 
-    /// Folder for root.pem (verifier) and collateral/ (host); made if it is not there
+    /// Folder for root.pem (verifier), collateral/ (host) and reference-values.json (policies: what the guest measures); made
+    /// if it is not there
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
 
@@ -140,6 +142,7 @@ fn main() -> Result<()> {
 fn serve<M: TeeMachine>(arguments: &Arguments, machine: M) -> Result<()> {
     machine
         .write_to(&arguments.dir)
+        .and_then(|()| write_reference_values(&machine, &arguments.dir))
         .with_context(|| format!("writing to {}", arguments.dir.display()))?;
 
     let name = machine.name();
@@ -168,6 +171,13 @@ fn serve<M: TeeMachine>(arguments: &Arguments, machine: M) -> Result<()> {
         );
         Ok(())
     })
+}
+
+/// What whoever builds an image would work out from it, and what a machine without an image can only be told.
+fn write_reference_values(machine: &impl TeeMachine, folder: &Path) -> std::io::Result<()> {
+    let values: BTreeMap<_, _> = machine.reference_values().into_iter().collect();
+    let json = serde_json::to_string_pretty(&values)?;
+    std::fs::write(folder.join("reference-values.json"), json + "\n")
 }
 
 fn snp(arguments: &Arguments, now: u64) -> Result<Machine> {

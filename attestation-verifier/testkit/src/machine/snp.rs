@@ -191,6 +191,10 @@ impl TeeMachine for Machine {
         Machine::write_to(self, folder)
     }
 
+    fn reference_values(&self) -> Vec<(&'static str, String)> {
+        vec![("snp.measurement", hex::encode(self.report.measurement))]
+    }
+
     fn name(&self) -> String {
         self.pki.product.to_string()
     }
