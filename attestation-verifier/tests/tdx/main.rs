@@ -1,10 +1,8 @@
 //! TDX evidence, from bytes to verdict.
 
 mod chain;
-mod fixtures;
 mod form;
 mod pck;
-mod policy;
 mod quoting;
 mod real_bytes;
 mod revocation;
