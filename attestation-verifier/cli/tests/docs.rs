@@ -33,6 +33,9 @@ fn the_reference_has_every_option_and_no_other() {
         "proxy",
         "check",
         "appraise",
+        "explain",
+        "regrade",
+        "advisories sign",
         "evidence sev-snp",
         "show",
         "policy init",
@@ -91,7 +94,7 @@ fn commands_in_the_guides_are_understood() {
                 let line = line.split(" # ").next().unwrap();
                 let words: Vec<&str> = line.split_whitespace().skip(1).collect();
                 let command: &[&str] = match words[0] {
-                    "evidence" | "policy" => &words[..2],
+                    "advisories" | "evidence" | "policy" => &words[..2],
                     _ => &words[..1],
                 };
                 let help = touchstone(&[command, &["--help"]].concat()).stdout;
