@@ -136,6 +136,17 @@ fn revocation() {
                 c.pck_crl_issuer_chain = Some(chain_pem(&[ca, root_der(&m.pki)]));
             },
         ),
+        sent(
+            "a CA in the list's chain that names another issuer",
+            3,
+            "tdx.chain.constraints",
+            |m, c| {
+                let mut ca = m.pki.platform_ca.clone();
+                ca.issuer = m.pki.processor_ca.subject.clone();
+                let ca = ca.sign(&m.pki.keys.root);
+                c.pck_crl_issuer_chain = Some(chain_pem(&[ca, root_der(&m.pki)]));
+            },
+        ),
         sent("the root's list in the PCK list's place", 3, own, |_, c| {
             c.pck_crl = c.root_ca_crl.clone()
         }),
