@@ -219,8 +219,8 @@ pub fn say(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
-/// Colours the first line of a verdict, for terminals that want it.
-fn paint(words: &str, exit: u8, terminal: bool) -> String {
+/// Colours the first line of what is said by its exit code, for terminals that want it.
+pub fn paint(words: &str, exit: u8, terminal: bool) -> String {
     if !terminal || std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty()) {
         return words.to_owned();
     }

@@ -37,8 +37,11 @@ fn the_reference_has_every_option_and_no_other() {
         "regrade",
         "advisories sign",
         "evidence sev-snp",
+        "evidence tdx",
         "show",
         "policy init",
+        "policy lint",
+        "policy diff",
     ] {
         let heading = format!("\n## {command}\n");
         let section = text
@@ -79,7 +82,7 @@ fn the_reference_has_every_exit_code() {
 fn commands_in_the_guides_are_understood() {
     let root = touchstone_testkit::fixtures::workspace_root().join("docs");
     let mut seen = 0;
-    for file in ["clients.md", "proxy.md", "auditors.md"] {
+    for file in ["clients.md", "proxy.md", "auditors.md", "policies.md"] {
         let text = std::fs::read_to_string(root.join(file)).unwrap();
         for block in text
             .split("```sh\n")

@@ -140,6 +140,7 @@ impl Demand {
             }
             Demand::Expected(Bound::OneOf(list)) => {
                 let short = |word: &String| match word.char_indices().nth(LONG) {
+                    Some(_) if word.bytes().all(|b| b == b'0') => "all zero".into(),
                     Some((at, _)) => format!("{}…", word.get(..at).unwrap_or_default()),
                     None => word.clone(),
                 };
@@ -255,13 +256,20 @@ pub(super) fn seconds(seconds: u64) -> String {
     }
 }
 
-/// The floor that counts for a product: its own, or that of the product it is a variant of.
-fn floor(floors: &Floors, name: &str) -> Option<[u8; 5]> {
-    let product = match name {
+/// The product of a key of floors (see [`crate::product`]).
+pub(super) fn product_of(name: &str) -> &str {
+    match name {
         "Bergamo" => "Genoa",
         other => other.split('-').next().unwrap_or(other),
-    };
-    let floor = floors.0.get(name).or_else(|| floors.0.get(product))?;
+    }
+}
+
+/// The floor that counts for a product: its own, or that of the product it is a variant of.
+fn floor(floors: &Floors, name: &str) -> Option<[u8; 5]> {
+    let floor = floors
+        .0
+        .get(name)
+        .or_else(|| floors.0.get(product_of(name)))?;
     Some([
         floor.fmc.unwrap_or(0),
         floor.bootloader,
@@ -308,7 +316,7 @@ fn floors_change(a: &Floors, b: &Floors) -> Option<String> {
 }
 
 /// `Genoa: snp 23, microcode 84; …`, without the components that have no floor.
-fn floors_words(floors: &Floors) -> String {
+pub(super) fn floors_words(floors: &Floors) -> String {
     let each = floors.0.iter().map(|(name, floor)| {
         let parts = [
             ("fmc", floor.fmc.unwrap_or(0)),

@@ -2,7 +2,8 @@
 
 use touchstone_formats::evidence::Tee;
 
-use super::super::demand::{Bound, Demand};
+use super::super::Floors;
+use super::super::demand::{Bound, Demand, floors_words, product_of};
 use super::{Aspect, Part, Weakest};
 
 /// How an aspect of a part is said.
@@ -83,24 +84,45 @@ pub(super) fn of_part(part: &Part) -> Vec<Weakest> {
 }
 
 fn weakest(part: &Part, name: &str, lines: &[Line]) -> Weakest {
-    let accepts = lines.iter().filter_map(|line| {
+    let mut accepts: Vec<Aspect> = Vec::new();
+    for line in lines {
         let (aspect, id) = match line {
             Plain(aspect, id) | Flag(aspect, id, _) => (*aspect, *id),
         };
-        let demand = part.demand(id)?;
-        let words = match (line, demand) {
+        let Some(demand) = part.demand(id) else {
+            continue;
+        };
+        let mut words = match (line, demand) {
             (Flag(_, _, [no, yes]), Demand::Expected(Bound::Flag { value, .. })) => {
                 if *value { yes } else { no }.to_string()
             }
+            (_, Demand::Expected(Bound::Floors(floors))) => floors_words(&reachable(floors, part)),
             _ => demand.brief(),
         };
-        Some(Aspect { aspect, words })
-    });
+        // Floors are long, and mostly the same three times.
+        let same = accepts.iter().find(|other| other.words == words);
+        if let (Demand::Expected(Bound::Floors(_)), Some(other)) = (demand, same) {
+            words = format!("as {}", other.aspect);
+        }
+        accepts.push(Aspect { aspect, words });
+    }
     Weakest {
         part: name.to_owned(),
         tee: part.tee,
-        accepts: accepts.collect(),
+        accepts,
     }
+}
+
+/// The floors of the products that are accepted.
+fn reachable(floors: &Floors, part: &Part) -> Floors {
+    let Some(Demand::Expected(Bound::OneOf(products))) = part.demand("snp.product") else {
+        return floors.clone();
+    };
+    let kept = floors
+        .0
+        .iter()
+        .filter(|(name, _)| products.contains(product_of(name)));
+    Floors(kept.map(|(name, floor)| (name.clone(), *floor)).collect())
 }
 
 #[cfg(test)]
