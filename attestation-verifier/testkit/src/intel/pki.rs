@@ -193,7 +193,7 @@ impl Pki {
 
     /// Signs TCB info or a QE identity, whatever text is given: `r ‖ s`.
     pub fn sign_json(&self, text: &str) -> Vec<u8> {
-        self.keys.tcb_signing.sign(text.as_bytes())
+        self.keys.tcb_signing.sign_once(text.as_bytes())
     }
 
     /// A PCK certificate for `key` on this platform. Sign it with [`Pki::ca_key`].
