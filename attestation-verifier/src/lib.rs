@@ -22,6 +22,7 @@ pub mod describe;
 pub mod ear;
 pub mod exchange;
 pub mod explain;
+pub mod fields;
 mod keyset;
 pub mod parse;
 pub mod policy;

@@ -2,5 +2,6 @@
 
 mod ear;
 mod explain;
+mod fields;
 mod regrade;
 mod support;
