@@ -9,8 +9,8 @@ use touchstone_testkit::machine::TdxMachine;
 use touchstone_testkit::x509::{Certificate, EcKey, Extension, Name, asn1, pem};
 
 use crate::simulated::{
-    Lie, NOW, chain_pem, ders, forged, lie, pck_chain, processor, quoted, refuse, rogue_keys,
-    root_der, root_pem, sent, trusted, v4, v5,
+    Lie, NOW, chain_pem, ders, forged, lie, pck_chain, processor, quoted, refuse, rogue_keys, sent,
+    trusted, v4, v5,
 };
 use crate::support::{V4_TIME, decided, seen, words};
 
@@ -41,7 +41,7 @@ fn honest_machines_hold() {
         let mut ca = m.pki.platform_ca.clone();
         (ca.serial, ca.not_after) = (vec![7], NOW);
         let ca = ca.sign(&m.pki.keys.root);
-        c.pck_crl_issuer_chain = Some(chain_pem(&[ca, root_der(&m.pki)]));
+        c.pck_crl_issuer_chain = Some(chain_pem(&[ca, m.pki.root_der()]));
     });
     let authentic = scene.holds("the CA certified again");
     let until = |p: &&Part| p.name == "the PCK CA" && p.window.to == NOW;
@@ -55,7 +55,7 @@ fn honest_machines_hold() {
         let mut signer = m.pki.tcb_signing.clone();
         signer.serial = vec![7];
         let chain = pem("CERTIFICATE", &signer.sign(&m.pki.keys.root));
-        c.qe_identity_issuer_chain = Some(chain + &root_pem(&m.pki));
+        c.qe_identity_issuer_chain = Some(chain + &m.pki.root_pem());
     });
     let authentic = scene.holds("two signers");
     let signers = authentic.windows().iter();
@@ -236,7 +236,7 @@ fn real_and_simulated_do_not_mix() {
         certificate.issuer = name.clone();
     }
     like.machine.root_crl.issuer = name;
-    like.roots = trusted(&root_pem(&like.machine.pki));
+    like.roots = trusted(&like.machine.pki.root_pem());
     assert!(like.holds("called like Intel's").root().simulated);
     let (checks, authentic) = seen(&crate::support::v4(), &like.roots, V4_TIME);
     assert!(checks.hold(), "{}", words(&checks));
@@ -332,7 +332,7 @@ fn constraints() {
             let text = c.tcb_info.clone().unwrap();
             let signature = m.pki.ca_key(m.ca).sign(text.as_bytes());
             c.tcb_info_signature = Some(HexBytes(signature));
-            c.tcb_info_issuer_chain = Some(chain_pem(&[m.pki.ca_der(m.ca), root_der(&m.pki)]));
+            c.tcb_info_issuer_chain = Some(chain_pem(&[m.pki.ca_der(m.ca), m.pki.root_der()]));
         }),
         // Algorithms that Intel does not use.
         certificate_algorithm("ECDSA with SHA-384 said", "1.2.840.10045.4.3.3"),
@@ -373,7 +373,7 @@ fn validity() {
         }),
         lie("the root has ended", v5, 5, id, |s| {
             s.machine.pki.root.not_after = NOW - 1;
-            s.roots = trusted(&root_pem(&s.machine.pki));
+            s.roots = trusted(&s.machine.pki.root_pem());
         }),
         lie("TCB info is due again", v5, 5, texts, |s| {
             s.machine.tcb_info.next_update = NOW
@@ -437,7 +437,7 @@ fn the_budget_is_enough_for_the_costliest_evidence() {
         c.qe_identity_issuer_chain = Some(chain_pem(&[signer.sign(&m.pki.keys.root)]));
         c.pck_crl_issuer_chain = Some(chain_pem(&[ca.sign(&m.pki.keys.root)]));
     });
-    let own = root_pem(&scene.machine.pki);
+    let own = scene.machine.pki.root_pem();
     let mut pems = String::new();
     for _ in 0..7 {
         let key = EcKey::p256();
@@ -456,13 +456,15 @@ fn the_budget_is_enough_for_the_costliest_evidence() {
 fn named_roots() {
     let with = |pem: &str| Roots::pinned().with_simulated_pem(pem.as_bytes());
     let pki = v5().machine.pki;
-    let own = root_pem(&pki);
+    let own = pki.root_pem();
     let roots = with(&own).unwrap();
     assert_eq!(roots.anchors().len(), 5);
     assert!(roots.anchors()[4].simulated);
     assert_eq!(roots.anchors()[4].product, None);
     // The key is what counts, not the certificate around it.
-    let again = pem("CERTIFICATE", &pki.root_der());
+    let mut again = pki.root.clone();
+    again.serial = vec![7];
+    let again = pem("CERTIFICATE", &again.sign(&pki.keys.root));
     assert_eq!(
         with(&(own.clone() + &again)).unwrap_err(),
         RootError::Twice { index: 2 }

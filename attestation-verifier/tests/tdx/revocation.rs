@@ -9,7 +9,7 @@ use touchstone_testkit::machine::TdxMachine;
 use touchstone_testkit::x509::{Crl, EcKey, Extension};
 
 use crate::simulated::{
-    Lie, NOW, Scene, chain_pem, forged, keys, processor, refuse, rogue_keys, root_der, sent, v5,
+    Lie, NOW, Scene, chain_pem, forged, keys, processor, refuse, rogue_keys, sent, v5,
 };
 
 const DAY: u64 = 86_400;
@@ -100,7 +100,7 @@ fn revocation() {
                 c.pck_crl = Some(HexBytes(list));
                 c.pck_crl_issuer_chain = Some(chain_pem(&[
                     m.pki.ca_der(PckCa::Processor),
-                    root_der(&m.pki),
+                    m.pki.root_der(),
                 ]));
             },
         ),
@@ -111,7 +111,7 @@ fn revocation() {
             |m, c| {
                 c.pck_crl_issuer_chain = Some(chain_pem(&[
                     m.pki.ca_der(PckCa::Processor),
-                    root_der(&m.pki),
+                    m.pki.root_der(),
                 ]));
             },
         ),
@@ -121,7 +121,7 @@ fn revocation() {
             "tdx.chain.signature",
             |m, c| {
                 let ca = m.pki.platform_ca.sign(&rogue_keys().root);
-                c.pck_crl_issuer_chain = Some(chain_pem(&[ca, root_der(&m.pki)]));
+                c.pck_crl_issuer_chain = Some(chain_pem(&[ca, m.pki.root_der()]));
             },
         ),
         sent(
@@ -133,7 +133,7 @@ fn revocation() {
                 ca.spki = rogue_keys().platform_ca.spki();
                 let ca = ca.sign(&m.pki.keys.root);
                 c.pck_crl = Some(HexBytes(m.pck_crl.sign(&rogue_keys().platform_ca)));
-                c.pck_crl_issuer_chain = Some(chain_pem(&[ca, root_der(&m.pki)]));
+                c.pck_crl_issuer_chain = Some(chain_pem(&[ca, m.pki.root_der()]));
             },
         ),
         sent(
@@ -144,7 +144,7 @@ fn revocation() {
                 let mut ca = m.pki.platform_ca.clone();
                 ca.issuer = m.pki.processor_ca.subject.clone();
                 let ca = ca.sign(&m.pki.keys.root);
-                c.pck_crl_issuer_chain = Some(chain_pem(&[ca, root_der(&m.pki)]));
+                c.pck_crl_issuer_chain = Some(chain_pem(&[ca, m.pki.root_der()]));
             },
         ),
         sent("the root's list in the PCK list's place", 3, own, |_, c| {

@@ -1,9 +1,6 @@
 //! Lies that are re-signed: a simulated machine and a time, of which a test changes one thing. The un-mutated twin has to hold,
 //! or the lie shows nothing.
 
-use std::collections::HashMap;
-use std::sync::{LazyLock, Mutex};
-
 use attestation_verifier::authenticate::intel::AuthenticTdx;
 use attestation_verifier::{Checks, Roots};
 use touchstone_formats::evidence::{Evidence, TdxCollateral};
@@ -55,7 +52,7 @@ pub fn rogue_keys() -> PkiKeys {
 fn scene(version: u16, report: TdReport) -> Scene {
     let machine = TdxMachine::under(Pki::with_keys(NOW, keys()), version, report);
     Scene {
-        roots: trusted(&root_pem(&machine.pki)),
+        roots: trusted(&machine.root_pem()),
         machine,
         time: NOW,
         quote: Vec::new(),
@@ -66,25 +63,12 @@ fn scene(version: u16, report: TdReport) -> Scene {
     }
 }
 
-/// The root's certificate. A root signs itself once: signing it again gives another certificate, which is trusted by nobody.
-pub fn root_der(pki: &Pki) -> Vec<u8> {
-    static SIGNED: LazyLock<Mutex<HashMap<Vec<u8>, Vec<u8>>>> = LazyLock::new(Mutex::default);
-    let key = [pki.keys.root.public_key(), &pki.root.to_be_signed()].concat();
-    let mut signed = SIGNED.lock().unwrap();
-    signed.entry(key).or_insert_with(|| pki.root_der()).clone()
-}
-
-/// The same, PEM.
-pub fn root_pem(pki: &Pki) -> String {
-    pem("CERTIFICATE", &root_der(pki))
-}
-
 /// PCK certificate, PCK CA and root, honest.
 pub fn ders(m: &TdxMachine) -> [Vec<u8>; 3] {
     [
         m.pck.sign(m.pki.ca_key(m.ca)),
         m.pki.ca_der(m.ca),
-        root_der(&m.pki),
+        m.pki.root_der(),
     ]
 }
 
@@ -141,9 +125,7 @@ impl Scene {
     /// Signs everything.
     pub fn evidence(&self) -> Evidence {
         let machine = &self.machine;
-        let [pck, ca, root] = ders(machine);
         let mut report = machine.report([0x77; 64]);
-        report.pck_chain = pck_chain(&[pck, ca.clone(), root.clone()]);
         for change in &self.quote {
             change(machine, &mut report);
         }
@@ -156,11 +138,6 @@ impl Scene {
             change(&mut quote);
         }
         let mut collateral = machine.collateral();
-        let signer = machine.pki.tcb_signing.sign(&machine.pki.keys.root);
-        let chain = chain_pem(&[signer, root.clone()]);
-        collateral.tcb_info_issuer_chain = Some(chain.clone());
-        collateral.qe_identity_issuer_chain = Some(chain);
-        collateral.pck_crl_issuer_chain = Some(chain_pem(&[ca, root]));
         for change in &self.collateral {
             change(machine, &mut collateral);
         }

@@ -7,7 +7,7 @@ use touchstone_formats::text::HexBytes;
 use touchstone_testkit::machine::TdxMachine;
 use touchstone_testkit::x509::{Extension, asn1};
 
-use crate::simulated::{Lie, NOW, chain_pem, forged, lie, refuse, rogue_keys, root_der, sent, v5};
+use crate::simulated::{Lie, NOW, chain_pem, forged, lie, refuse, rogue_keys, sent, v5};
 use crate::support::{decided, seen};
 
 #[test]
@@ -410,7 +410,7 @@ fn other_members() {
             c.qe_identity_issuer_chain.as_mut().unwrap().push('\0');
         }),
         member("a chain of three", |m, c| {
-            let root = root_der(&m.pki);
+            let root = m.pki.root_der();
             let signer = m.pki.tcb_signing.sign(&m.pki.keys.root);
             c.tcb_info_issuer_chain = Some(chain_pem(&[signer, root.clone(), root]));
         }),
