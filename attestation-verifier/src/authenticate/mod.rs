@@ -1,4 +1,4 @@
-//! Authentication: is this what AMD's hardware made, as far as signatures can tell?
+//! Authentication: is this what AMD's hardware made, as far as signatures can tell? ([`intel`] asks the same of Intel's.)
 //!
 //! No policy decides anything here, and nothing can be waived. [`authenticate`] takes a
 //! [`Parsed`] and gives an [`Authentic`], which can be had in no other way:
