@@ -235,10 +235,10 @@ fn tdx(arguments: &Arguments, now: u64) -> Result<TdxMachine> {
     {
         bail!("options of SEV-SNP with --tee tdx");
     }
-    let keys = match kept {
-        Some(folder) => intel::PkiKeys::kept_in(folder, "Intel")
+    let pki = match kept {
+        Some(folder) => intel::Pki::kept_in(folder, now)
             .with_context(|| format!("keys in {}", folder.display()))?,
-        None => intel::PkiKeys::generate(),
+        None => intel::Pki::with_keys(now, intel::PkiKeys::generate()),
     };
     let version = tdx.quote_version.unwrap_or(5);
     let mut report = match version {
@@ -247,7 +247,7 @@ fn tdx(arguments: &Arguments, now: u64) -> Result<TdxMachine> {
     };
     report.mr_td = arguments.measurement.unwrap_or(report.mr_td);
     report.td_attributes = tdx.td_attributes.unwrap_or(report.td_attributes);
-    let mut machine = TdxMachine::under(intel::Pki::with_keys(now, keys), version, report);
+    let mut machine = TdxMachine::under(pki, version, report);
     if let Some(status) = &tdx.tcb_status {
         machine.tcb_info.set_status(status, &[]);
     }

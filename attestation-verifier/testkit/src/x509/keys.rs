@@ -36,6 +36,12 @@ impl Signed {
     /// Enough for the certificates of any test; past it all are forgotten.
     const MOST: usize = 4_096;
 
+    fn remember(&self, message: &[u8], signature: Vec<u8>) {
+        let digest = digest(&SHA256, message).as_ref().to_vec();
+        let mut signed = self.0.lock().expect("nobody panics with this lock");
+        signed.insert(digest, signature);
+    }
+
     fn once(&self, message: &[u8], sign: impl FnOnce() -> Vec<u8>) -> Vec<u8> {
         let lock = || self.0.lock().expect("nobody panics with this lock");
         let digest = digest(&SHA256, message).as_ref().to_vec();
@@ -270,6 +276,17 @@ impl EcKey {
     pub fn sign_once(&self, message: &[u8]) -> Vec<u8> {
         self.signed.once(message, || self.sign(message))
     }
+
+    /// As [`EcKey::sign_once`], with the same signature in every process that keeps it in this file of `folder`.
+    ///
+    /// # Errors
+    /// When the folder cannot be read or written.
+    pub fn sign_once_in(&self, folder: &Path, name: &str, message: &[u8]) -> io::Result<Vec<u8>> {
+        let make = || self.sign_once(message);
+        let signature = kept(folder, name, make, |bytes| Ok(bytes.to_vec()))?;
+        self.signed.remember(message, signature.clone());
+        Ok(signature)
+    }
 }
 
 impl Signer for EcKey {
@@ -287,7 +304,7 @@ impl fmt::Debug for EcKey {
     }
 }
 
-/// The key in this file of `folder`; made and written there if it is not there yet.
+/// What is kept in this file of `folder`; made and written there if it is not there yet.
 fn kept<K>(
     folder: &Path,
     name: &str,
