@@ -4,6 +4,7 @@ mod advisories;
 mod appraise;
 mod ask;
 mod check;
+mod collateral;
 mod evidence;
 mod explain;
 mod policy;
@@ -28,6 +29,7 @@ pub enum Command {
     Evidence(evidence::Args),
     Show(show::Args),
     Policy(policy::Args),
+    Collateral(collateral::Args),
 }
 
 impl Command {
@@ -44,6 +46,7 @@ impl Command {
             Command::Evidence(args) => evidence::run(args),
             Command::Show(args) => show::run(args),
             Command::Policy(args) => policy::run(args),
+            Command::Collateral(args) => collateral::run(args),
         }
     }
 }

@@ -83,10 +83,14 @@ pub(super) fn chain(item: &Item, raw: Raw<'_>, roots: &Roots) -> Result<Piece, E
     if !own.is_empty() || !above.is_empty() {
         return Err(malformed(item, "expected one intermediate and one root"));
     }
-    if !anchors(roots, *product).any(|a| a.certificate.der() == root.der()) {
+    // The key is what is trusted: from here on the root is the one that is known, not the one that came.
+    let Some(root) = anchors(roots, *product)
+        .map(|anchor| &anchor.certificate)
+        .find(|known| known.key == root.key && known.subject == root.subject)
+    else {
         let reason = format!("{:?} is no trusted root of {product}", root.subject_cn);
         return Err(lie(item, reason));
-    }
+    };
     if !issued(root, intermediate) || !intermediate.may_sign_certificates() {
         return Err(lie(item, "the root did not make its intermediate a CA"));
     }
