@@ -173,8 +173,7 @@ pub fn lint(policy: &Policy, at: u64) -> Lint {
 /// Rules that nothing can satisfy: no danger, and seldom what somebody wants.
 fn accepts_none(part: &Part, findings: &mut Vec<Finding>, keys: &mut Vec<String>) {
     for (id, demand) in &part.demands {
-        // A list of providers counts for their keys alone, and holds for every other.
-        if *id == "snp.vlek.csp" || !demand.accepts_nothing() {
+        if !demand.accepts_nothing() {
             continue;
         }
         let words = match demand {
