@@ -188,11 +188,9 @@ impl Roots {
         self.anchors.iter().filter(move |anchor| anchor.tee == tee)
     }
 
-    /// Whether these bytes are one of the roots.
-    pub(crate) fn hold(&self, der: &[u8]) -> bool {
-        self.anchors
-            .iter()
-            .any(|anchor| anchor.certificate.der() == der)
+    /// Whether these bytes are one of the roots for this kind of platform.
+    pub(crate) fn hold(&self, tee: Tee, der: &[u8]) -> bool {
+        self.of(tee).any(|anchor| anchor.certificate.der() == der)
     }
 }
 

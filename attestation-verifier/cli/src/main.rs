@@ -33,14 +33,14 @@ struct Cli {
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
-    // Usage errors have to be told as JSON too, before the arguments are understood.
-    let json = args.iter().any(|arg| arg == "--json");
+    // Usage errors have to be told in the form that was asked for too, before the arguments are understood.
+    let format = output::Format::of(&args);
     let code = match Cli::try_parse_from(&args) {
         Ok(cli) => match cli.command.run() {
-            Ok(outcome) => output::outcome(outcome, json),
-            Err(failure) => output::failure(&failure, json),
+            Ok(outcome) => output::outcome(outcome, format),
+            Err(failure) => output::failure(&failure, format),
         },
-        Err(error) => output::arguments(&error, json),
+        Err(error) => output::arguments(&error, format),
     };
     ExitCode::from(code)
 }

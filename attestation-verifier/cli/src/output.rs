@@ -1,7 +1,9 @@
 //! How a command ends: words for people, one JSON object for programs, and the exit code.
 
+use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 
+use attestation_verifier::ear::ear;
 use attestation_verifier::verdict::{self, Fault, Verdict, usage};
 
 /// What a command that ran to its end has to say.
@@ -10,6 +12,59 @@ pub enum Outcome {
     Verdict(Box<Verdict>),
     /// Anything else: it has said what it did; this is the exit code.
     Exit(u8),
+}
+
+/// The form in which a verdict goes to stdout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Words for people
+    Text,
+    /// One JSON object
+    Json,
+    /// The claims-set of an EAR: JSON, unsigned
+    Ear,
+}
+
+/// How a verdict is printed.
+#[derive(clap::Args)]
+pub struct Printed {
+    /// Print the verdict as one JSON object: the same as --format json
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
+    /// Print the verdict as words, as one JSON object, or as an EAR (an EAT Attestation Result, unsigned)
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+}
+
+impl Format {
+    /// What the arguments ask for, understood or not.
+    pub fn of(args: &[OsString]) -> Format {
+        let after = args.iter().skip(1).map(Some).chain([None]);
+        for (arg, next) in args.iter().zip(after) {
+            let arg = arg.to_string_lossy();
+            let value = match arg.strip_prefix("--format=") {
+                Some(value) => Some(value.to_owned()),
+                None if arg == "--format" => next.map(|next| next.to_string_lossy().into_owned()),
+                None if arg == "--json" => return Format::Json,
+                None => None,
+            };
+            match value.as_deref() {
+                Some("json") => return Format::Json,
+                Some("ear") => return Format::Ear,
+                _ => {}
+            }
+        }
+        Format::Text
+    }
+
+    /// The verdict as one line; none where words are wanted.
+    fn line(self, verdict: &Verdict) -> Option<String> {
+        match self {
+            Format::Text => None,
+            Format::Json => Some(verdict.to_json() + "\n"),
+            Format::Ear => Some(ear(verdict).to_string() + "\n"),
+        }
+    }
 }
 
 /// A command that could not do its work.
@@ -68,13 +123,13 @@ pub fn refusal(verdict: &Verdict) -> Outcome {
 }
 
 /// Ends a command that ran; returns the exit code.
-pub fn outcome(outcome: Outcome, json: bool) -> u8 {
+pub fn outcome(outcome: Outcome, format: Format) -> u8 {
     match outcome {
         Outcome::Exit(code) => code,
         Outcome::Verdict(verdict) => {
             let words = verdict.words();
-            if json {
-                print(&(verdict.to_json() + "\n"));
+            if let Some(line) = format.line(&verdict) {
+                print(&line);
                 say(&paint(
                     &words,
                     verdict.exit(),
@@ -93,25 +148,28 @@ pub fn outcome(outcome: Outcome, json: bool) -> u8 {
 }
 
 /// Ends a command that could not do its work; returns the exit code.
-pub fn failure(failure: &Failure, json: bool) -> u8 {
+pub fn failure(failure: &Failure, format: Format) -> u8 {
     let verdict = failure.verdict();
-    if json {
-        print(&(verdict.to_json() + "\n"));
+    if let Some(line) = format.line(&verdict) {
+        print(&line);
     }
-    say(&format!("error: {:#}\n", failure.error));
+    say(&format!(
+        "error: {}\n",
+        clean(&format!("{:#}", failure.error))
+    ));
     verdict.exit()
 }
 
 /// Ends a command whose arguments were not understood, or that was asked for help.
-pub fn arguments(error: &clap::Error, json: bool) -> u8 {
+pub fn arguments(error: &clap::Error, format: Format) -> u8 {
     if !error.use_stderr() {
         // --help and --version: nothing went wrong.
         let _ = error.print();
         return 0;
     }
-    if json {
-        let text = error.render().to_string();
-        print(&(usage("usage", summary(&text)).to_json() + "\n"));
+    let text = error.render().to_string();
+    if let Some(line) = format.line(&usage("usage", summary(&text))) {
+        print(&line);
     }
     let _ = error.print();
     1
@@ -138,13 +196,31 @@ pub fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
+/// Writes to stdout, the first line coloured by exit code if stdout is a terminal.
+pub fn print_painted(words: &str, exit: u8) {
+    print(&paint(words, exit, std::io::stdout().is_terminal()));
+}
+
+/// Text of somebody else's for a terminal: control characters are escaped, newlines aside.
+pub fn clean(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() && c != '\n' {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
 /// Writes to stderr.
 pub fn say(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
-/// Colours the first line of a verdict, for terminals that want it.
-fn paint(words: &str, exit: u8, terminal: bool) -> String {
+/// Colours the first line of what is said by its exit code, for terminals that want it.
+pub fn paint(words: &str, exit: u8, terminal: bool) -> String {
     if !terminal || std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty()) {
         return words.to_owned();
     }
@@ -164,6 +240,31 @@ mod tests {
     #[test]
     fn colour_only_on_a_terminal() {
         assert_eq!(paint("HOLDS\nrest\n", 0, false), "HOLDS\nrest\n");
+    }
+
+    #[test]
+    fn formats_are_found_before_arguments_are_understood() {
+        let of = |args: &[&str]| {
+            let args: Vec<OsString> = args.iter().map(OsString::from).collect();
+            Format::of(&args)
+        };
+        assert_eq!(of(&["touchstone", "check", "--nonsense"]), Format::Text);
+        assert_eq!(
+            of(&["touchstone", "check", "--json", "--nonsense"]),
+            Format::Json
+        );
+        assert_eq!(of(&["touchstone", "check", "--format", "ear"]), Format::Ear);
+        assert_eq!(of(&["touchstone", "check", "--format=json"]), Format::Json);
+        assert_eq!(of(&["touchstone", "check", "--format"]), Format::Text);
+        assert_eq!(
+            of(&["touchstone", "check", "--format", "--json"]),
+            Format::Json
+        );
+    }
+
+    #[test]
+    fn nothing_printed_controls_a_terminal() {
+        assert_eq!(clean("a\u{1b}[2J\nb\r"), "a\\u{1b}[2J\nb\\r");
     }
 
     #[test]

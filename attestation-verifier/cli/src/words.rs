@@ -1,15 +1,18 @@
 //! Files in words, for `show`.
 //!
-//! Everything here comes from whoever made the file: control characters are taken out before a
+//! Everything here comes from whoever made the file: control characters are escaped before a
 //! terminal sees them.
 
 use anyhow::{Context, Result, anyhow, bail};
+use attestation_verifier::Policy;
 use attestation_verifier::dates::rfc3339;
 use attestation_verifier::exchange::{Expect, ResponseInfo, SessionRecord};
+use attestation_verifier::fields::{self, Structure};
 use attestation_verifier::policy::Rule;
-use attestation_verifier::{Policy, describe as raw};
+use attestation_verifier::regrade::ListContent;
+use serde::Serialize;
 use serde_json::Value;
-use touchstone_formats::evidence::{Collateral, CollateralFile, quote_report_data};
+use touchstone_formats::evidence::{Collateral, CollateralFile, TdxCollateral, quote_report_data};
 use touchstone_formats::session::{SessionAnswer, SessionRequest};
 use touchstone_formats::text::hex_encode;
 use touchstone_formats::{
@@ -17,25 +20,46 @@ use touchstone_formats::{
 };
 use x509_parser::pem::Pem;
 
-/// A description that grows line by line.
-#[derive(Default)]
-struct Page {
-    text: String,
-    indent: usize,
+use crate::output::clean;
+
+/// What is said about a file: lines, with lines under them.
+#[derive(Default, Serialize)]
+#[serde(transparent)]
+pub struct Page {
+    parts: Vec<Line>,
+}
+
+/// A line: a heading, or a field with its value.
+#[derive(Default, Serialize)]
+struct Line {
+    /// Where the field begins, bytes from the start of the quote or report.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<usize>,
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    meaning: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    parts: Vec<Line>,
 }
 
 impl Page {
     /// A line of its own.
     fn line(&mut self, text: impl AsRef<str>) {
-        let text = text.as_ref();
-        self.text.push_str(&" ".repeat(self.indent * 2));
-        self.text.extend(text.chars().filter(|c| !c.is_control()));
-        self.text.push('\n');
+        self.parts.push(Line {
+            name: text.as_ref().to_owned(),
+            ..Line::default()
+        });
     }
 
     /// `label: value`.
     fn field(&mut self, label: &str, value: impl std::fmt::Display) {
-        self.line(format!("{label}: {value}"));
+        self.parts.push(Line {
+            name: label.to_owned(),
+            value: Some(value.to_string()),
+            ..Line::default()
+        });
     }
 
     /// `label: value`, where there is one.
@@ -48,35 +72,95 @@ impl Page {
 
     /// A heading with lines under it.
     fn under(&mut self, heading: &str, fill: impl FnOnce(&mut Page) -> Result<()>) -> Result<()> {
-        self.line(heading);
-        self.indent += 1;
-        let filled = fill(self);
-        self.indent -= 1;
-        filled
+        let mut inner = Page::default();
+        fill(&mut inner)?;
+        self.parts.push(Line {
+            name: heading.to_owned(),
+            parts: inner.parts,
+            ..Line::default()
+        });
+        Ok(())
     }
 
-    /// Text of several lines, as it is but for control characters.
+    /// Something with fields.
+    fn structure(&mut self, structure: Structure) {
+        self.parts.push(Line::from(structure));
+    }
+
+    /// Text of several lines.
     fn block(&mut self, text: &str) {
         for line in text.lines() {
             self.line(line);
         }
     }
+
+    /// Lines for a terminal, which no character in them controls.
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        self.parts.iter().for_each(|line| line.write(&mut out, 0));
+        out
+    }
+}
+
+impl From<Structure> for Line {
+    fn from(structure: Structure) -> Line {
+        let fields = structure.fields.into_iter().map(|field| Line {
+            offset: field.offset,
+            name: field.name,
+            value: Some(field.value),
+            meaning: field.meaning,
+            parts: Vec::new(),
+        });
+        let parts = structure.parts.into_iter().map(Line::from);
+        Line {
+            name: structure.title,
+            meaning: Some(structure.source.to_owned()),
+            parts: fields.chain(parts).collect(),
+            ..Line::default()
+        }
+    }
+}
+
+impl Line {
+    fn write(&self, out: &mut String, indent: usize) {
+        out.push_str(&"  ".repeat(indent));
+        let (name, value) = (clean(&self.name), self.value.as_deref().map(clean));
+        let line = match (self.offset, value) {
+            (Some(offset), Some(value)) => format!("0x{offset:03x} {name:<20} {value}"),
+            (_, Some(value)) => format!("{name}: {value}"),
+            (_, None) => name,
+        };
+        out.push_str(&line.replace('\n', "\\n"));
+        match &self.meaning {
+            Some(meaning) if self.value.is_some() => {
+                out.push_str(&format!(": {}", clean(meaning).replace('\n', "\\n")));
+            }
+            Some(source) => out.push_str(&format!(" ({source})")),
+            None => {}
+        }
+        out.push('\n');
+        self.parts
+            .iter()
+            .for_each(|line| line.write(out, indent + 1));
+    }
 }
 
 /// Says what a file is, and what it claims.
-pub fn describe(bytes: &[u8]) -> Result<String> {
+pub fn describe(bytes: &[u8]) -> Result<Page> {
     let mut page = Page::default();
-    if bytes.first() == Some(&b'{') {
+    let note = std::str::from_utf8(bytes).is_ok_and(|text| text.contains("\n\n\u{2014} "));
+    if bytes.first() == Some(&b'{') && !note {
         json(&mut page, bytes)?;
     } else if bytes.first() == Some(&0xd2) {
         receipt(&mut page, bytes)?;
     } else if let Ok(text) = std::str::from_utf8(bytes) {
         plain_text(&mut page, text)?;
-    } else if bytes.starts_with(&[0x30]) && certificate_or_crl(&mut page, bytes).is_ok() {
+    } else if bytes.first() == Some(&0x30) {
+        certificate_or_crl(&mut page, bytes)?;
     } else {
         quote(&mut page, bytes)?;
     }
-    Ok(page.text)
+    Ok(page)
 }
 
 fn json(page: &mut Page, file: &[u8]) -> Result<()> {
@@ -142,9 +226,9 @@ fn json(page: &mut Page, file: &[u8]) -> Result<()> {
         }
         None if value.get("tee").is_some() => {
             let evidence_object = Evidence::parse(file)?;
-            page.line("Attestation evidence");
-            page.indent += 1;
-            evidence(page, &evidence_object)
+            page.under("Attestation evidence", |page| {
+                evidence(page, &evidence_object)
+            })
         }
         _ => bail!("JSON, but none of our files (no \"v\" that is known)"),
     }
@@ -155,13 +239,14 @@ fn plain_text(page: &mut Page, text: &str) -> Result<()> {
         return proof(page, &TlogProof::parse(text)?);
     }
     if text.contains("-----BEGIN ") {
-        for pem in Pem::iter_from_buffer(text.as_bytes()) {
-            certificate_or_crl(page, &pem.context("not PEM")?.contents)?;
-        }
-        return Ok(());
+        return pem_file(page, text);
     }
     if text.contains("\n\n\u{2014} ") {
-        return note(page, &SignedNote::parse(text)?);
+        let signed = SignedNote::parse(text)?;
+        return match signed.text.strip_prefix('{') {
+            Some(_) => advisories(page, &signed),
+            None => note(page, &signed),
+        };
     }
     if text.contains("touchstone/policy/1") {
         let policy =
@@ -172,8 +257,10 @@ fn plain_text(page: &mut Page, text: &str) -> Result<()> {
 }
 
 fn bundle(page: &mut Page, bundle: &Bundle) -> Result<()> {
-    page.line("A bundle");
-    page.indent += 1;
+    page.under("A bundle", |page| bundle_parts(page, bundle))
+}
+
+fn bundle_parts(page: &mut Page, bundle: &Bundle) -> Result<()> {
     receipt(page, &bundle.receipt)?;
     page.under("Keyset", |page| {
         keyset_fields(page, &bundle.keyset);
@@ -303,17 +390,14 @@ fn evidence(page: &mut Page, evidence: &Evidence) -> Result<()> {
     }
     match evidence.tee {
         Tee::SevSnp => snp_report(page, &evidence.quote),
-        Tee::Tdx => {
-            tdx_quote(page, &evidence.quote);
-            Ok(())
-        }
+        Tee::Tdx => tdx_quote(page, &evidence.quote),
     }
 }
 
 fn collateral(page: &mut Page, collateral: &Collateral) -> Result<()> {
-    let Collateral::SevSnp(snp) = collateral else {
-        page.line("Intel's, present");
-        return Ok(());
+    let snp = match collateral {
+        Collateral::SevSnp(snp) => snp,
+        Collateral::Tdx(tdx) => return tdx_collateral(page, tdx),
     };
     if snp.vek.is_none() {
         page.line("no VEK certificate");
@@ -323,6 +407,46 @@ fn collateral(page: &mut Page, collateral: &Collateral) -> Result<()> {
     }
     if snp.crls.is_empty() {
         page.line("no CRL");
+    }
+    Ok(())
+}
+
+fn tdx_collateral(page: &mut Page, tdx: &TdxCollateral) -> Result<()> {
+    match &tdx.tcb_info {
+        Some(text) => page.structure(fields::tcb_info(text)?),
+        None => page.line("no TCB info"),
+    }
+    match &tdx.qe_identity {
+        Some(text) => page.structure(fields::qe_identity(text)?),
+        None => page.line("no QE identity"),
+    }
+    for (name, pem) in [
+        ("Issuers of the TCB info", &tdx.tcb_info_issuer_chain),
+        ("Issuers of the QE identity", &tdx.qe_identity_issuer_chain),
+        (
+            "Issuers of the PCK's revocation list",
+            &tdx.pck_crl_issuer_chain,
+        ),
+    ] {
+        if let Some(pem) = pem {
+            page.under(name, |page| pem_file(page, pem))?;
+        }
+    }
+    for (name, der) in [
+        ("The PCK CA's revocation list", &tdx.pck_crl),
+        ("The root's revocation list", &tdx.root_ca_crl),
+    ] {
+        match der {
+            Some(der) => page.under(name, |page| certificate_or_crl(page, &der.0))?,
+            None => page.field(name, "none"),
+        }
+    }
+    Ok(())
+}
+
+fn pem_file(page: &mut Page, text: &str) -> Result<()> {
+    for pem in Pem::iter_from_buffer(text.as_bytes()) {
+        certificate_or_crl(page, &pem.context("not PEM")?.contents)?;
     }
     Ok(())
 }
@@ -360,24 +484,22 @@ fn session_record(page: &mut Page, record: &SessionRecord) -> Result<()> {
 
 /// A raw report or quote.
 fn quote(page: &mut Page, bytes: &[u8]) -> Result<()> {
-    if quote_report_data(Tee::Tdx, bytes).is_some() {
-        tdx_quote(page, bytes);
-        return Ok(());
+    // Version 4 or 5 and the TEE type: nothing else begins so.
+    let tdx = matches!(bytes, [4 | 5, 0, _, _, 0x81, 0, 0, 0, ..]);
+    if tdx || quote_report_data(Tee::Tdx, bytes).is_some() {
+        return tdx_quote(page, bytes);
     }
     snp_report(page, bytes).context("none of our files, no certificate, and no SEV-SNP report")
 }
 
 fn snp_report(page: &mut Page, bytes: &[u8]) -> Result<()> {
-    page.block(&raw::snp_report(bytes)?);
+    page.structure(fields::snp_report(bytes)?);
     Ok(())
 }
 
-fn tdx_quote(page: &mut Page, bytes: &[u8]) {
-    page.field("TDX quote, bytes", bytes.len());
-    page.maybe(
-        "REPORT_DATA",
-        quote_report_data(Tee::Tdx, bytes).map(|data| hex_encode(&data)),
-    );
+fn tdx_quote(page: &mut Page, bytes: &[u8]) -> Result<()> {
+    page.structure(fields::tdx_quote(bytes)?);
+    Ok(())
 }
 
 fn proof(page: &mut Page, proof: &TlogProof) -> Result<()> {
@@ -401,21 +523,56 @@ fn note(page: &mut Page, note: &SignedNote) -> Result<()> {
     })
 }
 
+/// A signed list of notices.
+fn advisories(page: &mut Page, signed: &SignedNote) -> Result<()> {
+    let list = ListContent::parse(signed.text.as_bytes())?;
+    let heading = format!("Advisories, version {}", list.version);
+    page.under(&heading, |page| {
+        page.field("issued at", rfc3339(list.issued_at));
+        for signature in &signed.signatures {
+            page.field("signature in the name of", &signature.name);
+        }
+        for notice in &list.notices {
+            page.under(&format!("Notice {}", notice.id), |page| {
+                page.field("TEE", notice.tee);
+                page.field("products", notice.products.join(" "));
+                let below = notice.below.iter().map(|(name, n)| format!("{name} {n}"));
+                page.field("below", below.collect::<Vec<_>>().join(", "));
+                page.field("TCB states", notice.statuses.join(" "));
+                page.field("advisories", notice.advisories.join(" "));
+                let since = notice.not_trusted_since.map(rfc3339);
+                page.field("not trusted since", since.as_deref().unwrap_or("ever"));
+                page.field("words", &notice.words);
+                page.field("source", &notice.source);
+                Ok(())
+            })?;
+        }
+        Ok(())
+    })
+}
+
 fn catalog(page: &mut Page, catalog: &Catalog) {
-    page.line(format!(
+    let heading = format!(
         "A catalog, epoch {}, digest {}",
         catalog.epoch,
         catalog.digest()
-    ));
-    page.indent += 1;
-    page.field("keyset", catalog.keyset_digest);
-    page.field("previous", catalog.previous);
-    for model in &catalog.models {
-        page.line(format!("{} version {}", model.name, model.version));
-        page.field("  model", model.model_digest);
-        page.field("  configuration", model.config_digest);
-    }
-    page.indent -= 1;
+    );
+    let filled = page.under(&heading, |page| {
+        page.field("keyset", catalog.keyset_digest);
+        page.field("previous", catalog.previous);
+        for model in &catalog.models {
+            page.under(
+                &format!("{} version {}", model.name, model.version),
+                |page| {
+                    page.field("model", model.model_digest);
+                    page.field("configuration", model.config_digest);
+                    Ok(())
+                },
+            )?;
+        }
+        Ok(())
+    });
+    debug_assert!(filled.is_ok(), "nothing in it can fail");
 }
 
 fn policy_words(page: &mut Page, policy: &Policy) -> Result<()> {
@@ -484,9 +641,9 @@ fn verdict(page: &mut Page, value: &Value) -> Result<()> {
 
 /// A certificate or a revocation list, DER.
 fn certificate_or_crl(page: &mut Page, der: &[u8]) -> Result<()> {
-    let text = raw::certificate(der)
-        .or_else(|error| raw::crl(der).map_err(|_| error))
+    let structure = fields::certificate(der)
+        .or_else(|error| fields::crl(der).map_err(|_| error))
         .map_err(|error| anyhow!("no certificate or revocation list: {error}"))?;
-    page.block(&text);
+    page.structure(structure);
     Ok(())
 }

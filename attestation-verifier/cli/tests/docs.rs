@@ -33,9 +33,18 @@ fn the_reference_has_every_option_and_no_other() {
         "proxy",
         "check",
         "appraise",
+        "explain",
+        "regrade",
+        "advisories sign",
         "evidence sev-snp",
+        "evidence tdx",
         "show",
         "policy init",
+        "policy lint",
+        "policy diff",
+        "collateral fetch",
+        "collateral serve",
+        "collateral status",
     ] {
         let heading = format!("\n## {command}\n");
         let section = text
@@ -76,7 +85,13 @@ fn the_reference_has_every_exit_code() {
 fn commands_in_the_guides_are_understood() {
     let root = touchstone_testkit::fixtures::workspace_root().join("docs");
     let mut seen = 0;
-    for file in ["clients.md", "proxy.md", "auditors.md"] {
+    for file in [
+        "clients.md",
+        "proxy.md",
+        "auditors.md",
+        "policies.md",
+        "collateral.md",
+    ] {
         let text = std::fs::read_to_string(root.join(file)).unwrap();
         for block in text
             .split("```sh\n")
@@ -91,7 +106,7 @@ fn commands_in_the_guides_are_understood() {
                 let line = line.split(" # ").next().unwrap();
                 let words: Vec<&str> = line.split_whitespace().skip(1).collect();
                 let command: &[&str] = match words[0] {
-                    "evidence" | "policy" => &words[..2],
+                    "advisories" | "collateral" | "evidence" | "policy" => &words[..2],
                     _ => &words[..1],
                 };
                 let help = touchstone(&[command, &["--help"]].concat()).stdout;

@@ -34,7 +34,7 @@ pub(super) fn find<'a>(
     let id = "snp.chain.root";
     let mut others = chain
         .iter()
-        .filter(|certificate| !roots.hold(certificate.der()));
+        .filter(|certificate| !roots.hold(Tee::SevSnp, certificate.der()));
     let Some(intermediate) = others.next() else {
         missing(
             checks,

@@ -1,4 +1,4 @@
-//! Authentication: is this what AMD's hardware made, as far as signatures can tell?
+//! Authentication: is this what AMD's hardware made, as far as signatures can tell? ([`intel`] asks the same of Intel's.)
 //!
 //! No policy decides anything here, and nothing can be waived. [`authenticate`] takes a
 //! [`Parsed`] and gives an [`Authentic`], which can be had in no other way:
@@ -167,16 +167,16 @@ pub fn authenticate(
 }
 
 /// What an issuer signed: a certificate or a revocation list.
-pub(crate) struct Signed<'a> {
+pub(crate) struct Issued<'a> {
     tbs: &'a [u8],
     signature: &'a [u8],
     pss_sha384: bool,
     ecdsa_sha256: bool,
 }
 
-impl<'a> From<&'a Certificate> for Signed<'a> {
-    fn from(certificate: &'a Certificate) -> Signed<'a> {
-        Signed {
+impl<'a> From<&'a Certificate> for Issued<'a> {
+    fn from(certificate: &'a Certificate) -> Issued<'a> {
+        Issued {
             tbs: certificate.tbs(),
             signature: &certificate.signature,
             pss_sha384: certificate.signed_with_pss_sha384,
@@ -185,9 +185,9 @@ impl<'a> From<&'a Certificate> for Signed<'a> {
     }
 }
 
-impl<'a> From<&'a Crl> for Signed<'a> {
-    fn from(crl: &'a Crl) -> Signed<'a> {
-        Signed {
+impl<'a> From<&'a Crl> for Issued<'a> {
+    fn from(crl: &'a Crl) -> Issued<'a> {
+        Issued {
             tbs: crl.tbs(),
             signature: &crl.signature,
             pss_sha384: crl.signed_with_pss_sha384,
@@ -197,7 +197,7 @@ impl<'a> From<&'a Crl> for Signed<'a> {
 }
 
 /// Whether the issuer's key signed it, with the one algorithm that its vendor uses for keys of that kind.
-pub(crate) fn issued(issuer: &Certificate, signed: Signed<'_>, budget: &mut Budget) -> bool {
+pub(crate) fn issued(issuer: &Certificate, signed: Issued<'_>, budget: &mut Budget) -> bool {
     match &issuer.key {
         PublicKey::Rsa(key) => {
             signed.pss_sha384 && budget.rsa_pss_sha384(key, signed.tbs, signed.signature)

@@ -250,10 +250,6 @@ const WHY: &[(&str, &str)] = &[
         "Certificates and revocation lists decide whose signature it is: they have to be there, whole, and read in one way.",
     ),
     (
-        "*.collateral.present",
-        "Without the vendor's word about this platform nothing can be said about its state.",
-    ),
-    (
         "*.collateral.validity",
         "Old collateral knows nothing of what has been revoked since.",
     ),
@@ -300,6 +296,14 @@ const WHY: &[(&str, &str)] = &[
     (
         "tdx.tcb_info.*",
         "TCB info of another platform would hide the state of this one.",
+    ),
+    (
+        "tdx.tcb.level",
+        "A platform that reaches no level of Intel's list is one that Intel says nothing good about.",
+    ),
+    (
+        "tdx.module.identity",
+        "The TDX module is the firmware that keeps host and guest apart: it must be one that Intel names.",
     ),
     (
         "tdx.pck.*",
@@ -378,6 +382,24 @@ const ADVICE: &[(&str, Option<Class>, &str)] = &[
         "compare.coverage",
         Some(Class::Policy),
         "Give the request and the answer that you hold, or say --receipt-only if the receipt alone is what you judge.",
+    ),
+    (
+        "tdx.tcb.*",
+        Some(Class::Operations),
+        "The operator has to bring the platform to a level that Intel lists as good: BIOS, microcode, TDX module. \
+         Tolerate an advisory or a grace only if you know why it does not reach you.",
+    ),
+    (
+        "tdx.mrtd",
+        Some(Class::Policy),
+        "Other firmware than you expect. Build or reproduce the release that is said to run, and compare its measurement; \
+         never copy it from the server it is about.",
+    ),
+    (
+        "tdx.rtmr*",
+        Some(Class::Policy),
+        "Other software, or another configuration, than you expect. Replay the event log of a release that you built or \
+         reproduced, and compare; never copy it from the server it is about.",
     ),
     (
         "advisories.notice",

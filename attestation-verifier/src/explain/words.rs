@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Explanation, Told};
+use super::{About, Explanation, Told};
 use crate::verdict::{Class, Outcome};
 
 impl Explanation {
@@ -71,6 +71,31 @@ impl Explanation {
         if let Some(at) = &self.at {
             out.line(0, &format!("Judged at {at}."));
         }
+    }
+}
+
+impl About {
+    /// What is known about a check, several lines, each ending in a newline.
+    pub fn words(&self) -> String {
+        let mut out = Lines::default();
+        out.line(0, &self.id);
+        let parts = [
+            ("checked:", Some(&self.summary)),
+            ("why:", Some(&self.why)),
+            ("expects:", self.expects.as_ref()),
+            ("strict:", self.template.as_ref()),
+            ("exit:", Some(&self.exit)),
+            ("source:", Some(&self.source)),
+        ];
+        for (label, text) in parts {
+            if let Some(text) = text {
+                out.wrapped(1, &format!("{label:<10}"), text);
+            }
+        }
+        if self.expects.is_none() {
+            out.line(1, "No policy decides it, and nothing waives it.");
+        }
+        out.text
     }
 }
 

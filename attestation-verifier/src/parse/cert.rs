@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use thiserror::Error;
 use touchstone_formats::text::hex_encode;
-use x509_parser::extensions::ParsedExtension;
+use x509_parser::extensions::{ParsedExtension, X509Extension};
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 use x509_parser::time::ASN1Time;
 use x509_parser::x509::X509Name;
@@ -206,10 +206,12 @@ impl Certificate {
 
     /// Whether it is a CA that may sign certificates: cA true and keyCertSign.
     pub fn may_sign_certificates(&self) -> bool {
-        matches!(self.basic_constraints, Some((true, _)))
-            && self
-                .key_usage
-                .is_some_and(|flags| flags & KEY_CERT_SIGN != 0)
+        matches!(self.basic_constraints, Some((true, _))) && self.key_may(KEY_CERT_SIGN)
+    }
+
+    /// Whether its keyUsage is there and allows this ([`KEY_CERT_SIGN`], [`CRL_SIGN`], [`DIGITAL_SIGNATURE`]).
+    pub fn key_may(&self, usage: u16) -> bool {
+        self.key_usage.is_some_and(|flags| flags & usage != 0)
     }
 
     /// A critical extension that nothing here understands.
@@ -299,32 +301,40 @@ pub(super) fn unix(time: ASN1Time) -> u64 {
     u64::try_from(time.timestamp()).unwrap_or(0)
 }
 
-pub(super) fn extensions(
-    parsed: &[x509_parser::extensions::X509Extension<'_>],
-) -> Result<Vec<Extension>, CertError> {
-    let mut list: Vec<Extension> = Vec::with_capacity(parsed.len());
+pub(super) fn extensions(parsed: &[X509Extension<'_>]) -> Result<Vec<Extension>, CertError> {
+    well_formed(parsed)?;
+    Ok(parsed.iter().map(extension).collect())
+}
+
+/// The first critical one, if all are well-formed.
+pub(super) fn critical(parsed: &[X509Extension<'_>]) -> Result<Option<Extension>, CertError> {
+    well_formed(parsed)?;
+    Ok(parsed.iter().find(|e| e.critical).map(extension))
+}
+
+fn extension(parsed: &X509Extension<'_>) -> Extension {
+    Extension {
+        oid: parsed.oid.as_bytes().to_vec(),
+        name: parsed.oid.to_id_string(),
+        critical: parsed.critical,
+        value: parsed.value.to_vec(),
+    }
+}
+
+fn well_formed(parsed: &[X509Extension<'_>]) -> Result<(), CertError> {
     // A set: a megabyte of collateral has room for a hundred thousand extensions.
     let mut seen = BTreeSet::new();
     for extension in parsed {
-        let (oid, name) = (
-            extension.oid.as_bytes().to_vec(),
-            extension.oid.to_id_string(),
-        );
-        if !seen.insert(extension.oid.as_bytes()) {
-            return Err(CertError::Twice(name));
+        let oid = extension.oid.as_bytes();
+        if !seen.insert(oid) {
+            return Err(CertError::Twice(extension.oid.to_id_string()));
         }
         // Values of the standard's own extensions (2.5.29.…) are DER; AMD's HWID is not.
         if oid.starts_with(&[0x55, 0x1d]) {
             der::strict(extension.value)?;
         }
-        list.push(Extension {
-            oid,
-            name,
-            critical: extension.critical,
-            value: extension.value.to_vec(),
-        });
     }
-    Ok(list)
+    Ok(())
 }
 
 fn common_name(name: &X509Name<'_>) -> String {

@@ -6,7 +6,7 @@ use x509_parser::prelude::{FromDer, X509Version};
 use x509_parser::revocation_list::CertificateRevocationList;
 
 use super::cert::{
-    CertError, Extension, Outer, extensions, form, is_ecdsa_sha256, is_pss_sha384, name_words, unix,
+    CertError, Extension, Outer, critical, form, is_ecdsa_sha256, is_pss_sha384, name_words, unix,
 };
 use super::der::{INTEGER, SEQUENCE};
 
@@ -58,16 +58,12 @@ impl Crl {
         let Some(next_update) = tbs.next_update else {
             return Err(CertError::Form("a CRL without nextUpdate".into()));
         };
-        let mut critical = None;
+        let mut unknown = critical(tbs.extensions())?;
         let mut revoked = Vec::with_capacity(tbs.revoked_certificates.len());
         for entry in &tbs.revoked_certificates {
             revoked.push(entry.raw_serial().to_vec());
-            critical = critical.or(extensions(entry.extensions())?
-                .into_iter()
-                .find(|e| e.critical));
+            unknown = unknown.or(critical(entry.extensions())?);
         }
-        let own = extensions(tbs.extensions())?;
-        critical = critical.or(own.into_iter().find(|e| e.critical));
         Ok(Crl {
             der: bytes.to_vec(),
             tbs: outer.tbs.clone(),
@@ -79,7 +75,7 @@ impl Crl {
             this_update: unix(tbs.this_update),
             next_update: unix(next_update),
             revoked,
-            critical,
+            critical: unknown,
         })
     }
 

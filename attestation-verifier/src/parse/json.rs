@@ -4,15 +4,18 @@
 //! stands twice is refused wherever it stands, also where nothing here reads it. Members that are not known are passed over: the
 //! services add some.
 
-use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::de::{
     DeserializeOwned, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor,
 };
 use thiserror::Error as ThisError;
-use touchstone_formats::limits::{MAX_COLLATERAL, MAX_DEPTH};
+use touchstone_formats::limits::MAX_DEPTH;
 
+/// Longest text. Intel's have less than 20 KiB.
+const MOST_BYTES: usize = 256 << 10;
+/// Most members of one object. Intel's have at most a dozen.
+const MOST_MEMBERS: usize = 64;
 /// Longest explanation of what is wrong: whoever made the text does not decide how long it gets.
 const LONGEST: usize = 200;
 
@@ -27,10 +30,10 @@ impl JsonError {
     }
 }
 
-/// Reads a text of at most 1 MiB, nested at most 16 deep, no member twice.
+/// Reads a text of at most 256 KiB, nested at most 16 deep, no object with over 64 members and none of them twice.
 pub(crate) fn read<T: DeserializeOwned>(text: &str) -> Result<T, JsonError> {
-    if text.len() > MAX_COLLATERAL {
-        return Err(JsonError::new("over 1 MiB"));
+    if text.len() > MOST_BYTES {
+        return Err(JsonError::new("over 256 KiB"));
     }
     let mut reader = serde_json::Deserializer::from_str(text);
     Walk { left: MAX_DEPTH }
@@ -103,12 +106,15 @@ impl<'de> Visitor<'de> for Walk {
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
         let inner = self.deeper()?;
-        let mut seen = BTreeSet::new();
+        let mut seen: Vec<String> = Vec::new();
         while let Some(name) = members.next_key::<String>()? {
             if seen.contains(&name) {
                 return Err(A::Error::custom(format_args!("the member {name:?} twice")));
             }
-            seen.insert(name);
+            if seen.len() == MOST_MEMBERS {
+                return Err(A::Error::custom("an object with over 64 members"));
+            }
+            seen.push(name);
             members.next_value_seed(inner)?;
         }
         Ok(())
@@ -151,8 +157,14 @@ mod tests {
         assert!(read::<Value>(&nested(MAX_DEPTH)).is_ok());
         assert!(read::<Value>(&nested(MAX_DEPTH + 1)).is_err());
         assert!(read::<Value>(&nested(100_000)).is_err());
-        let long = format!("\"{}\"", "a".repeat(MAX_COLLATERAL));
+        let long = format!("\"{}\"", "a".repeat(MOST_BYTES));
         assert!(read::<Value>(&long).is_err());
+        let members = |n: usize| {
+            let members: Vec<String> = (0..n).map(|i| format!("\"{i}\":{{}}")).collect();
+            format!("{{{}}}", members.join(","))
+        };
+        assert!(read::<Value>(&members(MOST_MEMBERS)).is_ok());
+        assert!(read::<Value>(&members(MOST_MEMBERS + 1)).is_err());
         let name = "n".repeat(10_000);
         let twice = format!("{{\"{name}\":1,\"{name}\":1}}");
         assert!(read::<Value>(&twice).unwrap_err().to_string().len() <= LONGEST);

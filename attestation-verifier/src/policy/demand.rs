@@ -22,6 +22,12 @@ pub(super) enum Demand {
 pub(super) enum Bound {
     /// One of these.
     OneOf(BTreeSet<String>),
+    /// Whatever is found is among these; where nothing is found, that is good too.
+    Within(BTreeSet<String>),
+    /// Exactly the events of these names, each as one of these says.
+    Events(BTreeSet<String>),
+    /// Something is tolerated until this day; none: never.
+    Until(Option<String>),
     /// All of these.
     AllOf(BTreeSet<String>),
     AtLeast(u64),
@@ -69,10 +75,22 @@ impl Demand {
         }
     }
 
-    /// The same, with what is known of this check's answers.
+    /// The same, with what is known of this check.
     pub(super) fn of_check(mut self, id: &str) -> Demand {
-        if let Demand::Expected(Bound::Flag { safer, .. }) = &mut self {
-            *safer = safer_answer(id);
+        if let Demand::Expected(bound) = &mut self {
+            match (id, &mut *bound) {
+                (_, Bound::Flag { safer, .. }) => *safer = safer_answer(id),
+                ("snp.vlek.csp" | "tdx.tcb.advisories", Bound::OneOf(list)) => {
+                    *bound = Bound::Within(std::mem::take(list));
+                }
+                ("tdx.rtmr3.events", Bound::OneOf(list)) => {
+                    *bound = Bound::Events(std::mem::take(list));
+                }
+                ("tdx.tcb.grace", Bound::OneOf(list)) => {
+                    *bound = Bound::Until(list.pop_first().filter(|day| day != "none"));
+                }
+                _ => {}
+            }
         }
         self
     }
@@ -116,7 +134,9 @@ impl Demand {
             return None;
         };
         match (a, b) {
-            (Bound::OneOf(a), Bound::OneOf(b)) => moved(a, b, "accepts"),
+            (Bound::OneOf(a), Bound::OneOf(b))
+            | (Bound::Within(a), Bound::Within(b))
+            | (Bound::Events(a), Bound::Events(b)) => moved(a, b, "accepts"),
             (Bound::AllOf(a), Bound::AllOf(b)) => moved(a, b, "asks for"),
             (Bound::Flag { safer: None, .. }, Bound::Flag { .. }) if a != b => {
                 Some("neither answer is the safer".into())
@@ -127,7 +147,7 @@ impl Demand {
         }
     }
 
-    /// As [`Demand::words`], for a summary: without the reason of a waiver, long names cut short.
+    /// As [`Demand::words`], for a summary: without the reason of a waiver, digests cut short.
     pub(super) fn brief(&self) -> String {
         match self {
             Demand::Waived(waiver) => match &waiver.until {
@@ -138,8 +158,10 @@ impl Demand {
                 let day = waiver.until.as_deref().unwrap_or_default();
                 format!("none (the waiver ended on {day})")
             }
-            Demand::Expected(Bound::OneOf(list)) => {
+            Demand::Expected(Bound::OneOf(list) | Bound::Events(list)) if !list.is_empty() => {
                 let short = |word: &String| match word.char_indices().nth(LONG) {
+                    Some(_) if !word.bytes().all(|b| b.is_ascii_hexdigit()) => word.clone(),
+                    Some(_) if word.bytes().all(|b| b == b'0') => "all zero".into(),
                     Some((at, _)) => format!("{}…", word.get(..at).unwrap_or_default()),
                     None => word.clone(),
                 };
@@ -169,7 +191,14 @@ impl Bound {
     fn relation(&self, other: &Bound) -> Relation {
         match (self, other) {
             (a, b) if a == b => Relation::Same,
-            (Bound::OneOf(a), Bound::OneOf(b)) => by(b.is_subset(a), a.is_subset(b)),
+            (Bound::OneOf(a), Bound::OneOf(b)) | (Bound::Within(a), Bound::Within(b)) => {
+                by(b.is_subset(a), a.is_subset(b))
+            }
+            (Bound::Events(a), Bound::Events(b)) if names(a) == names(b) => {
+                by(within(b, a), within(a, b))
+            }
+            // Days are written so that they sort as text, and none at all is before each.
+            (Bound::Until(a), Bound::Until(b)) => by(b <= a, b >= a),
             (Bound::AllOf(a), Bound::AllOf(b)) => by(a.is_subset(b), b.is_subset(a)),
             (Bound::AtLeast(a), Bound::AtLeast(b)) => by(b >= a, b <= a),
             (Bound::AtMost(a), Bound::AtMost(b)) => by(b <= a, b >= a),
@@ -192,6 +221,11 @@ impl Bound {
         match self {
             Bound::OneOf(list) => listed(list.len(), list.iter().cloned(), "or"),
             Bound::AllOf(list) => listed(list.len(), list.iter().cloned(), "and"),
+            Bound::Within(list) | Bound::Events(list) if list.is_empty() => "none".into(),
+            Bound::Within(list) => listed(list.len(), list.iter().cloned(), "or"),
+            Bound::Events(list) => listed(list.len(), list.iter().cloned(), "and"),
+            Bound::Until(None) => "never".into(),
+            Bound::Until(Some(day)) => format!("until {day}"),
             Bound::AtLeast(least) => format!("{least} or more"),
             Bound::AtMost(most) => format!("{} or less", seconds(*most)),
             Bound::Bits(0) => "any bits".into(),
@@ -214,7 +248,7 @@ fn by(stricter: bool, looser: bool) -> Relation {
 
 /// How many entries of a list words name before they count the rest.
 const NAMED: usize = 4;
-/// Letters of a name that a summary shows: a digest is recognised by as many.
+/// Digits of a digest that a summary shows: it is recognised by as many.
 const LONG: usize = 16;
 
 fn listed(count: usize, words: impl Iterator<Item = String>, between: &str) -> String {
@@ -225,6 +259,22 @@ fn listed(count: usize, words: impl Iterator<Item = String>, between: &str) -> S
         ([most @ .., last], 0) => format!("{} {between} {last}", most.join(", ")),
         (_, more) => format!("{} {between} {more} more", named.join(", ")),
     }
+}
+
+/// The names of events; an event without a name is its own.
+fn names(events: &BTreeSet<String>) -> BTreeSet<&str> {
+    events.iter().map(|event| name(event)).collect()
+}
+
+fn name(event: &str) -> &str {
+    event.split_once('=').map_or(event, |(name, _)| name)
+}
+
+/// Whether each event of the first is one of the second, where `name=*` is any of that name.
+fn within(first: &BTreeSet<String>, second: &BTreeSet<String>) -> bool {
+    first
+        .iter()
+        .all(|event| second.contains(event) || second.contains(&format!("{}=*", name(event))))
 }
 
 /// What is added to a set and what is taken out of it.
@@ -255,13 +305,20 @@ pub(super) fn seconds(seconds: u64) -> String {
     }
 }
 
-/// The floor that counts for a product: its own, or that of the product it is a variant of.
-fn floor(floors: &Floors, name: &str) -> Option<[u8; 5]> {
-    let product = match name {
+/// The product of a key of floors (see [`crate::product`]).
+pub(super) fn product_of(name: &str) -> &str {
+    match name {
         "Bergamo" => "Genoa",
         other => other.split('-').next().unwrap_or(other),
-    };
-    let floor = floors.0.get(name).or_else(|| floors.0.get(product))?;
+    }
+}
+
+/// The floor that counts for a product: its own, or that of the product it is a variant of.
+fn floor(floors: &Floors, name: &str) -> Option<[u8; 5]> {
+    let floor = floors
+        .0
+        .get(name)
+        .or_else(|| floors.0.get(product_of(name)))?;
     Some([
         floor.fmc.unwrap_or(0),
         floor.bootloader,
@@ -308,7 +365,7 @@ fn floors_change(a: &Floors, b: &Floors) -> Option<String> {
 }
 
 /// `Genoa: snp 23, microcode 84; …`, without the components that have no floor.
-fn floors_words(floors: &Floors) -> String {
+pub(super) fn floors_words(floors: &Floors) -> String {
     let each = floors.0.iter().map(|(name, floor)| {
         let parts = [
             ("fmc", floor.fmc.unwrap_or(0)),
@@ -363,6 +420,11 @@ const SAFER: &[(&str, bool)] = &[
     ("snp.platform.rapl_dis", true),
     ("snp.platform.ciphertext_hiding", true),
     ("snp.platform.alias_check", true),
+    ("tdx.attributes.debug", false),
+    ("tdx.attributes.sept_ve_disable", true),
+    ("tdx.attributes.migratable", false),
+    ("tdx.attributes.others", false),
+    ("tdx.xfam.fixed", true),
 ];
 
 #[cfg(test)]
@@ -373,7 +435,12 @@ mod tests {
     use crate::policy::{Form, check_ids};
 
     /// Checks that are yes or no, and neither answer is the safer.
-    const DESCRIPTIONS: &[&str] = &["snp.platform.tsme"];
+    const DESCRIPTIONS: &[&str] = &[
+        "snp.platform.tsme",
+        "tdx.attributes.perfmon",
+        "tdx.attributes.key_locker",
+        "tdx.attributes.pks",
+    ];
 
     #[test]
     fn every_check_that_is_yes_or_no_has_a_safer_answer_or_is_a_description() {
@@ -390,7 +457,8 @@ mod tests {
                 "{id}"
             );
         }
-        for (id, _) in SAFER {
+        let judged = |id: &str| !id.starts_with("tdx.") || !check_ids(Tee::Tdx).is_empty();
+        for (id, _) in SAFER.iter().filter(|(id, _)| judged(id)) {
             assert!(flags.contains(id), "{id} is no check that is yes or no");
         }
     }

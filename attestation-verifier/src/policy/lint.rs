@@ -80,6 +80,8 @@ pub struct Lint {
     pub findings: Vec<Finding>,
     /// The least that the policy accepts, part by part.
     pub weakest: Vec<Weakest>,
+    /// Rules that nothing can satisfy: lists to fill in, waivers that have ended.
+    pub accepts_none: Vec<String>,
     /// Every check that is waived.
     pub waived: Vec<Waived>,
     /// Three things that the policy does not protect from.
@@ -135,10 +137,10 @@ pub fn lint(policy: &Policy, at: u64) -> Lint {
     let platforms: Vec<Part> = platforms.map(|(i, p)| Part::platform(i, p, at)).collect();
     let parts = || std::iter::once(&answer).chain(&platforms);
 
-    let mut findings = Vec::new();
+    let (mut findings, mut unmet) = (Vec::new(), Vec::new());
     for part in parts() {
         gaps::of_part(part, &mut findings);
-        accepts_none(part, &mut findings);
+        accepts_none(part, &mut findings, &mut unmet);
     }
     drift(policy, at, &mut findings);
     findings.sort_by_key(|finding| finding.level);
@@ -160,6 +162,7 @@ pub fn lint(policy: &Policy, at: u64) -> Lint {
     });
     Lint {
         profile: policy.profile.clone(),
+        accepts_none: unmet,
         waived: waived.collect(),
         weakest: parts().flat_map(weakest::of_part).collect(),
         not_protected: gaps::not_protected(&answer, &platforms),
@@ -168,10 +171,9 @@ pub fn lint(policy: &Policy, at: u64) -> Lint {
 }
 
 /// Rules that nothing can satisfy: no danger, and seldom what somebody wants.
-fn accepts_none(part: &Part, findings: &mut Vec<Finding>) {
+fn accepts_none(part: &Part, findings: &mut Vec<Finding>, keys: &mut Vec<String>) {
     for (id, demand) in &part.demands {
-        // A list of providers counts for their keys alone, and those are no longer asked for where no such key is accepted.
-        if *id == "snp.vlek.csp" || !demand.accepts_nothing() {
+        if !demand.accepts_nothing() {
             continue;
         }
         let words = match demand {
@@ -183,6 +185,7 @@ fn accepts_none(part: &Part, findings: &mut Vec<Finding>) {
                 "Its list is empty: it accepts none. Put in what you found out for yourself.".into()
             }
         };
+        keys.push(part.key(id));
         findings.push(Finding {
             level: Level::Note,
             key: part.key(id),

@@ -137,3 +137,67 @@ fn of_product(part: &str) -> &str {
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn notice(change: impl FnOnce(&mut Value)) -> Notice {
+        let mut notice = json!({
+            "advisories": [], "below": {}, "id": "x", "not_trusted_since": null, "products": ["any"],
+            "source": "s", "statuses": [], "tee": "tdx", "words": "w",
+        });
+        change(&mut notice);
+        serde_json::from_value(notice).unwrap()
+    }
+
+    /// The members of `platform` that notices read, as appraisal writes them for TDX.
+    #[test]
+    fn notices_about_tdx() {
+        let platform = json!({
+            "tee": "tdx", "fmspc": "00806f050000",
+            "tcb": {"status": "OutOfDate", "advisories": ["INTEL-SA-01036"], "evaluation_number": 17, "pce_svn": 11},
+            "module": {"isvsvn": 4},
+        });
+        let facts = Facts::of(&platform).unwrap();
+        let fits = |change: fn(&mut Value)| facts.matches(&notice(change)).unwrap().is_some();
+        assert!(fits(|_| ()));
+        assert!(fits(|n| n["products"] = json!(["00806f050000"])));
+        assert!(!fits(|n| n["products"] = json!(["90c06f000000"])));
+        assert!(fits(|n| n["below"] = json!({"tdx_module": 5})));
+        assert!(!fits(|n| n["below"] = json!({"tdx_module": 4})));
+        assert!(fits(
+            |n| n["below"] = json!({"tdx_module": 4, "pce_svn": 12})
+        ));
+        assert!(!fits(
+            |n| n["below"] = json!({"pce_svn": 11, "evaluation_number": 17})
+        ));
+        assert!(fits(|n| n["below"] = json!({"evaluation_number": 18})));
+        assert!(fits(|n| n["statuses"] = json!(["Revoked", "OutOfDate"])));
+        assert!(!fits(|n| n["statuses"] = json!(["Revoked"])));
+        assert!(fits(|n| n["advisories"] = json!(["INTEL-SA-01036"])));
+        assert!(!fits(|n| n["advisories"] = json!(["INTEL-SA-00837"])));
+        assert!(!fits(|n| n["tee"] = json!("sev-snp")));
+    }
+
+    /// What a notice asks for and the description lacks is never passed over.
+    #[test]
+    fn what_is_not_described_is_not_passed_over() {
+        let platform = json!({"tee": "tdx"});
+        let facts = Facts::of(&platform).unwrap();
+        let changes: [fn(&mut Value); 4] = [
+            |n| n["products"] = json!(["00806f050000"]),
+            |n| n["below"] = json!({"tdx_module": 5}),
+            |n| n["statuses"] = json!(["OutOfDate"]),
+            |n| n["advisories"] = json!(["INTEL-SA-01036"]),
+        ];
+        for change in changes {
+            facts.matches(&notice(change)).unwrap_err();
+        }
+        assert!(facts.matches(&notice(|_| ())).unwrap().is_some());
+        assert!(Facts::of(&Value::Null).is_none());
+        assert!(Facts::of(&json!({"tee": "sgx"})).is_none());
+    }
+}

@@ -21,6 +21,7 @@
 //! | [`mutate`] | bit flips, truncations, edits of JSON: lies that are *not* signed again |
 //! | [`policy`] | the strict policy template with a few values changed |
 //! | [`stack`] | the real programs on loopback, for end-to-end tests |
+//! | [`vendor`] | servers like AMD's and Intel's, about such a machine, with every fault a server has |
 //! | [`fixtures`] | where real evidence and models lie, and how a test says that it was skipped |
 //!
 //! # Lies must be re-signed
@@ -61,4 +62,5 @@ pub mod policy;
 pub mod snp;
 pub mod stack;
 pub mod tdx;
+pub mod vendor;
 pub mod x509;

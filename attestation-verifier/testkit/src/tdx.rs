@@ -360,7 +360,8 @@ impl Quote {
         let auth_length = self.qe_auth_data.len() as u16;
         let inner = [
             &qe_report[..],
-            &pck.sign(&qe_report),
+            // Intel's enclave has its report signed when it makes its key, not for each quote.
+            &pck.sign_once(&qe_report),
             &(self.lengths.qe_auth_data.unwrap_or(auth_length)).to_le_bytes(),
             &self.qe_auth_data,
             &self.pck_type.to_le_bytes(),

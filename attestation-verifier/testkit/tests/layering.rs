@@ -47,10 +47,15 @@ fn dependencies_run_downward_only() {
         set(&["attestation-verifier", "touchstone-formats"])
     );
     assert_eq!(
+        linked("touchstone-collateral"),
+        set(&["attestation-verifier", "touchstone-formats"])
+    );
+    assert_eq!(
         linked("touchstone-cli"),
         set(&[
             "attestation-verifier",
             "touchstone-client",
+            "touchstone-collateral",
             "touchstone-formats"
         ])
     );
@@ -67,6 +72,7 @@ fn dependencies_run_downward_only() {
             "touchstone-testkit",
             "attestation-verifier",
             "touchstone-client",
+            "touchstone-collateral",
         ] {
             assert!(
                 !crates[name].tests.contains(forbidden),

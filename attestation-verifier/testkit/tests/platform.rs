@@ -10,7 +10,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use touchstone_testkit::amd::{Product, Tcb};
-use touchstone_testkit::machine::{Endorsement, Machine};
+use touchstone_testkit::events::event_type;
+use touchstone_testkit::machine::{Endorsement, Machine, TdxMachine, TeeMachine as _};
 use touchstone_testkit::platform::{Fault, PlatformConfig, PlatformHandle, SimulatedPlatform};
 use touchstone_testkit::snp::Report;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -295,15 +296,7 @@ fn the_program_serves_and_writes_what_host_and_verifier_need() {
             .starts_with("SIMULATED")
     );
 
-    let pid = program.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-TERM", &pid])
-            .status()
-            .unwrap()
-            .success()
-    );
-    assert!(program.wait().unwrap().success());
+    kill(&mut program);
     assert!(!socket.exists());
 }
 
@@ -334,6 +327,143 @@ fn the_program_explains_itself_and_its_errors() {
             !output.status.success() && text.contains(hint),
             "{bad:?}: {text}"
         );
+    }
+}
+
+#[test]
+fn a_tdx_machine_gives_quotes_with_their_event_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = TdxMachine::strict(AT);
+    let config = PlatformConfig::new(folder.path().join("agent.sock"), machine);
+    let platform = SimulatedPlatform::start(config).unwrap();
+    let mut client = Client::connect(platform.socket());
+    let before = tdx_quote(&client.ask(&[3; 64]));
+    judged(&before, &platform.machine(), AT).unwrap();
+    platform.change(|machine| machine.measure(3, event_type::EVENT_TAG, b"an application"));
+    let answer = client.ask(&[3; 64]);
+    let report = judged(&tdx_quote(&answer), &platform.machine(), AT).unwrap();
+    let report = report.report.as_td10().unwrap();
+    assert_eq!(report.report_data, [3; 64]);
+    assert_eq!(report.rt_mr3, platform.machine().events.replay(3));
+    assert_ne!(report.rt_mr3, [0; 48]);
+    assert_eq!(answer["event_log"]["format"], "ccel");
+    let log = answer["event_log"]["data"].as_str().unwrap();
+    let log = STANDARD.decode(log).unwrap();
+    assert!(log.ends_with(b"an application"));
+
+    platform.set_fault(Fault::WrongTee, Some(1));
+    assert_eq!(client.ask(&[3; 64])["tee"], "sev-snp");
+    platform.set_fault(Fault::Lie, Some(1));
+    let lie = tdx_quote(&client.ask(&[3; 64]));
+    let report = judged(&lie, &platform.machine(), AT).unwrap().report;
+    assert_eq!(report.as_td10().unwrap().report_data, [!3; 64]);
+    platform.set_fault(Fault::Truncate, Some(1));
+    let short = tdx_quote(&client.ask(&[3; 64]));
+    assert!(judged(&short, &platform.machine(), AT).is_err());
+}
+
+#[test]
+fn the_program_is_a_tdx_machine_when_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let (dir, socket) = (
+        folder.path().join("platform"),
+        folder.path().join("agent.sock"),
+    );
+    let keys = folder.path().join("keys");
+    let mut roots = Vec::new();
+    for version in ["4", "5"] {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_simulated-platform"))
+            .args(["--tee", "tdx", "--latency-ms", "0"])
+            .args(["--quote-version", version, "--event", "app"])
+            .args(["--measurement", &"cd".repeat(48)])
+            .args(["--tcb-status", "OutOfDate"])
+            .args([Path::new("--keys"), &keys])
+            .args([Path::new("--socket"), &socket])
+            .args([Path::new("--dir"), &dir])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut out = BufReader::new(program.stdout.take().unwrap());
+        let mut line = String::new();
+        out.read_line(&mut line).unwrap();
+        assert_eq!(line, format!("SIMULATED TDX on {}\n", socket.display()));
+        let quote = tdx_quote(&Client::connect(&socket).ask(&[2; 64]));
+        assert_eq!(quote[..2], [version.as_bytes()[0] - b'0', 0]);
+
+        let read = |path: &str| std::fs::read(dir.join(path)).unwrap();
+        let values: Value = serde_json::from_slice(&read("reference-values.json")).unwrap();
+        assert_eq!(values["tdx.mrtd"], "cd".repeat(48));
+        let collateral = serde_json::from_slice(&read("collateral/tdx.json")).unwrap();
+        let collateral = theirs(&collateral);
+        let (_, root) = x509_parser::pem::parse_x509_pem(&read("root.pem"))
+            .map(|(r, p)| (r.to_vec(), p.contents))
+            .unwrap();
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap();
+        let judged = dcap_qvl::verify::QuoteVerifier::new(root.clone())
+            .verify(&quote, &collateral, now.as_secs())
+            .unwrap();
+        assert_eq!(judged.status, "OutOfDate");
+        assert_eq!(judged.report.as_td10().unwrap().mr_td, [0xcd; 48]);
+        assert_ne!(judged.report.as_td10().unwrap().rt_mr3, [0; 48]);
+        roots.push(root);
+        kill(&mut program);
+    }
+    assert_eq!(roots[0], roots[1], "--keys kept the root");
+    let wrong = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_simulated-platform"))
+            .args(["--socket", "/nowhere/x", "--dir", "/nowhere"])
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(!output.status.success(), "{arguments:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(wrong(&["--tee", "tdx", "--product", "Genoa"]).contains("options of SEV-SNP"));
+    assert!(wrong(&["--quote-version", "4"]).contains("options of TDX"));
+    assert!(wrong(&["--tee", "sgx"]).contains("sev-snp, tdx"));
+}
+
+fn kill(program: &mut std::process::Child) {
+    let pid = program.id().to_string();
+    let done = Command::new("kill").args(["-TERM", &pid]).status();
+    assert!(done.unwrap().success());
+    assert!(program.wait().unwrap().success());
+}
+
+fn tdx_quote(answer: &Value) -> Vec<u8> {
+    assert_eq!(answer["tee"], "tdx", "{answer}");
+    STANDARD.decode(answer["quote"].as_str().unwrap()).unwrap()
+}
+
+/// By another verifier, under the machine's root.
+fn judged(
+    quote: &[u8],
+    machine: &TdxMachine,
+    at: u64,
+) -> Result<dcap_qvl::verify::VerifiedReport, String> {
+    let collateral = serde_json::to_value(machine.collateral()).unwrap();
+    dcap_qvl::verify::QuoteVerifier::new(machine.pki.root_der())
+        .verify(quote, &theirs(&collateral), at)
+        .map_err(|e| e.to_string())
+}
+
+/// Collateral as evidence holds it, as dcap-qvl takes it.
+fn theirs(ours: &Value) -> dcap_qvl::QuoteCollateralV3 {
+    let text = |name: &str| ours[name].as_str().unwrap().to_owned();
+    let bytes = |name: &str| hex::decode(text(name)).unwrap();
+    dcap_qvl::QuoteCollateralV3 {
+        pck_crl_issuer_chain: text("pck_crl_issuer_chain"),
+        root_ca_crl: bytes("root_ca_crl"),
+        pck_crl: bytes("pck_crl"),
+        tcb_info_issuer_chain: text("tcb_info_issuer_chain"),
+        tcb_info: text("tcb_info"),
+        tcb_info_signature: bytes("tcb_info_signature"),
+        qe_identity_issuer_chain: text("qe_identity_issuer_chain"),
+        qe_identity: text("qe_identity"),
+        qe_identity_signature: bytes("qe_identity_signature"),
+        pck_certificate_chain: None,
     }
 }
 

@@ -341,7 +341,7 @@ fn descriptions_name_every_field() {
         "0x000 VERSION              2",
         "0x008 POLICY               0x30000: ABI from 0.0; SMT",
         "0x030 VMPL                 0",
-        "0x160 REPORT_ID_MA         all ones: no migration agent",
+        "ffffffff: no migration agent",
         "0x1e8 CURRENT version      1.52.4",
     ] {
         assert!(words.contains(line), "{line}\n{words}");

@@ -13,7 +13,7 @@ use touchstone_formats::limits::MAX_BUNDLE;
 
 use crate::files;
 use crate::inputs::{self, Hex, NamedFile};
-use crate::output::{Failure, Outcome};
+use crate::output::{Failure, Outcome, Printed};
 
 /// Judge offline whether a kept answer is what its receipt claims
 ///
@@ -33,6 +33,17 @@ pub struct Args {
     /// Policy file
     #[arg(long, value_name = "P.toml")]
     policy: PathBuf,
+    #[command(flatten)]
+    held: Held,
+    #[command(flatten)]
+    at: Judging,
+    #[command(flatten)]
+    printed: Printed,
+}
+
+/// What the caller holds against a bundle. Options come before the files of a folder.
+#[derive(clap::Args)]
+pub struct Held {
     /// What was asked (expect.json): method, target, nonce, guarantees, digest of the request
     #[arg(long, value_name = "FILE")]
     expect: Option<PathBuf>,
@@ -75,30 +86,80 @@ pub struct Args {
     /// Judge the receipt alone, without the request and the answer it is about
     #[arg(long)]
     receipt_only: bool,
-    /// Judge at this time instead of now
-    #[arg(long, value_name = "RFC3339", value_parser = inputs::time)]
-    at: Option<u64>,
-    /// Root certificates of a simulated platform (PEM), trusted beside the pinned ones
-    #[arg(long, value_name = "FILE")]
-    trust_simulated_root: Option<PathBuf>,
     /// A simulated platform is what you want: exit 0 instead of 6
     #[arg(long, requires = "trust_simulated_root")]
     expect_simulated: bool,
-    /// Print the verdict as one JSON object
-    #[arg(long)]
-    json: bool,
+}
+
+/// When, and under which roots, something is judged.
+#[derive(clap::Args)]
+pub struct Judging {
+    /// Judge at this time instead of now
+    #[arg(long, value_name = "RFC3339", value_parser = inputs::time)]
+    pub at: Option<u64>,
+    /// Root certificates of a simulated platform (PEM), trusted beside the pinned ones
+    #[arg(long, value_name = "FILE")]
+    pub trust_simulated_root: Option<PathBuf>,
+}
+
+impl Held {
+    /// Whether an option says anything: none of them has a meaning for anything but a bundle.
+    pub fn is_empty(&self) -> bool {
+        let Held {
+            expect,
+            request,
+            method,
+            path,
+            header_length,
+            response,
+            status,
+            response_header_length,
+            session,
+            input,
+            output,
+            nonce,
+            require,
+            receipt_only,
+            expect_simulated,
+        } = self;
+        [expect, request, response, session]
+            .iter()
+            .all(|f| f.is_none())
+            && method.is_none()
+            && path.is_none()
+            && header_length.is_none()
+            && status.is_none()
+            && response_header_length.is_none()
+            && input.is_empty()
+            && output.is_empty()
+            && nonce.is_none()
+            && require.is_none()
+            && !receipt_only
+            && !expect_simulated
+    }
 }
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<Outcome, Failure> {
-    let policy = inputs::policy(&args.policy)?;
-    let roots = inputs::roots(args.trust_simulated_root.as_deref())?;
-    let folder = args.target.is_dir().then_some(args.target.as_path());
-    let mut comparison = comparison(&args, folder)?;
-    let bundle_path = folder.map_or(args.target.clone(), |folder| folder.join("bundle.json"));
+    let verdict = judge(&args.target, &args.policy, &args.held, &args.at)?;
+    Ok(Outcome::Verdict(Box::new(verdict)))
+}
+
+/// Judges a folder or a bundle file.
+pub fn judge(
+    target: &Path,
+    policy: &Path,
+    args: &Held,
+    judging: &Judging,
+) -> Result<Verdict, Failure> {
+    let policy = inputs::policy(policy)?;
+    let roots = inputs::roots(judging.trust_simulated_root.as_deref())?;
+    let folder = target.is_dir().then_some(target);
+    let mut comparison = comparison(args, folder)?;
+    let bundle_path = folder.map_or(target.to_owned(), |folder| folder.join("bundle.json"));
     let bundle = files::read_prefix(&bundle_path, "bundle", MAX_BUNDLE as u64)?;
-    let at = inputs::at(args.at)?;
-    let session = session_file(&args, folder)
+    let at = inputs::at(judging.at)?;
+    let session = session_file(args, folder)
         .map(|path| record(&path, "session.format", SessionRecord::parse))
         .transpose()?
         .map(|record| check_session_record(&record, &policy, &roots, at, args.expect_simulated));
@@ -110,7 +171,7 @@ pub fn run(args: Args) -> Result<Outcome, Failure> {
             || expected.is_some_and(|bindings| !bindings.contains(&Binding::None));
         add_session(&mut verdict, &session.verdict, demanded);
     }
-    Ok(Outcome::Verdict(Box::new(verdict)))
+    Ok(verdict)
 }
 
 /// What the judgement of the connection adds to that of the answer. A record that binds nothing refuses by what it
@@ -151,7 +212,7 @@ fn add_session(verdict: &mut Verdict, session: &Verdict, demanded: bool) {
 }
 
 /// The record of the connection: what was named, or what `ask` kept. Plaintext has none.
-fn session_file(args: &Args, folder: Option<&Path>) -> Option<PathBuf> {
+fn session_file(args: &Held, folder: Option<&Path>) -> Option<PathBuf> {
     let kept = || folder.map(|folder| folder.join("session.json"));
     args.session
         .clone()
@@ -159,7 +220,7 @@ fn session_file(args: &Args, folder: Option<&Path>) -> Option<PathBuf> {
 }
 
 /// What the caller holds: the files of a folder, and the options, which come first.
-fn comparison(args: &Args, folder: Option<&Path>) -> Result<Comparison, Failure> {
+fn comparison(args: &Held, folder: Option<&Path>) -> Result<Comparison, Failure> {
     // Who judges the receipt alone has the folder's files neither compared nor missed. What was demanded
     // stays demanded: a record that is there counts, or a stripped guarantee would go unnoticed.
     let kept_record = folder
@@ -232,7 +293,7 @@ fn record<T>(
 }
 
 fn request_bytes(
-    args: &Args,
+    args: &Held,
     body: Option<&Path>,
     expect: Option<&Expect>,
 ) -> Result<Option<RequestBytes>> {
@@ -262,7 +323,7 @@ fn request_bytes(
 }
 
 fn response_bytes(
-    args: &Args,
+    args: &Held,
     body: Option<&Path>,
     info: Option<&ResponseInfo>,
 ) -> Result<Option<ResponseBytes>> {

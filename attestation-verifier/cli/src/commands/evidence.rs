@@ -1,4 +1,6 @@
-//! `touchstone evidence`: makes an evidence file out of a raw report and its collateral.
+//! `touchstone evidence`: makes an evidence file out of a raw report or quote and its collateral.
+
+mod tdx;
 
 use std::path::{Path, PathBuf};
 
@@ -9,19 +11,20 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::revocation_list::CertificateRevocationList;
 
 use crate::files;
-use crate::output::{Failure, Outcome, say};
+use crate::output::{Failure, Outcome, print, say};
 
 /// Bytes of an attestation report (AMD 56860, ATTESTATION_REPORT).
 const REPORT: usize = 1184;
 /// Zero bytes that a source may have appended (formats.md, "Conventions").
 const MAX_PADDING: usize = 8192;
 
-/// Make an evidence file out of a raw report and its certificates
+/// Make an evidence file out of a raw report or quote and its collateral
 #[derive(clap::Args)]
 #[command(arg_required_else_help = true)]
 #[command(
     after_help = "Example:\n  touchstone evidence sev-snp --report report.bin --vek vcek.der \
-    --chain cert_chain.pem --crl crl.der -o evidence.json"
+    --chain cert_chain.pem --crl crl.der -o evidence.json\n  \
+    touchstone evidence tdx --quote quote.bin --collateral collateral.json -o evidence.json"
 )]
 pub struct Args {
     #[command(subcommand)]
@@ -50,30 +53,88 @@ enum Command {
         /// Revocation lists
         #[arg(long, value_name = "C")]
         crl: Vec<PathBuf>,
-        /// File to write
+        /// File to write; stdout without it
         #[arg(short, long, value_name = "EVIDENCE")]
-        output: PathBuf,
+        output: Option<PathBuf>,
+    },
+    /// Intel TDX: a quote with Intel's collateral and an event log
+    #[command(
+        after_help = "The collateral file is one of ours (`collateral fetch`, GET /v1/collateral), or a JSON object with \
+        the members tcb_info, qe_identity, their signatures and issuer chains, pck_crl and root_ca_crl, as \
+        dcap-qvl writes it. What dstack answers to GetQuote will do as quote and as event log.\n\n\
+        Example:\n  touchstone evidence tdx --quote quote.bin --collateral collateral.json \
+        --event-log CCEL_data -o evidence.json"
+    )]
+    Tdx {
+        /// Quote, version 4 or 5
+        #[arg(long, value_name = "Q")]
+        quote: PathBuf,
+        /// Intel's collateral; without it the evidence is judged as lacking it
+        #[arg(long, value_name = "C.json")]
+        collateral: Option<PathBuf>,
+        /// What was measured while the TD ran: CCEL, or dstack's JSON
+        #[arg(long, value_name = "L")]
+        event_log: Option<PathBuf>,
+        /// File to write; stdout without it
+        #[arg(short, long, value_name = "EVIDENCE")]
+        output: Option<PathBuf>,
     },
 }
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<Outcome, Failure> {
-    let Command::SevSnp {
-        report,
-        vek,
-        chain,
-        crl,
-        output,
-    } = args.command;
+    let (evidence, output) = match args.command {
+        Command::SevSnp {
+            report,
+            vek,
+            chain,
+            crl,
+            output,
+        } => (sev_snp(&report, &vek, &chain, &crl)?, output),
+        Command::Tdx {
+            quote,
+            collateral,
+            event_log,
+            output,
+        } => {
+            let (evidence, missing) = tdx::make(&quote, collateral.as_ref(), event_log.as_ref())?;
+            if !missing.is_empty() {
+                let missing = missing.join(", ");
+                say(&format!(
+                    "note: without {missing} this evidence is refused (exit 5)\n"
+                ));
+            }
+            (evidence, output)
+        }
+    };
+    let file = evidence.to_file();
+    // What would be refused for its size is not written.
+    Evidence::parse(&file).map_err(|error| Failure::malformed("evidence.format", error.into()))?;
+    match output {
+        // JSON, and so text.
+        None => print(&String::from_utf8_lossy(&file)),
+        Some(path) => {
+            files::write(&path, &file)?;
+            say(&format!("wrote {}\n", path.display()));
+        }
+    }
+    Ok(Outcome::Exit(0))
+}
+
+fn sev_snp(
+    report: &Path,
+    vek: &Path,
+    chain: &[PathBuf],
+    crl: &[PathBuf],
+) -> Result<Evidence, Failure> {
     let read = |path: &Path, what| files::read(path, what, files::MAX_TEXT);
     let malformed = |error| Failure::malformed("evidence.format", error);
 
-    let report_bytes = read(&report, "report")?;
-    let quote = strip(report_bytes).with_context(|| format!("report {}", report.display()));
+    let report_bytes = read(report, "report")?;
+    let quote = strip(report_bytes, REPORT).with_context(|| format!("report {}", report.display()));
     let quote = quote.map_err(malformed)?;
 
-    let mut veks =
-        items(&vek, &read(&vek, "certificate")?, Item::Certificate).map_err(malformed)?;
+    let mut veks = items(vek, &read(vek, "certificate")?, Item::Certificate).map_err(malformed)?;
     let vek_der = veks
         .pop()
         .with_context(|| format!("no certificate in {}", vek.display()))?;
@@ -85,19 +146,18 @@ pub fn run(args: Args) -> Result<Outcome, Failure> {
         .into());
     }
     let mut candidates = Vec::new();
-    for path in &chain {
+    for path in chain {
         let file = read(path, "certificate")?;
         candidates.extend(items(path, &file, Item::Certificate).map_err(malformed)?);
     }
     let mut crls = Vec::new();
-    for path in &crl {
+    for path in crl {
         let file = read(path, "revocation list")?;
         crls.extend(items(path, &file, Item::Crl).map_err(malformed)?);
     }
     dedupe(&mut crls);
     let chain = intermediates(&vek_der, candidates)?;
-
-    let evidence = Evidence {
+    Ok(Evidence {
         purpose: None,
         nonce: None,
         tee: Tee::SevSnp,
@@ -108,25 +168,19 @@ pub fn run(args: Args) -> Result<Outcome, Failure> {
             crls,
         })),
         event_log: None,
-    };
-    let file = evidence.to_file();
-    // What would be refused for its size is not written.
-    Evidence::parse(&file).map_err(|error| malformed(error.into()))?;
-    files::write(&output, &file)?;
-    say(&format!("wrote {}\n", output.display()));
-    Ok(Outcome::Exit(0))
+    })
 }
 
-/// The report alone, without the zero bytes that its source appended.
-fn strip(mut report: Vec<u8>) -> Result<Vec<u8>> {
-    let found = report.len();
-    ensure!(found >= REPORT, "expected {REPORT} bytes, found {found}");
-    let tail = report.split_off(REPORT);
+/// The report or quote of `length` bytes alone, without the zero bytes that its source appended.
+fn strip(mut bytes: Vec<u8>, length: usize) -> Result<Vec<u8>> {
+    let found = bytes.len();
+    ensure!(found >= length, "expected {length} bytes, found {found}");
+    let tail = bytes.split_off(length);
     ensure!(
         tail.len() <= MAX_PADDING && tail.iter().all(|&b| b == 0),
-        "expected {REPORT} bytes and at most {MAX_PADDING} zero bytes after them, found {found} bytes"
+        "expected {length} bytes and at most {MAX_PADDING} zero bytes after them, found {found} bytes"
     );
-    Ok(report)
+    Ok(bytes)
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -232,11 +286,11 @@ mod tests {
     fn appended_zero_bytes_are_stripped_and_nothing_else() {
         let report = vec![7; REPORT];
         let with = |tail: &[u8]| [&report[..], tail].concat();
-        assert_eq!(strip(report.clone()).unwrap(), report);
-        assert_eq!(strip(with(&[0; 1])).unwrap(), report);
-        assert_eq!(strip(with(&vec![0; MAX_PADDING])).unwrap(), report);
-        assert!(strip(with(&vec![0; MAX_PADDING + 1])).is_err());
-        assert!(strip(with(&[0, 1])).is_err());
-        assert!(strip(report[1..].to_vec()).is_err());
+        assert_eq!(strip(report.clone(), REPORT).unwrap(), report);
+        assert_eq!(strip(with(&[0; 1]), REPORT).unwrap(), report);
+        assert_eq!(strip(with(&vec![0; MAX_PADDING]), REPORT).unwrap(), report);
+        assert!(strip(with(&vec![0; MAX_PADDING + 1]), REPORT).is_err());
+        assert!(strip(with(&[0, 1]), REPORT).is_err());
+        assert!(strip(report[1..].to_vec(), REPORT).is_err());
     }
 }

@@ -1,11 +1,15 @@
 //! The commands, one file each.
 
+mod advisories;
 mod appraise;
 mod ask;
 mod check;
+mod collateral;
 mod evidence;
+mod explain;
 mod policy;
 mod proxy;
+mod regrade;
 mod show;
 
 use clap::Subcommand;
@@ -19,9 +23,13 @@ pub enum Command {
     Proxy(proxy::Args),
     Check(check::Args),
     Appraise(appraise::Args),
+    Explain(explain::Args),
+    Regrade(regrade::Args),
+    Advisories(advisories::Args),
     Evidence(evidence::Args),
     Show(show::Args),
     Policy(policy::Args),
+    Collateral(collateral::Args),
 }
 
 impl Command {
@@ -32,9 +40,13 @@ impl Command {
             Command::Proxy(args) => proxy::run(args),
             Command::Check(args) => check::run(args),
             Command::Appraise(args) => appraise::run(args),
+            Command::Explain(args) => explain::run(args),
+            Command::Regrade(args) => regrade::run(args),
+            Command::Advisories(args) => advisories::run(args),
             Command::Evidence(args) => evidence::run(args),
             Command::Show(args) => show::run(args),
             Command::Policy(args) => policy::run(args),
+            Command::Collateral(args) => collateral::run(args),
         }
     }
 }

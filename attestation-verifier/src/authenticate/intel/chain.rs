@@ -9,7 +9,7 @@ use super::{Part, PartKind};
 use crate::authenticate::{Window, issued};
 use crate::crypto::Budget;
 use crate::dates::rfc3339;
-use crate::parse::cert::{CRL_SIGN, Certificate, DIGITAL_SIGNATURE};
+use crate::parse::cert::{CRL_SIGN, Certificate, DIGITAL_SIGNATURE, PublicKey};
 use crate::parse::crl::Crl;
 use crate::parse::tdx::Parsed;
 use crate::roots::{Anchor, Roots};
@@ -25,12 +25,13 @@ const ROOT_CRL: &str = "the root's revocation list";
 /// Certificates that name each other; the root is a trusted one.
 pub(super) struct Path<'a> {
     pub(super) pck: &'a Certificate,
+    /// The PCK CA's certificate in the quote.
     ca: &'a Certificate,
+    /// The one that came with its revocation list, if that is another.
+    list_ca: Option<&'a Certificate>,
     pub(super) anchor: &'a Anchor,
     /// Who signed TCB info and QE identity: one certificate or two, or none if neither came.
     signers: Vec<&'a Certificate>,
-    /// The chain that came with the PCK revocation list.
-    crl_chain: &'a [Certificate],
 }
 
 /// Finds the paths to one root. Certificates that came with the evidence are never roots: where a chain goes on to a root, that
@@ -79,7 +80,9 @@ pub(super) fn find<'a>(
             tops.extend(above);
         }
     }
-    tops.extend(parsed.pck_crl_chain.iter().skip(1));
+    let mut list_chain = parsed.pck_crl_chain.iter();
+    let list_ca = list_chain.next().filter(|other| *other != ca);
+    tops.extend(list_chain);
     let root = &anchor.certificate;
     if let Some(other) = tops.iter().find(|top| top.der() != root.der()) {
         let reason = "a certificate stands in the root's place that is not the trusted root";
@@ -93,9 +96,9 @@ pub(super) fn find<'a>(
     Some(Path {
         pck,
         ca,
+        list_ca,
         anchor,
         signers,
-        crl_chain: &parsed.pck_crl_chain,
     })
 }
 
@@ -105,7 +108,12 @@ impl<'a> Path<'a> {
         let signers = self.signers.clone().into_iter();
         [(PCK, self.pck), (CA, self.ca), (ROOT, root)]
             .into_iter()
+            .chain(self.list_ca.map(|ca| (CA, ca)))
             .chain(signers.map(|signer| (SIGNER, signer)))
+    }
+
+    fn cas(&self) -> impl Iterator<Item = &'a Certificate> {
+        [self.ca].into_iter().chain(self.list_ca)
     }
 
     /// Signatures, and what issuing certificates must be.
@@ -124,12 +132,16 @@ impl<'a> Path<'a> {
                 self.ca,
             ),
         ];
+        let list_ca = self.list_ca.map(|ca| {
+            let reason = "the root did not sign the certificate of the revocation list's CA";
+            (reason, ca, root)
+        });
         let signers = self.signers.iter().map(|signer| {
             let reason = "the quote's root did not sign the TCB signing certificate";
             (reason, *signer, root)
         });
         let mut signed = true;
-        for (reason, subject, issuer) in own.into_iter().chain(signers) {
+        for (reason, subject, issuer) in own.into_iter().chain(list_ca).chain(signers) {
             if !issued(issuer, subject.into(), budget) {
                 signed = false;
                 let found = subject.subject_words.as_str();
@@ -155,9 +167,18 @@ impl<'a> Path<'a> {
         if self.pck.issuer != self.ca.subject {
             return Err(("issued by another name than the PCK CA's", self.pck));
         }
-        if !self.ca.may_sign_certificates() {
+        if let Some(ca) = self.cas().find(|ca| !ca.may_sign_certificates()) {
             let reason = "not a CA with keyCertSign (basicConstraints, keyUsage)";
-            return Err((reason, self.ca));
+            return Err((reason, ca));
+        }
+        // The same CA, certified again; any other is none of ours.
+        fn identity(ca: &Certificate) -> (&[u8], &[u8], &PublicKey) {
+            (&ca.issuer, &ca.subject, &ca.key)
+        }
+        let ours = identity(self.ca);
+        if let Some(other) = self.list_ca.filter(|ca| identity(ca) != ours) {
+            let reason = "pck_crl_issuer_chain is of another CA than the quote's";
+            return Err((reason, other));
         }
         if !self.pck.subject_cn.contains("SGX PCK Certificate") {
             return Err(("not called a PCK certificate", self.pck));
@@ -174,10 +195,7 @@ impl<'a> Path<'a> {
             if leaf.may_sign_certificates() || matches!(leaf.basic_constraints, Some((true, _))) {
                 return Err(("a CA where none belongs", leaf));
             }
-            if !leaf
-                .key_usage
-                .is_some_and(|usage| usage & DIGITAL_SIGNATURE != 0)
-            {
+            if !leaf.key_may(DIGITAL_SIGNATURE) {
                 return Err(("a key that may not sign (keyUsage)", leaf));
             }
         }
@@ -218,29 +236,18 @@ impl<'a> Path<'a> {
         checks: &mut Checks,
     ) {
         let root = &self.anchor.certificate;
-        if let Some(other) = self.crl_chain.first().filter(|c| c.der() != self.ca.der()) {
-            let reason = "pck_crl_issuer_chain is of another CA than the quote's";
-            let (expected, found) = (&self.ca.subject_words, &other.subject_words);
-            let id = "tdx.chain.crl_signature";
-            checks.fail(
-                id,
-                Fault::NotAuthentic,
-                expected.as_str(),
-                found.as_str(),
-                reason,
-            );
-        }
-        let under_root = [(CA, self.ca), (ROOT, root)].into_iter();
+        let under_root = self.cas().map(|ca| (CA, ca)).chain([(ROOT, root)]);
         let under_root = under_root.chain(self.signers.iter().map(|signer| (SIGNER, *signer)));
         let lists = [
             (PCK_CRL, &parsed.pck_crl, self.ca, vec![(PCK, self.pck)]),
             (ROOT_CRL, &parsed.root_crl, root, under_root.collect()),
         ];
-        let (mut genuine, mut clear) = (0, 0);
+        let (mut sent, mut genuine, mut clear) = (0, 0, 0);
         for (name, crl, issuer, listed) in lists {
             let Some(crl) = crl else {
                 continue;
             };
+            sent += 1;
             if !own(name, crl, issuer, budget, checks) {
                 continue;
             }
@@ -259,17 +266,16 @@ impl<'a> Path<'a> {
                 },
             });
         }
-        let none = "not both revocation lists came with the evidence: see tdx.chain.crl";
-        for (id, count) in [
-            ("tdx.chain.crl_signature", genuine),
-            ("tdx.chain.revoked", clear),
+        // Where fewer are left than before, a check said why.
+        for (id, before, left) in [
+            ("tdx.chain.crl_signature", sent, genuine),
+            ("tdx.chain.revoked", genuine, clear),
         ] {
-            if checks.find(id).is_some() {
-                // Something refused already.
-            } else if count == 2 {
+            if left == 2 {
                 checks.pass(id, Value::Null, Value::Null);
-            } else {
-                checks.unconsidered(id, none);
+            } else if left == before {
+                let reason = "not both revocation lists are there and genuine: see tdx.chain.crl";
+                checks.unconsidered(id, reason);
             }
         }
     }
@@ -292,7 +298,7 @@ fn own(
     };
     if crl.issuer != issuer.subject {
         fail(&crl.issuer_words, "is another issuer's")
-    } else if !issuer.key_usage.is_some_and(|usage| usage & CRL_SIGN != 0) {
+    } else if !issuer.key_may(CRL_SIGN) {
         fail(
             &crl.issuer_words,
             "is of a CA that may not sign any (keyUsage)",

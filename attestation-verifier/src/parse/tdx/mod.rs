@@ -104,6 +104,9 @@ pub fn parse(evidence: &Evidence, checks: &mut Checks) -> Option<Parsed> {
     let mut members = Members {
         checks,
         missing: Vec::new(),
+        known: quote
+            .as_ref()
+            .map_or_else(Vec::new, |quote| quote.pck_chain.clone()),
     };
     let c = collateral;
     let tcb_info = members.signed(
@@ -144,11 +147,15 @@ pub fn parse(evidence: &Evidence, checks: &mut Checks) -> Option<Parsed> {
 
 /// Most certificates of an issuer's chain: the issuer's and the root's.
 const MOST_ISSUERS: usize = 2;
+/// Longest PEM of an issuer's chain. Intel's have 2 KiB.
+const MOST_CHAIN: usize = 16 << 10;
 
 /// Reads the members of the collateral one by one.
 struct Members<'a> {
     checks: &'a mut Checks,
     missing: Vec<&'static str>,
+    /// Certificates that were read already: the same few stand in every chain.
+    known: Vec<Certificate>,
 }
 
 impl Members<'_> {
@@ -202,16 +209,30 @@ impl Members<'_> {
     }
 
     fn chain(&mut self, name: &str, pem: &str) -> Option<Vec<Certificate>> {
+        if pem.len() > MOST_CHAIN {
+            return self.malformed(name, &"over 16 KiB");
+        }
         let ders = match pem::certificates(pem.as_bytes(), MOST_ISSUERS) {
             Ok(ders) => ders,
             Err(error) => return self.malformed(name, &error),
         };
-        let parsed: Result<Vec<Certificate>, CertError> =
-            ders.iter().map(|der| Certificate::parse(der)).collect();
-        match parsed {
-            Ok(chain) => Some(chain),
-            Err(error) => self.malformed(name, &error),
+        let mut chain = Vec::with_capacity(ders.len());
+        for der in ders {
+            match self.certificate(&der) {
+                Ok(certificate) => chain.push(certificate),
+                Err(error) => return self.malformed(name, &error),
+            }
         }
+        Some(chain)
+    }
+
+    fn certificate(&mut self, der: &[u8]) -> Result<Certificate, CertError> {
+        if let Some(known) = self.known.iter().find(|known| known.der() == der) {
+            return Ok(known.clone());
+        }
+        let certificate = Certificate::parse(der)?;
+        self.known.push(certificate.clone());
+        Ok(certificate)
     }
 
     fn crl(&mut self, name: &str, member: Option<&HexBytes>) -> Option<Crl> {

@@ -100,6 +100,20 @@ impl Pki {
         Self::with_keys(at, PkiKeys::shared("Intel"))
     }
 
+    /// A PKI valid around `at`, with keys kept in this folder, and the very root certificate of the first that was made
+    /// with them: quotes hold it, and it is compared with the one that is trusted.
+    ///
+    /// # Errors
+    /// When the folder cannot be used.
+    pub fn kept_in(folder: &Path, at: u64) -> io::Result<Self> {
+        let pki = Self::with_keys(at, PkiKeys::kept_in(folder, "Intel")?);
+        let root = pki.root.to_be_signed();
+        pki.keys
+            .root
+            .sign_once_in(folder, "Intel-root.signature", &root)?;
+        Ok(pki)
+    }
+
     /// A PKI valid around `at`, with these keys.
     pub fn with_keys(at: u64, keys: PkiKeys) -> Self {
         let root = Name::intel("SIM Intel SGX Root CA");
@@ -139,9 +153,15 @@ impl Pki {
             Extension::key_usage_bits(SIGNS),
             Extension::basic_constraints(false, None),
         ]);
+        // The one certificate that is the same whenever the others are made, as the real one is.
+        let root = Certificate {
+            not_before: ROOT_NOT_BEFORE,
+            not_after: ROOT_NOT_AFTER,
+            ..authority(root.clone(), &keys.root, 31, 1)
+        };
         Self {
             at,
-            root: authority(root.clone(), &keys.root, 31, 1),
+            root,
             platform_ca: pck_ca(PckCa::Platform, &keys.platform_ca),
             processor_ca: pck_ca(PckCa::Processor, &keys.processor_ca),
             tcb_signing,
@@ -193,7 +213,7 @@ impl Pki {
 
     /// Signs TCB info or a QE identity, whatever text is given: `r ‖ s`.
     pub fn sign_json(&self, text: &str) -> Vec<u8> {
-        self.keys.tcb_signing.sign(text.as_bytes())
+        self.keys.tcb_signing.sign_once(text.as_bytes())
     }
 
     /// A PCK certificate for `key` on this platform. Sign it with [`Pki::ca_key`].
@@ -253,6 +273,11 @@ impl Pki {
         }
     }
 }
+
+/// 2018-05-21T10:45:10Z, as in Intel's own root.
+const ROOT_NOT_BEFORE: u64 = 1_526_899_510;
+/// 2049-12-31T23:59:59Z.
+const ROOT_NOT_AFTER: u64 = 2_524_607_999;
 
 /// Where the root's list would be fetched, under a name that can never resolve (RFC 2606).
 const ROOT_CRL: &str = "https://certificates.simulated.invalid/IntelSGXRootCA.der";

@@ -56,7 +56,11 @@ pub trait TeeMachine: Clone + fmt::Debug + Send + Sync + 'static {
     /// When a file cannot be written.
     fn write_to(&self, folder: &Path) -> io::Result<()>;
 
-    /// For people: `SEV-SNP Genoa`, `TDX`.
+    /// What a policy has to expect of this machine because nobody else can know it: keys of a policy file with hexadecimal
+    /// values, such as `snp.measurement`.
+    fn reference_values(&self) -> Vec<(&'static str, String)>;
+
+    /// For people: `Genoa`, `TDX`.
     fn name(&self) -> String;
 }
 

@@ -191,8 +191,12 @@ impl TeeMachine for Machine {
         Machine::write_to(self, folder)
     }
 
+    fn reference_values(&self) -> Vec<(&'static str, String)> {
+        vec![("snp.measurement", hex::encode(self.report.measurement))]
+    }
+
     fn name(&self) -> String {
-        format!("SEV-SNP {}", self.pki.product)
+        self.pki.product.to_string()
     }
 }
 

@@ -174,6 +174,17 @@ impl TeeMachine for TdxMachine {
         put(folder, &collateral.join("tdx.json"), &json)
     }
 
+    fn reference_values(&self) -> Vec<(&'static str, String)> {
+        let report = &self.report.report;
+        vec![
+            ("tdx.mrtd", hex::encode(report.mr_td)),
+            ("tdx.rtmr0", hex::encode(report.rtmr[0])),
+            ("tdx.rtmr1", hex::encode(report.rtmr[1])),
+            ("tdx.rtmr2", hex::encode(report.rtmr[2])),
+            ("tdx.rtmr3", hex::encode(report.rtmr[3])),
+        ]
+    }
+
     fn name(&self) -> String {
         "TDX".into()
     }

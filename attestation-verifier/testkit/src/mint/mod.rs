@@ -19,6 +19,10 @@
 //! let mut other = world.clone();
 //! other.keyset.not_after = other.keyset.not_before;
 //! other.mint(Exchange::binary(8)).purposes(&[Purpose::Checkpoint]).finish();
+//!
+//! // The same on a TDX machine, and a TD that says it may be debugged:
+//! let world = World::tdx(1);
+//! world.mint(Exchange::json(7)).report(|_, quote| quote.report.td_attributes |= 1).finish();
 //! ```
 //!
 //! Seeds give the signing keys, salts, nonces and identifiers; the same seeds give the same ones. Reports and certificates

@@ -9,25 +9,22 @@ use touchstone_formats::merkle::{EntryKind, entry, leaf_hash};
 use touchstone_formats::report_data::{bind_boot, bind_checkpoint, bind_receipt, report_data};
 use touchstone_formats::text::base64_encode;
 use touchstone_formats::{
-    Bundle, Catalog, CatalogModel, Checkpoint, Claims, Collateral, Digest, Evidence, Guarantee,
-    Keyset, LogSigner, ModelFile, ModelManifest, Purpose, ReceiptKey, ReceiptSigner, Role,
-    SnpCollateral, Tee,
+    Bundle, Catalog, CatalogModel, Checkpoint, Claims, Digest, Evidence, Guarantee, Keyset,
+    LogSigner, ModelFile, ModelManifest, Purpose, ReceiptKey, ReceiptSigner, Role,
 };
 
 use super::derive;
 use super::exchange::Exchange;
 use super::log::{inclusion_path, payload_of, sign_cose, sign_note, tree_root};
-use crate::amd::Product;
-use crate::machine::Machine;
-use crate::snp::Report;
+use crate::machine::{Machine, TdxMachine, TeeMachine};
 
 /// What exists before anything is asked. Every field may be changed; what is minted follows.
 #[derive(Clone, Debug)]
-pub struct World {
+pub struct World<M = Machine> {
     /// The moment at which all of this is judged, Unix seconds. Receipts are five seconds older.
     pub at: u64,
     /// The machine the enclave runs on.
-    pub machine: Machine,
+    pub machine: M,
     /// Seed of the receipt key.
     pub receipt_seed: [u8; 32],
     /// Seed of the log key.
@@ -44,11 +41,20 @@ impl World {
 
     /// An enclave on a simulated Genoa with reports of version 5, at [`World::AT`].
     pub fn new(seed: u64) -> Self {
-        Self::on(Machine::new(Product::Genoa, 5, Self::AT), seed, Self::AT)
+        Self::on(Machine::strict(Self::AT), seed, Self::AT)
     }
+}
 
+impl World<TdxMachine> {
+    /// An enclave on a simulated TDX machine with quotes of version 5, at [`World::AT`].
+    pub fn tdx(seed: u64) -> Self {
+        Self::on(TdxMachine::strict(World::AT), seed, World::AT)
+    }
+}
+
+impl<M: TeeMachine> World<M> {
     /// An enclave on this machine.
-    pub fn on(machine: Machine, seed: u64, at: u64) -> Self {
+    pub fn on(machine: M, seed: u64, at: u64) -> Self {
         let receipt_seed = derive(seed, "receipt key");
         let log_seed = derive(seed, "log key");
         let receipt_key = ReceiptSigner::from_seed(&receipt_seed)
@@ -103,23 +109,34 @@ impl World {
     /// An evidence object: a quote of this machine with collateral.
     pub fn evidence(&self, purpose: Purpose, nonce: Option<Vec<u8>>, bind: Digest) -> Evidence {
         let data = report_data(purpose, self.keyset.digest(), nonce.as_deref(), bind);
-        let collateral = self.machine.collateral();
+        self.attach(
+            purpose,
+            nonce,
+            self.machine.quote(data),
+            self.machine.attached(),
+        )
+    }
+
+    /// An evidence object over this quote.
+    fn attach(
+        &self,
+        purpose: Purpose,
+        nonce: Option<Vec<u8>>,
+        quote: Vec<u8>,
+        collateral: M::Collateral,
+    ) -> Evidence {
         Evidence {
             purpose: Some(purpose),
             nonce,
-            tee: Tee::SevSnp,
-            quote: self.machine.quote(data),
-            collateral: Some(Collateral::SevSnp(SnpCollateral {
-                vek: Some(collateral.vek),
-                chain: collateral.chain,
-                crls: collateral.crls,
-            })),
-            event_log: None,
+            tee: M::TEE,
+            quote,
+            collateral: Some(M::evidence_collateral(collateral)),
+            event_log: self.machine.event_log(),
         }
     }
 
     /// Starts a bundle for this exchange.
-    pub fn mint(&self, exchange: Exchange) -> Mint<'_> {
+    pub fn mint(&self, exchange: Exchange) -> Mint<'_, M> {
         Mint::new(self, exchange)
     }
 }
@@ -132,8 +149,8 @@ type EachHook<'a, T> = Option<Box<dyn FnMut(Purpose, &mut T) + 'a>>;
 
 /// A bundle in the making. Each method registers a change to one ingredient, made before whatever depends on that ingredient is
 /// signed; the order of the calls does not matter.
-pub struct Mint<'a> {
-    world: &'a World,
+pub struct Mint<'a, M: TeeMachine = Machine> {
+    world: &'a World<M>,
     exchange: Exchange,
     purposes: Option<Vec<Purpose>>,
     sealed: bool,
@@ -150,8 +167,8 @@ pub struct Mint<'a> {
     checkpoint: Hook<'a, Checkpoint>,
     note_text: Hook<'a, String>,
     note: Hook<'a, String>,
-    report: EachHook<'a, Report>,
-    collateral: EachHook<'a, SnpCollateral>,
+    report: EachHook<'a, M::Report>,
+    collateral: EachHook<'a, M::Collateral>,
     evidence: Hook<'a, Vec<Evidence>>,
     bundle: Hook<'a, Bundle>,
 }
@@ -168,8 +185,8 @@ macro_rules! hooks {
     };
 }
 
-impl<'a> Mint<'a> {
-    fn new(world: &'a World, exchange: Exchange) -> Self {
+impl<'a, M: TeeMachine> Mint<'a, M> {
+    fn new(world: &'a World<M>, exchange: Exchange) -> Self {
         Self {
             world,
             sealed: exchange.require.contains(Guarantee::Logged),
@@ -220,16 +237,16 @@ impl<'a> Mint<'a> {
         bundle: Bundle;
     }
 
-    /// Every report, before it is signed (its REPORT_DATA included).
+    /// Every report (SEV-SNP) or quote (TDX), before it is signed (its REPORT_DATA included).
     #[must_use]
-    pub fn report(mut self, change: impl FnMut(Purpose, &mut Report) + 'a) -> Self {
+    pub fn report(mut self, change: impl FnMut(Purpose, &mut M::Report) + 'a) -> Self {
         self.report = Some(Box::new(change));
         self
     }
 
     /// The collateral of every evidence object.
     #[must_use]
-    pub fn collateral(mut self, change: impl FnMut(Purpose, &mut SnpCollateral) + 'a) -> Self {
+    pub fn collateral(mut self, change: impl FnMut(Purpose, &mut M::Collateral) + 'a) -> Self {
         self.collateral = Some(Box::new(change));
         self
     }
@@ -372,19 +389,21 @@ impl<'a> Mint<'a> {
                 Purpose::Checkpoint => (None, bind_checkpoint(note_text.unwrap_or_default())),
                 Purpose::Receipt => (self.exchange.nonce.clone(), bind_receipt(receipt)),
             };
-            let mut evidence = self.world.evidence(purpose, nonce, bind);
+            let machine = &self.world.machine;
+            let keyset = self.world.keyset.digest();
+            let data = report_data(purpose, keyset, nonce.as_deref(), bind);
+            let mut report = machine.report(data);
             if let Some(change) = &mut self.report {
-                let mut report = Report::from_bytes(&evidence.quote).expect("a report");
-                report.patches = self.world.machine.report.patches.clone();
                 change(purpose, &mut report);
-                evidence.quote = report.sign(&self.world.machine.key);
             }
-            if let (Some(change), Some(Collateral::SevSnp(collateral))) =
-                (&mut self.collateral, &mut evidence.collateral)
-            {
-                change(purpose, collateral);
+            let mut collateral = machine.attached();
+            if let Some(change) = &mut self.collateral {
+                change(purpose, &mut collateral);
             }
-            all.push(evidence);
+            all.push(
+                self.world
+                    .attach(purpose, nonce, machine.sign(&report), collateral),
+            );
         }
         apply(self.evidence.take(), &mut all);
         all
@@ -429,7 +448,12 @@ impl Minted {
     }
 }
 
-fn honest_claims(world: &World, exchange: &Exchange, catalog: &Catalog, sequence: u64) -> Claims {
+fn honest_claims<M: TeeMachine>(
+    world: &World<M>,
+    exchange: &Exchange,
+    catalog: &Catalog,
+    sequence: u64,
+) -> Claims {
     let openings = exchange.openings();
     let commitment = |role: Role| {
         openings

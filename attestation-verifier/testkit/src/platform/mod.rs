@@ -1,4 +1,4 @@
-//! A simulated SEV-SNP machine behind the quote agent protocol (`docs/quote-agent.md`).
+//! A simulated machine, SEV-SNP or TDX, behind the quote agent protocol (`docs/quote-agent.md`).
 //!
 //! The enclave does not know that it is simulated: it dials a Unix socket and gets reports that are valid to the
 //! byte, under a root made up for the run. Like the hardware it makes one quote at a time. Faults can be switched

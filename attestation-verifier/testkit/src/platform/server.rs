@@ -15,9 +15,10 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
+use touchstone_formats::evidence::{EventLog, Tee};
 
 use super::fault::{Fault, FaultPlan};
-use crate::machine::Machine;
+use crate::machine::{Machine, TeeMachine};
 
 const PROTOCOL: &str = "touchstone/quote-agent/1";
 /// Longest line in either direction.
@@ -25,11 +26,11 @@ const LINE_LIMIT: usize = 4 << 20;
 
 /// How to run a simulated platform.
 #[derive(Clone, Debug)]
-pub struct PlatformConfig {
+pub struct PlatformConfig<M = Machine> {
     /// Where to listen. A stale socket there is replaced; anything else there is an error.
     pub socket: PathBuf,
     /// The machine.
-    pub machine: Machine,
+    pub machine: M,
     /// How long one quote takes. Quotes are made one after the other.
     pub latency: Duration,
     /// The fault to begin with.
@@ -38,9 +39,9 @@ pub struct PlatformConfig {
     pub control_file: Option<PathBuf>,
 }
 
-impl PlatformConfig {
+impl<M> PlatformConfig<M> {
     /// No latency, no fault.
-    pub fn new(socket: PathBuf, machine: Machine) -> Self {
+    pub fn new(socket: PathBuf, machine: M) -> Self {
         Self {
             socket,
             machine,
@@ -77,7 +78,7 @@ impl SimulatedPlatform {
     ///
     /// # Errors
     /// When the socket cannot be had.
-    pub fn start(config: PlatformConfig) -> io::Result<PlatformHandle> {
+    pub fn start<M: TeeMachine>(config: PlatformConfig<M>) -> io::Result<PlatformHandle<M>> {
         remove_stale_socket(&config.socket)?;
         let listener = std::os::unix::net::UnixListener::bind(&config.socket)
             .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", config.socket.display())))?;
@@ -115,28 +116,28 @@ impl SimulatedPlatform {
 
 /// A running platform. Dropping it ends every connection and removes the socket.
 #[derive(Debug)]
-pub struct PlatformHandle {
+pub struct PlatformHandle<M = Machine> {
     socket: PathBuf,
-    shared: Arc<Shared>,
+    shared: Arc<Shared<M>>,
     stop: Option<watch::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl PlatformHandle {
+impl<M: Clone> PlatformHandle<M> {
     /// Where it listens.
     pub fn socket(&self) -> &Path {
         &self.socket
     }
 
     /// The machine as it is now.
-    pub fn machine(&self) -> Arc<Machine> {
+    pub fn machine(&self) -> Arc<M> {
         lock(&self.shared.machine).clone()
     }
 
     /// Changes the machine under the running enclave: another measurement, a firmware update, a new chip.
-    pub fn change(&self, change: impl FnOnce(&mut Machine)) {
+    pub fn change(&self, change: impl FnOnce(&mut M)) {
         let mut machine = lock(&self.shared.machine);
-        let mut copy = Machine::clone(&machine);
+        let mut copy = M::clone(&machine);
         change(&mut copy);
         *machine = Arc::new(copy);
     }
@@ -167,7 +168,7 @@ impl PlatformHandle {
     pub fn stop(self) {}
 }
 
-impl Drop for PlatformHandle {
+impl<M> Drop for PlatformHandle<M> {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
@@ -178,8 +179,8 @@ impl Drop for PlatformHandle {
 }
 
 #[derive(Debug)]
-struct Shared {
-    machine: Mutex<Arc<Machine>>,
+struct Shared<M> {
+    machine: Mutex<Arc<M>>,
     latency_micros: AtomicU64,
     fault: Mutex<Option<FaultPlan>>,
     control: Option<Mutex<Control>>,
@@ -230,9 +231,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-async fn accept(
+async fn accept<M: TeeMachine>(
     listener: std::os::unix::net::UnixListener,
-    shared: Arc<Shared>,
+    shared: Arc<Shared<M>>,
     mut stopped: watch::Receiver<()>,
 ) {
     let Ok(listener) = UnixListener::from_std(listener) else {
@@ -260,7 +261,7 @@ async fn accept(
     }
 }
 
-async fn connection(stream: UnixStream, shared: &Shared) -> io::Result<()> {
+async fn connection<M: TeeMachine>(stream: UnixStream, shared: &Shared<M>) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
     loop {
@@ -306,8 +307,8 @@ enum Next {
     Hang,
 }
 
-async fn answer(
-    shared: &Shared,
+async fn answer<M: TeeMachine>(
+    shared: &Shared<M>,
     report_data: [u8; 64],
     write: &mut (impl AsyncWriteExt + Unpin),
 ) -> io::Result<Next> {
@@ -320,7 +321,7 @@ async fn answer(
         None => {
             let quote = quote(shared, report_data).await;
             count(&shared.counters.quotes);
-            send(write, &success("sev-snp", &quote)).await?;
+            send(write, &quote.success()).await?;
         }
         Some(Fault::Busy) => {
             send(
@@ -335,21 +336,27 @@ async fn answer(
         Some(Fault::Hang) => return Ok(Next::Hang),
         Some(Fault::Lie) => {
             let other = report_data.map(|byte| !byte);
-            send(write, &success("sev-snp", &quote(shared, other).await)).await?;
+            send(write, &quote(shared, other).await.success()).await?;
         }
         Some(Fault::Garbage) => write.write_all(b"\x00\xff this is no answer {]\n").await?,
         Some(Fault::Close) => {
-            let line = success("sev-snp", &quote(shared, report_data).await).to_string();
+            let line = quote(shared, report_data).await.success().to_string();
             write.write_all(&line.as_bytes()[..line.len() / 2]).await?;
             write.shutdown().await?;
             return Ok(Next::Close);
         }
         Some(Fault::WrongTee) => {
-            send(write, &success("tdx", &quote(shared, report_data).await)).await?
+            let mut quote = quote(shared, report_data).await;
+            quote.tee = match quote.tee {
+                Tee::SevSnp => Tee::Tdx,
+                Tee::Tdx => Tee::SevSnp,
+            };
+            send(write, &quote.success()).await?
         }
         Some(Fault::Truncate) => {
-            let quote = quote(shared, report_data).await;
-            send(write, &success("sev-snp", &quote[..quote.len() - 100])).await?;
+            let mut quote = quote(shared, report_data).await;
+            quote.bytes.truncate(quote.bytes.len() - 100);
+            send(write, &quote.success()).await?;
         }
         Some(Fault::Flood) => {
             // A reader that stops at its limit closes, which ends this; one that does not gets four times the limit.
@@ -360,7 +367,7 @@ async fn answer(
             return Ok(Next::Close);
         }
         Some(Fault::WrongVersion) => {
-            let mut answer = success("sev-snp", &quote(shared, report_data).await);
+            let mut answer = quote(shared, report_data).await.success();
             answer["v"] = json!("touchstone/quote-agent/99");
             send(write, &answer).await?;
         }
@@ -368,18 +375,41 @@ async fn answer(
     Ok(Next::Request)
 }
 
+/// What a platform answers with.
+struct Quote {
+    tee: Tee,
+    bytes: Vec<u8>,
+    event_log: Option<EventLog>,
+}
+
+impl Quote {
+    fn success(&self) -> Value {
+        let mut answer =
+            json!({"v": PROTOCOL, "tee": self.tee.name(), "quote": STANDARD.encode(&self.bytes)});
+        if let Some(log) = &self.event_log {
+            answer["event_log"] =
+                json!({"format": log.format, "data": STANDARD.encode(&log.data.0)});
+        }
+        answer
+    }
+}
+
 /// One quote, when the processor is free, after the latency.
-async fn quote(shared: &Shared, report_data: [u8; 64]) -> Vec<u8> {
+async fn quote<M: TeeMachine>(shared: &Shared<M>, report_data: [u8; 64]) -> Quote {
     let _processor = shared.processor.lock().await;
     let latency = Duration::from_micros(shared.latency_micros.load(Ordering::Relaxed));
     if !latency.is_zero() {
         tokio::time::sleep(latency).await;
     }
     let machine = lock(&shared.machine).clone();
-    machine.quote(report_data)
+    Quote {
+        tee: M::TEE,
+        bytes: machine.quote(report_data),
+        event_log: machine.event_log(),
+    }
 }
 
-fn obey_control_file(shared: &Shared) {
+fn obey_control_file<M>(shared: &Shared<M>) {
     let Some(control) = &shared.control else {
         return;
     };
@@ -422,10 +452,6 @@ fn parse_request(line: &[u8]) -> Result<[u8; 64], String> {
     bytes
         .and_then(|b| b.try_into().ok())
         .ok_or_else(|| "report_data: expected 128 lower-case hex digits".into())
-}
-
-fn success(tee: &str, quote: &[u8]) -> Value {
-    json!({"v": PROTOCOL, "tee": tee, "quote": STANDARD.encode(quote)})
 }
 
 fn failure(error: &str, message: &str) -> Value {

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use super::Stack;
 use crate::fixtures;
-use crate::machine::Machine;
+use crate::machine::{Machine, TdxMachine, TeeMachine};
 
 /// What a stack is to be like.
 #[derive(Debug)]
-pub struct StackBuilder {
-    pub(super) machine: Option<Machine>,
+pub struct StackBuilder<M = Machine> {
+    pub(super) machine: Option<M>,
     pub(super) latency: Duration,
     pub(super) models: Vec<(String, String, PathBuf)>,
     pub(super) enclave: BTreeMap<String, String>,
@@ -28,6 +28,19 @@ impl Default for StackBuilder {
 impl StackBuilder {
     /// A Genoa with reports of version 5, certificates valid now, no latency, no models, all settings at their defaults.
     pub fn new() -> Self {
+        Self::empty()
+    }
+}
+
+impl StackBuilder<TdxMachine> {
+    /// As [`StackBuilder::new`], on a TDX machine with quotes of version 5.
+    pub fn tdx() -> Self {
+        Self::empty()
+    }
+}
+
+impl<M: TeeMachine> StackBuilder<M> {
+    fn empty() -> Self {
         Self {
             machine: None,
             latency: Duration::ZERO,
@@ -40,7 +53,7 @@ impl StackBuilder {
 
     /// Runs on this machine.
     #[must_use]
-    pub fn machine(mut self, machine: Machine) -> Self {
+    pub fn machine(mut self, machine: M) -> Self {
         self.machine = Some(machine);
         self
     }
@@ -92,7 +105,7 @@ impl StackBuilder {
     ///
     /// # Panics
     /// When anything else goes wrong.
-    pub fn start(self, test: &str) -> Option<Stack> {
+    pub fn start(self, test: &str) -> Option<Stack<M>> {
         let needs = match Needs::find(&self) {
             Ok(needs) => needs,
             Err(why) => {
@@ -111,7 +124,7 @@ pub(super) struct Needs {
 }
 
 impl Needs {
-    fn find(wanted: &StackBuilder) -> Result<Self, String> {
+    fn find<M>(wanted: &StackBuilder<M>) -> Result<Self, String> {
         let programs = programs();
         let mut names = vec!["enclave", "touchstone"];
         names.extend(wanted.start_host.then_some("host"));

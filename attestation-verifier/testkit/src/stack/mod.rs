@@ -32,8 +32,7 @@ use touchstone_formats::{Digest, ModelFile, ModelManifest};
 
 use builder::Needs;
 
-use crate::amd::Product;
-use crate::machine::Machine;
+use crate::machine::{Machine, TeeMachine};
 use crate::platform::{PlatformConfig, PlatformHandle, SimulatedPlatform};
 
 /// Longest time from the start of a program until it serves. Debug builds load slowly on busy machines.
@@ -41,9 +40,9 @@ const START_LIMIT: Duration = Duration::from_secs(120);
 
 /// A running stack. Dropping it kills the programs and removes the folder.
 #[derive(Debug)]
-pub struct Stack {
+pub struct Stack<M = Machine> {
     /// The platform: latency, faults and counters.
-    pub platform: PlatformHandle,
+    pub platform: PlatformHandle<M>,
     programs: PathBuf,
     enclave_process: Option<Process>,
     host_process: Option<Process>,
@@ -61,8 +60,8 @@ struct Addresses {
     host: Option<SocketAddr>,
 }
 
-impl Stack {
-    fn start(wanted: StackBuilder, needs: Needs) -> Self {
+impl<M: TeeMachine> Stack<M> {
+    fn start(wanted: StackBuilder<M>, needs: Needs) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("touchstone-")
             .tempdir()
@@ -71,9 +70,7 @@ impl Stack {
             .duration_since(UNIX_EPOCH)
             .expect("a clock after 1970")
             .as_secs();
-        let machine = wanted
-            .machine
-            .unwrap_or_else(|| Machine::new(Product::Genoa, 5, at));
+        let machine = wanted.machine.unwrap_or_else(|| M::strict(at));
         machine
             .write_to(&folder.path().join("platform"))
             .expect("the platform's files");
@@ -303,31 +300,27 @@ impl Stack {
             .expect("touchstone runs")
     }
 
-    /// Writes a policy: the strict template that `touchstone policy init` gives, with this stack's measurement and models, and
+    /// Writes a policy: the strict template that `touchstone policy init` gives, with this stack's measurements and models, and
     /// these changes on top ([`crate::policy::edit`]). Gives its path.
     ///
     /// # Panics
     /// When there is no template, or a change does not fit it.
     pub fn policy(&self, name: &str, changes: &[(&str, &str)]) -> PathBuf {
-        let template = self.touchstone(["policy", "init", "--tee", "sev-snp"]);
+        let template = self.touchstone(["policy", "init", "--tee", M::TEE.name()]);
         assert!(
             template.status.success(),
             "{}",
             String::from_utf8_lossy(&template.stderr)
         );
         let template = String::from_utf8(template.stdout).expect("a policy is text");
-        let measurement = hex::encode(self.platform.machine().report.measurement);
         let mut models: Vec<String> = Vec::new();
         for file in files_named("model.onnx", &self.repository()) {
             models.push(model_digest(&file).to_string());
         }
-        let honest = [
-            ("models", format!("{{ expect = {models:?} }}")),
-            (
-                "snp.measurement",
-                format!("{{ expect = [{measurement:?}] }}"),
-            ),
-        ];
+        let mut honest = vec![("models", format!("{{ expect = {models:?} }}"))];
+        for (key, value) in self.platform.machine().reference_values() {
+            honest.push((key, format!("{{ expect = [{value:?}] }}")));
+        }
         let honest: Vec<(&str, &str)> = honest
             .iter()
             .map(|(key, value)| (*key, value.as_str()))

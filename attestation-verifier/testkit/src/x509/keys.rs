@@ -17,24 +17,65 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
 use aws_lc_rs::signature::{self, EcdsaKeyPair, EcdsaSigningAlgorithm, KeyPair};
 
+use ring::digest::{SHA256, digest};
+
 use super::asn1;
 
 /// Whoever can sign a certificate or a revocation list.
 pub trait Signer {
-    /// A signature as X.509 writes it: RSASSA-PSS, or the `SEQUENCE` of ECDSA's r and s.
+    /// A signature as X.509 writes it: RSASSA-PSS, or the `SEQUENCE` of ECDSA's r and s. One message is signed once: a
+    /// certificate is the same bytes however often a description of it is asked for, as a real one is.
     fn sign_x509(&self, message: &[u8]) -> Vec<u8>;
+}
+
+/// Signatures that were made, by digest of the message. RSASSA-PSS and ECDSA would make another each time.
+#[derive(Clone, Default)]
+struct Signed(Arc<Mutex<HashMap<Vec<u8>, Vec<u8>>>>);
+
+impl Signed {
+    /// Enough for the certificates of any test; past it all are forgotten.
+    const MOST: usize = 4_096;
+
+    fn remember(&self, message: &[u8], signature: Vec<u8>) {
+        let digest = digest(&SHA256, message).as_ref().to_vec();
+        let mut signed = self.0.lock().expect("nobody panics with this lock");
+        signed.insert(digest, signature);
+    }
+
+    fn once(&self, message: &[u8], sign: impl FnOnce() -> Vec<u8>) -> Vec<u8> {
+        let lock = || self.0.lock().expect("nobody panics with this lock");
+        let digest = digest(&SHA256, message).as_ref().to_vec();
+        if let Some(signature) = lock().get(&digest) {
+            return signature.clone();
+        }
+        // Not with the lock held: tests sign in parallel. The first to finish wins.
+        let signature = sign();
+        let mut signed = lock();
+        if signed.len() >= Self::MOST {
+            signed.clear();
+        }
+        signed.entry(digest).or_insert(signature).clone()
+    }
 }
 
 /// An RSA-4096 key of a certificate authority. Cheap to clone.
 #[derive(Clone)]
-pub struct RsaKey(Arc<RsaKeyPair>);
+pub struct RsaKey {
+    pair: Arc<RsaKeyPair>,
+    signed: Signed,
+}
 
 impl RsaKey {
     /// A new key, made now.
     pub fn generate() -> Self {
-        Self(Arc::new(
-            RsaKeyPair::generate(KeySize::Rsa4096).expect("an RSA key"),
-        ))
+        Self::of(RsaKeyPair::generate(KeySize::Rsa4096).expect("an RSA key"))
+    }
+
+    fn of(pair: RsaKeyPair) -> Self {
+        Self {
+            pair: Arc::new(pair),
+            signed: Signed::default(),
+        }
     }
 
     /// The key of this name in this process: made at first use, the same afterwards. Different names
@@ -61,13 +102,13 @@ impl RsaKey {
             folder,
             &format!("{name}.rsa4096.pk8"),
             || Self::generate().to_pkcs8(),
-            |bytes| RsaKeyPair::from_pkcs8(bytes).map(|k| Self(Arc::new(k))),
+            |bytes| RsaKeyPair::from_pkcs8(bytes).map(Self::of),
         )
     }
 
     /// The private key as PKCS #8.
     pub fn to_pkcs8(&self) -> Vec<u8> {
-        let der: Pkcs8V1Der<'static> = self.0.as_der().expect("a private key has an encoding");
+        let der: Pkcs8V1Der<'static> = self.pair.as_der().expect("a private key has an encoding");
         der.as_ref().to_vec()
     }
 
@@ -84,13 +125,13 @@ impl RsaKey {
 
     /// `RSAPublicKey` (RFC 8017 A.1.1), which is what ring verifies with.
     pub fn public_key(&self) -> &[u8] {
-        self.0.public_key().as_ref()
+        self.pair.public_key().as_ref()
     }
 
     /// RSASSA-PSS with SHA-384, MGF1-SHA-384 and a salt of 48 bytes.
     pub fn sign(&self, message: &[u8]) -> Vec<u8> {
-        let mut out = vec![0; self.0.public_modulus_len()];
-        self.0
+        let mut out = vec![0; self.pair.public_modulus_len()];
+        self.pair
             .sign(
                 &signature::RSA_PSS_SHA384,
                 &SystemRandom::new(),
@@ -104,7 +145,7 @@ impl RsaKey {
 
 impl Signer for RsaKey {
     fn sign_x509(&self, message: &[u8]) -> Vec<u8> {
-        self.sign(message)
+        self.signed.once(message, || self.sign(message))
     }
 }
 
@@ -137,6 +178,7 @@ impl Curve {
 pub struct EcKey {
     curve: Curve,
     pair: Arc<EcdsaKeyPair>,
+    signed: Signed,
 }
 
 impl EcKey {
@@ -152,9 +194,17 @@ impl EcKey {
 
     /// A new key.
     pub fn generate(curve: Curve) -> Self {
+        Self::of(
+            curve,
+            EcdsaKeyPair::generate(curve.algorithm()).expect("an EC key"),
+        )
+    }
+
+    fn of(curve: Curve, pair: EcdsaKeyPair) -> Self {
         Self {
             curve,
-            pair: Arc::new(EcdsaKeyPair::generate(curve.algorithm()).expect("an EC key")),
+            pair: Arc::new(pair),
+            signed: Signed::default(),
         }
     }
 
@@ -178,10 +228,7 @@ impl EcKey {
             folder,
             &format!("{name}.p256.pk8"),
             || Self::generate(curve).to_pkcs8(),
-            |bytes| {
-                let pair = Arc::new(EcdsaKeyPair::from_pkcs8(curve.algorithm(), bytes)?);
-                Ok(Self { curve, pair })
-            },
+            |bytes| EcdsaKeyPair::from_pkcs8(curve.algorithm(), bytes).map(|k| Self::of(curve, k)),
         )
     }
 
@@ -223,12 +270,29 @@ impl EcKey {
             .as_ref()
             .to_vec()
     }
+
+    /// As [`EcKey::sign`], with the same signature each time this message is signed: for what is signed once and then
+    /// handed out.
+    pub fn sign_once(&self, message: &[u8]) -> Vec<u8> {
+        self.signed.once(message, || self.sign(message))
+    }
+
+    /// As [`EcKey::sign_once`], with the same signature in every process that keeps it in this file of `folder`.
+    ///
+    /// # Errors
+    /// When the folder cannot be read or written.
+    pub fn sign_once_in(&self, folder: &Path, name: &str, message: &[u8]) -> io::Result<Vec<u8>> {
+        let make = || self.sign_once(message);
+        let signature = kept(folder, name, make, |bytes| Ok(bytes.to_vec()))?;
+        self.signed.remember(message, signature.clone());
+        Ok(signature)
+    }
 }
 
 impl Signer for EcKey {
     /// `Ecdsa-Sig-Value` (RFC 3279 §2.2.3).
     fn sign_x509(&self, message: &[u8]) -> Vec<u8> {
-        let signature = self.sign(message);
+        let signature = self.sign_once(message);
         let (r, s) = signature.split_at(signature.len() / 2);
         asn1::sequence(&[&asn1::unsigned(r), &asn1::unsigned(s)])
     }
@@ -240,7 +304,7 @@ impl fmt::Debug for EcKey {
     }
 }
 
-/// The key in this file of `folder`; made and written there if it is not there yet.
+/// What is kept in this file of `folder`; made and written there if it is not there yet.
 fn kept<K>(
     folder: &Path,
     name: &str,
@@ -315,6 +379,15 @@ mod tests {
         assert_eq!(again.public_key(), key.public_key());
         let other = EcKey::kept_in(folder.path(), "other").unwrap();
         assert_ne!(other.public_key(), key.public_key());
+    }
+
+    #[test]
+    fn what_is_signed_once_is_the_same_each_time() {
+        let key = EcKey::p256();
+        assert_eq!(key.sign_x509(b"a"), key.clone().sign_x509(b"a"));
+        assert_eq!(key.sign_once(b"a"), key.sign_once(b"a"));
+        assert_ne!(key.sign_once(b"a"), key.sign_once(b"b"));
+        assert_ne!(key.sign(b"a"), key.sign(b"a"));
     }
 
     #[test]

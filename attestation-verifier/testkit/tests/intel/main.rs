@@ -2,6 +2,7 @@
 //! itself signed.
 
 mod judged;
+mod minted;
 mod real;
 mod shapes;
 

@@ -12,7 +12,7 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
 use super::{AT, from_pem, parse, pck_chain, real, real_folder};
 
-/// Quotes whose collateral is there, and that have one of each CA.
+/// Quotes, and collateral for each. All of these platforms are the Platform CA's.
 const CASES: [(&str, &str); 4] = [
     ("dcapqvl-tdx-v4", "dcapqvl-tdx-v4"),
     ("oak-tdx", "collateral-00806f050000-2025-06"),
@@ -30,29 +30,20 @@ fn descriptions_reproduce_the_certificates_intel_signed() {
     for (quote, collateral) in CASES {
         let (quote, collateral) = real(&folder, quote, collateral);
         let [pck, ca, root] = pck_chain(&quote).try_into().unwrap();
-        let issuer = parse(&pck).issuer().to_string();
-        let which = match issuer.contains("Platform") {
-            true => PckCa::Platform,
-            false => PckCa::Processor,
-        };
         reproduces(&root, pki.root.clone());
-        reproduces(&ca, pki.ca(which).clone());
+        reproduces(&ca, pki.platform_ca.clone());
         let sgx = read_extension(&parse(&pck));
-        assert_eq!(sgx.platform_instance_id.is_some(), which == PckCa::Platform);
-        reproduces(&pck, pki.pck(&key, which, &sgx));
+        reproduces(&pck, pki.pck(&key, PckCa::Platform, &sgx));
         let chain = collateral["tcb_info_issuer_chain"].as_str().unwrap();
         reproduces(&from_pem(chain.as_bytes())[0], pki.tcb_signing.clone());
     }
     // The only one here that the Processor CA issued is of an SGX quote.
     let (quote, _) = real(&folder, "dcapqvl-sgx-v3", "dcapqvl-sgx-v3");
     let [pck, ca, _] = pck_chain(&quote).try_into().unwrap();
-    let which = match parse(&pck).issuer().to_string().contains("Platform") {
-        true => PckCa::Platform,
-        false => PckCa::Processor,
-    };
-    reproduces(&ca, pki.ca(which).clone());
+    reproduces(&ca, pki.processor_ca.clone());
     let sgx = read_extension(&parse(&pck));
-    reproduces(&pck, pki.pck(&key, which, &sgx));
+    assert_eq!(sgx, sgx.clone().of_processor_ca());
+    reproduces(&pck, pki.pck(&key, PckCa::Processor, &sgx));
 }
 
 #[test]
@@ -176,24 +167,24 @@ fn read_extension(certificate: &X509Certificate<'_>) -> SgxExtensions {
         .iter()
         .find(|e| e.oid.to_id_string() == oid::SGX)
         .unwrap();
-    let entries = entries(sgx.value);
-    let tcb = super::real::entries(&entries[1]);
+    let fields = entries(sgx.value);
+    let tcb = entries(&fields[1]);
     let bytes = |der: &[u8]| der[2..].to_vec();
     let last = |der: &[u8]| *der.last().unwrap();
     let pce_svn = bytes(&tcb[16])
         .iter()
         .fold(0, |n, b| n << 8 | u16::from(*b));
     SgxExtensions {
-        ppid: bytes(&entries[0]).try_into().unwrap(),
+        ppid: bytes(&fields[0]).try_into().unwrap(),
         comp_svn: core::array::from_fn(|n| last(&tcb[n])),
         pce_svn,
         cpu_svn: bytes(&tcb[17]).try_into().unwrap(),
-        pce_id: bytes(&entries[2]).try_into().unwrap(),
-        fmspc: bytes(&entries[3]).try_into().unwrap(),
-        sgx_type: last(&entries[4]),
-        platform_instance_id: entries.get(5).map(|e| bytes(e).try_into().unwrap()),
-        configuration: entries.get(6).map(|e| {
-            let flags = super::real::entries(e);
+        pce_id: bytes(&fields[2]).try_into().unwrap(),
+        fmspc: bytes(&fields[3]).try_into().unwrap(),
+        sgx_type: last(&fields[4]),
+        platform_instance_id: fields.get(5).map(|e| bytes(e).try_into().unwrap()),
+        configuration: fields.get(6).map(|e| {
+            let flags = entries(e);
             let flag = |n: usize| flags.get(n).map(|der: &Vec<u8>| last(der) != 0);
             Configuration {
                 dynamic_platform: flag(0),

@@ -134,7 +134,20 @@ fn two_names_are_two_unrelated_pkis() {
     assert_eq!(a.root.subject, b.root.subject);
     assert_ne!(a.keys.root.public_key(), b.keys.root.public_key());
     let folder = tempfile::tempdir().unwrap();
-    let kept = || PkiKeys::kept_in(folder.path(), "tdx").unwrap();
-    assert_eq!(kept().root.public_key(), kept().root.public_key());
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 4);
+    // The same root, to the byte, for whoever comes later.
+    let kept = |at: u64| Pki::kept_in(folder.path(), at).unwrap();
+    let (first, later) = (kept(AT), kept(AT + 5));
+    assert_eq!(first.root_der(), later.root_der());
+    let root = parse_root(&later);
+    let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, first.keys.root.public_key());
+    key.verify(&root.0, &root.1).unwrap();
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 5);
+}
+
+/// Signed part and signature.
+fn parse_root(pki: &Pki) -> (Vec<u8>, Vec<u8>) {
+    let der = pki.root_der();
+    let root = parse(&der);
+    let signature = root.signature_value.data.to_vec();
+    (root.tbs_certificate.as_ref().to_vec(), signature)
 }
