@@ -321,9 +321,9 @@ fn from_json(
     Ok(())
 }
 
-/// The beginning of an element: it may be as long as the answer.
+/// The beginning of an element, harmless on a terminal: it may be as long as the answer, and a liar's.
 fn shown(text: &str) -> String {
-    text.chars().take(40).collect()
+    text.chars().take(40).flat_map(char::escape_debug).collect()
 }
 
 #[cfg(test)]
@@ -394,6 +394,23 @@ mod tests {
             assert!(matches!(error, OipError::NotInJson { .. }), "{error}");
             assert!(request(&[case], Encoding::Binary).is_ok());
         }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_in_harmless_words() {
+        let wrong = |datatype: &str, element: &str| {
+            let text = format!(
+                r#"{{"outputs":[{{"name":"y","datatype":"{datatype}","shape":[1],"data":[{element}]}}]}}"#
+            );
+            outputs(text.as_bytes(), None).unwrap_err().to_string()
+        };
+        for datatype in ["FP32", "BOOL", "INT8"] {
+            let said = wrong(datatype, "\"\u{9b}31m\u{7f}\"");
+            assert!(said.contains("\\u{9b}31m\\u{7f}"), "{said}");
+            assert!(!said.chars().any(char::is_control), "{said:?}");
+        }
+        let long = wrong("FP32", &format!("\"{}\"", "x".repeat(1000)));
+        assert!(long.len() < 200, "{long}");
     }
 
     #[test]
