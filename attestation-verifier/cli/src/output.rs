@@ -98,7 +98,7 @@ pub fn failure(failure: &Failure, json: bool) -> u8 {
     if json {
         print(&(verdict.to_json() + "\n"));
     }
-    say(&format!("error: {:#}\n", failure.error));
+    say(&printable(&format!("error: {:#}\n", failure.error)));
     verdict.exit()
 }
 
@@ -143,6 +143,18 @@ pub fn say(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
+/// A message of several lines, perhaps, that may quote a stranger: nothing in it that a terminal would act upon.
+fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c.is_control() && c != '\n' {
+            true => out.extend(c.escape_default()),
+            false => out.push(c),
+        }
+    }
+    out
+}
+
 /// Colours the first line of a verdict, for terminals that want it.
 fn paint(words: &str, exit: u8, terminal: bool) -> String {
     if !terminal || std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty()) {
@@ -164,6 +176,14 @@ mod tests {
     #[test]
     fn colour_only_on_a_terminal() {
         assert_eq!(paint("HOLDS\nrest\n", 0, false), "HOLDS\nrest\n");
+    }
+
+    #[test]
+    fn a_terminal_is_told_nothing() {
+        assert_eq!(
+            printable("error: a\u{1b}[2Jb\u{9b}31m\u{7f}\r\nc ä\n"),
+            "error: a\\u{1b}[2Jb\\u{9b}31m\\u{7f}\\r\nc ä\n"
+        );
     }
 
     #[test]
