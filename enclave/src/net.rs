@@ -14,6 +14,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpListener,
@@ -63,6 +64,18 @@ impl Listener {
             }),
         }
     }
+}
+
+/// Raises this process's limit of open files to what the system allows it, and gives it; none: there is no limit.
+/// The usual soft limit of 1,024 is for programs that use `select`: one caller can open more connections.
+pub fn open_files() -> Option<u64> {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        // Refused: then it stays as it is.
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
+    getrlimit(Resource::Nofile).current
 }
 
 /// Bounds of the connections of one listener.
