@@ -144,7 +144,7 @@ pub fn say(text: &str) {
 }
 
 /// A message of several lines, perhaps, that may quote a stranger: nothing in it that a terminal would act upon.
-fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c.is_control() && c != '\n' {
