@@ -28,6 +28,9 @@ use crate::config::Address;
 /// The number of header fields that hyper has room for on the stack, without being told one.
 const HEADERS_FREE: usize = 100;
 
+/// Shortest time between two warnings of closed connections: callers connect as fast as they like.
+const WARNINGS: Duration = Duration::from_secs(1);
+
 /// A bound socket.
 pub enum Listener {
     /// TCP.
@@ -135,6 +138,7 @@ pub async fn serve<O, A, S, H, F>(
         http.max_headers(bounds.headers);
     }
     let places = Arc::new(Semaphore::new(bounds.connections));
+    let (mut closed, mut warned) = (0u64, None::<Instant>);
     loop {
         let accepted = tokio::select! {
             _ = shutdown.wait_for(|stop| *stop) => break,
@@ -150,10 +154,15 @@ pub async fn serve<O, A, S, H, F>(
             }
         };
         let Ok(place) = places.clone().try_acquire_owned() else {
-            tracing::warn!(
-                limit = bounds.connections,
-                "too many connections; one was closed"
-            );
+            closed += 1;
+            if warned.is_none_or(|at| at.elapsed() >= WARNINGS) {
+                tracing::warn!(
+                    limit = bounds.connections,
+                    closed,
+                    "too many connections; further ones were closed"
+                );
+                (closed, warned) = (0, Some(Instant::now()));
+            }
             continue;
         };
         let (http, mut shutdown) = (http.clone(), shutdown.clone());

@@ -277,6 +277,14 @@ async fn callers_connections_leave_files_for_the_host_and_for_quotes() {
         };
         let answered = timeout(Duration::from_secs(10), answered).await;
         answered.unwrap_or_else(|_| panic!("{limit}: no answer"));
+        // It is logged, and not once for each of them.
+        child.kill().await.unwrap();
+        let mut warnings = 0;
+        while let Some(line) = lines.next_line().await.unwrap() {
+            warnings += usize::from(line.contains("too many connections"));
+        }
+        let expected = if connections.is_some() { 2..=20 } else { 0..=0 };
+        assert!(expected.contains(&warnings), "{limit}: {warnings}");
     }
 }
 
