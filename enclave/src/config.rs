@@ -124,7 +124,7 @@ pub struct Limits {
     pub body_timeout: Duration,
     /// Longest time that a caller may take nothing of its answer.
     pub write_timeout: Duration,
-    /// Most connections on the public listener.
+    /// Most connections on the public listener, and as many on the one for TLS.
     pub connections: usize,
     /// Most connections on the control listener.
     pub control_connections: usize,

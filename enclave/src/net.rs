@@ -14,6 +14,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpListener,
@@ -26,6 +27,9 @@ use crate::config::Address;
 
 /// The number of header fields that hyper has room for on the stack, without being told one.
 const HEADERS_FREE: usize = 100;
+
+/// Shortest time between two warnings of closed connections: callers connect as fast as they like.
+const WARNINGS: Duration = Duration::from_secs(1);
 
 /// A bound socket.
 pub enum Listener {
@@ -63,6 +67,18 @@ impl Listener {
             }),
         }
     }
+}
+
+/// Raises this process's limit of open files to what the system allows it, and gives it; none: there is no limit.
+/// The usual soft limit of 1,024 is for programs that use `select`: one caller can open more connections.
+pub fn open_files() -> Option<u64> {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        // Refused: then it stays as it is.
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
+    getrlimit(Resource::Nofile).current
 }
 
 /// Bounds of the connections of one listener.
@@ -122,6 +138,7 @@ pub async fn serve<O, A, S, H, F>(
         http.max_headers(bounds.headers);
     }
     let places = Arc::new(Semaphore::new(bounds.connections));
+    let (mut closed, mut warned) = (0u64, None::<Instant>);
     loop {
         let accepted = tokio::select! {
             _ = shutdown.wait_for(|stop| *stop) => break,
@@ -137,10 +154,15 @@ pub async fn serve<O, A, S, H, F>(
             }
         };
         let Ok(place) = places.clone().try_acquire_owned() else {
-            tracing::warn!(
-                limit = bounds.connections,
-                "too many connections; one was closed"
-            );
+            closed += 1;
+            if warned.is_none_or(|at| at.elapsed() >= WARNINGS) {
+                tracing::warn!(
+                    limit = bounds.connections,
+                    closed,
+                    "too many connections; further ones were closed"
+                );
+                (closed, warned) = (0, Some(Instant::now()));
+            }
             continue;
         };
         let (http, mut shutdown) = (http.clone(), shutdown.clone());

@@ -9,10 +9,10 @@ use tokio::{
 };
 
 use crate::{
-    config::{Config, Listen, QuoteSourceConfig},
+    config::{Config, Limits, Listen, QuoteSourceConfig},
     control,
     models::{Repository, RepositoryConfig},
-    net::{Bounds, Listener, plain, serve},
+    net::{Bounds, Listener, open_files, plain, serve},
     public::{self, Channel, TlsChannel},
     quote::{AgentSource, QuoteSource},
     reload,
@@ -22,6 +22,10 @@ use crate::{
 
 /// Time that open connections get to take their last answer.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
+/// Files that are open beside connections: listeners, what threads wait on, the quote agent's socket, models that are
+/// being read.
+const FILES: usize = 64;
 
 /// Runs the enclave until SIGTERM or SIGINT has drained it.
 ///
@@ -151,8 +155,9 @@ pub fn listen(
     stopped: watch::Receiver<bool>,
 ) -> impl Future<Output = ()> + Send {
     let limits = &service.config.limits;
+    let open = 1 + usize::from(listeners.tls.is_some());
     let bounds = Bounds {
-        connections: limits.connections,
+        connections: connections(limits, open, open_files()),
         header_bytes: limits.header_bytes,
         headers: limits.headers,
         header_timeout: limits.header_timeout,
@@ -191,4 +196,23 @@ pub fn listen(
     async move {
         tokio::join!(public, control, tls);
     }
+}
+
+/// Most connections on each of the listeners that are open to callers: what the settings say, or fewer where the system
+/// lets so many files not be open. Whatever callers do, there are some left for the host and for quotes.
+fn connections(limits: &Limits, listeners: usize, files: Option<u64>) -> usize {
+    let own = limits.control_connections + FILES;
+    let files = files.map_or(usize::MAX, |files| {
+        usize::try_from(files).unwrap_or(usize::MAX)
+    });
+    let most = (files.saturating_sub(own) / listeners).max(1);
+    if most < limits.connections {
+        tracing::warn!(
+            files,
+            needed = limits.connections * listeners + own,
+            connections = most,
+            "fewer files may be open than limits.connections asks for: fewer connections are taken"
+        );
+    }
+    limits.connections.min(most)
 }

@@ -153,10 +153,7 @@ pub fn failure(failure: &Failure, format: Format) -> u8 {
     if let Some(line) = format.line(&verdict) {
         print(&line);
     }
-    say(&format!(
-        "error: {}\n",
-        clean(&format!("{:#}", failure.error))
-    ));
+    say(&clean(&format!("error: {:#}\n", failure.error)));
     verdict.exit()
 }
 
@@ -264,7 +261,10 @@ mod tests {
 
     #[test]
     fn nothing_printed_controls_a_terminal() {
-        assert_eq!(clean("a\u{1b}[2J\nb\r"), "a\\u{1b}[2J\nb\\r");
+        assert_eq!(
+            clean("error: a\u{1b}[2Jb\u{9b}31m\u{7f}\r\nc ä\n"),
+            "error: a\\u{1b}[2Jb\\u{9b}31m\\u{7f}\\r\nc ä\n"
+        );
     }
 
     #[test]

@@ -228,14 +228,26 @@ fn what_is_not_sealed_in_time_is_kept_as_it_is() {
     });
     let run = caller.ask(&server, &["--wait", "1"]);
     assert_eq!(run.code, 4);
-    assert!(
-        run.stderr.contains("not complete within 1 s"),
-        "{}",
-        run.stderr
-    );
+    let said: Vec<&str> = run.stderr.lines().collect();
+    let last = "not complete within 1 s (the receipt is there, without its seal; quotes for: boot)";
+    assert_eq!(said.last(), Some(&last), "{}", run.stderr);
     assert_eq!(caller.bundle().proof, None);
     let verdict = caller.check(&[]).refused(4, "guarantees.stated");
     assert_eq!(verdict["class"], "retry");
+}
+
+#[test]
+fn what_a_server_says_is_harmless_on_a_terminal() {
+    let caller = Caller::new();
+    let bundle = "{\"\u{9b}2J\\nHOLDS, exit 0\":1}\n";
+    let server = honest(&caller.world, Exchange::binary, move |_, _| {
+        Reply::new(200, bundle)
+    });
+    let run = caller.ask(&server, &[]);
+    assert_eq!(run.code, 2);
+    let said =
+        "error: the server's bundle: JSON: byte 1: unknown field `\\u{9b}2J\\nHOLDS, exit 0`";
+    assert!(run.stderr.contains(said), "{}", run.stderr);
 }
 
 #[test]
@@ -247,11 +259,9 @@ fn what_never_will_be_sealed_is_said_to_be_so() {
     });
     let run = caller.ask(&server, &[]);
     assert_eq!(run.code, 4);
-    assert!(
-        run.stderr.contains("the enclave ended before sealing"),
-        "{}",
-        run.stderr
-    );
+    let said: Vec<&str> = run.stderr.lines().collect();
+    let last = "it never will be complete: the enclave ended before sealing";
+    assert_eq!(said.last(), Some(&last), "{}", run.stderr);
     assert_eq!(server.count("GET"), 2);
     assert_eq!(caller.bundle().proof, None);
 }

@@ -5,9 +5,10 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::Request;
+use hyper::body::Body;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{HOST, HeaderMap, HeaderValue, USER_AGENT};
 use hyper_util::rt::TokioIo;
@@ -188,7 +189,7 @@ impl Http {
             }
         })?;
         let (head, body) = answer.into_parts();
-        let body = Limited::new(body, max_body).collect().await;
+        let body = whole(Limited::new(body, max_body)).await;
         let body = body.map_err(|error| {
             SendError::Failed(match error.downcast_ref::<LengthLimitError>() {
                 Some(_) => Error::malformed(format!("{what}: an answer over {max_body} bytes")),
@@ -201,9 +202,33 @@ impl Http {
         Ok(Answer {
             status: head.status.as_u16(),
             headers: head.headers,
-            body: body.to_bytes(),
+            body,
         })
     }
+}
+
+/// Reads a body to its end. What is held is its bytes alone: somebody who sends them one at a time does not get each
+/// kept with all that a piece of its own takes.
+async fn whole<B: Body<Data = Bytes> + Unpin>(mut body: B) -> Result<Bytes, B::Error> {
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        // Trailers mean nothing here.
+        let Ok(data) = frame?.into_data() else {
+            continue;
+        };
+        // Many bodies come in one piece, which is then not copied.
+        if first.is_empty() && rest.is_empty() {
+            first = data;
+            continue;
+        }
+        rest.extend_from_slice(&std::mem::take(&mut first));
+        rest.extend_from_slice(&data);
+    }
+    Ok(match rest.is_empty() {
+        true => first,
+        false => rest.freeze(),
+    })
 }
 
 /// Connects, within [`CONNECT`].
@@ -291,7 +316,67 @@ impl Records {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+    use std::pin::Pin;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll};
+
+    use hyper::body::Frame;
+
     use super::*;
+
+    /// A piece of a body, which is counted as long as it is there.
+    struct Piece(Arc<AtomicUsize>, [u8; 1]);
+
+    impl AsRef<[u8]> for Piece {
+        fn as_ref(&self) -> &[u8] {
+            &self.1
+        }
+    }
+
+    impl Drop for Piece {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// 1000 pieces, of which no more than two may be there at once.
+    #[derive(Default)]
+    struct Pieces {
+        sent: usize,
+        alive: Arc<AtomicUsize>,
+    }
+
+    impl Body for Pieces {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            if self.sent == 1000 {
+                return Poll::Ready(None);
+            }
+            let others = self.alive.fetch_add(1, Ordering::Relaxed);
+            assert!(others < 2, "{others} pieces are held");
+            let piece = Piece(self.alive.clone(), [self.sent as u8]);
+            self.sent += 1;
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_owner(piece)))))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_in_many_pieces_is_held_in_one() {
+        let read = whole(Pieces::default()).await.unwrap();
+        assert_eq!(read.len(), 1000);
+        assert!(read.iter().enumerate().all(|(n, byte)| *byte == n as u8));
+
+        let one = Bytes::from(vec![7; 100]);
+        let same = whole(Full::new(one.clone())).await.unwrap();
+        assert_eq!(same.as_ptr(), one.as_ptr(), "not copied");
+    }
 
     #[test]
     fn problems_are_one_harmless_line() {

@@ -5,8 +5,11 @@
 //! is the same whichever encoding travelled. JSON numbers are rounded once, from their decimal
 //! text, by the standard library's correctly rounding parser.
 
+use std::fmt;
+
 use attestation_verifier::exchange::OwnedTensor;
-use serde::Deserialize;
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use touchstone_formats::commitment::Datatype;
@@ -281,10 +284,14 @@ fn from_json(
         if depth >= DEPTH {
             return Err("data is nested too deep".into());
         }
-        let items: Vec<&RawValue> = serde_json::from_str(text).map_err(|e| e.to_string())?;
-        return items
-            .iter()
-            .try_for_each(|item| from_json(datatype, item.get(), depth + 1, out));
+        let elements = Elements {
+            datatype,
+            depth: depth + 1,
+            out,
+        };
+        return serde_json::Deserializer::from_str(text)
+            .deserialize_seq(elements)
+            .map_err(|e| e.to_string())?;
     }
     macro_rules! number {
         ($t:ty) => {{
@@ -321,9 +328,38 @@ fn from_json(
     Ok(())
 }
 
-/// The beginning of an element: it may be as long as the answer.
+/// The elements of an array, each taken as it is read: a list of them would take many times the answer's length.
+struct Elements<'a> {
+    datatype: Datatype,
+    depth: usize,
+    out: &'a mut Vec<u8>,
+}
+
+impl<'de> Visitor<'de> for Elements<'_> {
+    type Value = std::result::Result<(), String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(
+        self,
+        mut items: A,
+    ) -> std::result::Result<Self::Value, A::Error> {
+        let mut read = Ok(());
+        while let Some(item) = items.next_element::<&RawValue>()? {
+            // The first element that is wrong is the one to be told of.
+            if read.is_ok() {
+                read = from_json(self.datatype, item.get(), self.depth, self.out);
+            }
+        }
+        Ok(read)
+    }
+}
+
+/// The beginning of an element, harmless on a terminal: it may be as long as the answer, and a liar's.
 fn shown(text: &str) -> String {
-    text.chars().take(40).collect()
+    text.chars().take(40).flat_map(char::escape_debug).collect()
 }
 
 #[cfg(test)]
@@ -394,6 +430,28 @@ mod tests {
             assert!(matches!(error, OipError::NotInJson { .. }), "{error}");
             assert!(request(&[case], Encoding::Binary).is_ok());
         }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_in_harmless_words() {
+        let wrong = |datatype: &str, element: &str| {
+            let text = format!(
+                r#"{{"outputs":[{{"name":"y","datatype":"{datatype}","shape":[1],"data":[{element}]}}]}}"#
+            );
+            outputs(text.as_bytes(), None).unwrap_err().to_string()
+        };
+        for datatype in ["FP32", "BOOL", "INT8"] {
+            let said = wrong(datatype, "\"\u{9b}31m\u{7f}\"");
+            assert!(said.contains("\\u{9b}31m\\u{7f}"), "{said}");
+            assert!(!said.chars().any(char::is_control), "{said:?}");
+        }
+        let first = wrong("FP32", r#"1,[2,"x"],"y""#);
+        assert!(
+            first.ends_with(r#"FP32 element \"x\": invalid float literal"#),
+            "{first}"
+        );
+        let long = wrong("FP32", &format!("\"{}\"", "x".repeat(1000)));
+        assert!(long.len() < 200, "{long}");
     }
 
     #[test]

@@ -252,7 +252,7 @@ impl Provisional {
         });
         match judging.await {
             Ok((bundle, mut verdict)) => {
-                let why = unfinished.map(|why| format!("The server says of the bundle: {why}."));
+                let why = unfinished.map(|why| format!("Waiting for the bundle: {why}."));
                 verdict.context.residual_risks.extend(why);
                 (Some(bundle), verdict)
             }

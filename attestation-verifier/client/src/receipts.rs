@@ -19,13 +19,15 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Between questions, at first and at most. A seal takes about one quote: some ten milliseconds here, some
 /// hundred there.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+/// Who waits for longer waits for ever, and clocks need not reach beyond it.
+const FOREVER: Duration = Duration::from_secs(30 * 365 * 86_400);
 
 /// How far a bundle has come.
 #[derive(Clone, Debug)]
 pub enum Waited {
     /// All that was asked for holds, says the server.
     Complete(Bundle),
-    /// It does not: the bundle as it is, if there is one, and why it is not complete.
+    /// It does not: the bundle as it is, if there is one, and what came of waiting, in words.
     Incomplete(Option<Bundle>, String),
 }
 
@@ -38,7 +40,7 @@ pub(crate) async fn wait(
     mut progress: impl FnMut(&str),
 ) -> Result<Waited, Error> {
     let target = format!("/v1/receipts/{id}");
-    let deadline = Instant::now() + settings.wait;
+    let deadline = Instant::now() + settings.wait.min(FOREVER);
     let mut pause = PAUSES.0;
     let mut latest = None;
     let mut may_hold = hold;
@@ -63,7 +65,7 @@ pub(crate) async fn wait(
                     }
                 }
                 410 => {
-                    let why = format!("it never will be: {}", answer.problem());
+                    let why = format!("it never will be complete: {}", answer.problem());
                     return Ok(Waited::Incomplete(latest, why));
                 }
                 404 => "the server does not know the receipt yet".into(),

@@ -268,6 +268,28 @@ fn structs_are_objects_alone() {
 }
 
 #[test]
+fn messages_quote_nothing_that_a_terminal_acts_upon() {
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct One {
+        #[serde(rename = "a")]
+        _a: u8,
+    }
+    assert!(jcs::from_slice::<One>(br#"{"a":1}"#).is_ok());
+    for bad in [
+        "{\"a\u{9b}31m\u{7f}\":1}",
+        r#"{"a\u001b[2J\nHOLDS, exit 0":1}"#,
+        "{\"a\":\"\u{9b}31m\"}",
+    ] {
+        jcs::check(bad.as_bytes()).unwrap();
+        let error = jcs::from_slice::<One>(bad.as_bytes()).unwrap_err();
+        let said = error.to_string();
+        assert!(said.contains("\\u{"), "{said}");
+        assert!(!said.chars().any(char::is_control), "{said:?}");
+    }
+}
+
+#[test]
 fn hex() {
     assert_eq!(hex_decode("00ff").unwrap(), [0, 255]);
     for (bad, offset) in [

@@ -40,6 +40,8 @@ const EXPOSED: HeaderValue = HeaderValue::from_static(
 /// Answers one request.
 pub async fn handle(service: Arc<Service>, channel: Channel, request: Request<Incoming>) -> Reply {
     let (head, body) = request.into_parts();
+    // The caller waits to hear whether the body is wanted. Reading it would say that it is.
+    let waits = head.headers.contains_key(header::EXPECT);
     let mut body = Some(body);
     let mut reply = match route(service, &channel, head, &mut body).await {
         Ok(reply) => reply,
@@ -48,7 +50,7 @@ pub async fn handle(service: Arc<Service>, channel: Channel, request: Request<In
     let headers = reply.headers_mut();
     if let Some(unread) = body
         && !unread.is_end_stream()
-        && !framing::discard(unread).await
+        && (waits || !framing::discard(unread).await)
     {
         // Said, so that nobody sends another request on it: the host would have to answer that with 502.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -185,7 +185,9 @@ pub(super) async fn session(
 }
 
 fn no_quotes() -> Problem {
-    admission::no_quotes("a session needs one; nothing is answered on this connection before it")
+    admission::no_quotes(
+        "a session needs one; nothing else is answered on a connection before its first",
+    )
 }
 
 fn misdirected(detail: &'static str) -> Problem {

@@ -1,12 +1,17 @@
 //! The program itself: settings, signals, exit codes.
 
 use std::{
+    net::SocketAddr,
     path::Path,
     process::{Command, Output, Stdio},
     time::Duration,
 };
 
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines},
+    net::TcpStream,
+    time::timeout,
+};
 use touchstone_formats::digest::Digest;
 
 use super::{
@@ -208,6 +213,79 @@ async fn what_is_not_acknowledged_does_not_hold_the_end_up_for_ever() {
         .unwrap()
         .unwrap();
     assert!(status.success(), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_connections_leave_files_for_the_host_and_for_quotes() {
+    let test = "callers_connections_leave_files_for_the_host_and_for_quotes";
+    let Some(library) = library(test) else { return };
+    // A soft limit, which the enclave raises; and one that cannot be raised, with too little for what is set.
+    for (limit, connections) in [("-S -n 100", None), ("-n 220", Some(62))] {
+        let folder = tempfile::tempdir().unwrap();
+        let config = write_config(folder.path(), &library, "limits.connections = 500");
+        write_model(folder.path(), "reciprocal", &onnx::reciprocal());
+        serve_quotes(&folder.path().join("agent.sock"));
+        let mut child = tokio::process::Command::new("sh")
+            .args(["-c", &format!("ulimit {limit} && exec \"$0\" \"$@\"")])
+            .args([ENCLAVE, "--config"])
+            .arg(&config)
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut address = async || {
+            let fields = line(&mut lines, "listening").await;
+            let address = fields["address"].as_str().unwrap();
+            let address: SocketAddr = address["tcp://".len()..].parse().unwrap();
+            address
+        };
+        let (public, control, tls) = (address().await, address().await, address().await);
+        if let Some(connections) = connections {
+            let warning = "fewer files may be open than limits.connections asks for: fewer connections are taken";
+            let fields = line(&mut lines, warning).await;
+            assert_eq!(fields["connections"], connections, "{limit}");
+        }
+        line(&mut lines, "keyset in force").await;
+        let mut flood = Vec::new();
+        for n in 0..400 {
+            let at = if n % 2 == 0 { tls } else { public };
+            flood.push(TcpStream::connect(at).await.unwrap());
+        }
+        // All have been accepted: the enclave closes those beyond its limit, or holds as many as there are.
+        let mut follower = Follower::new(control).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let mut closed = 0;
+        for stream in &mut flood {
+            let mut byte = [0];
+            let read = timeout(Duration::from_millis(1), stream.read(&mut byte));
+            closed += usize::from(read.await.is_ok());
+        }
+        let held = connections.map_or(400, |connections| 2 * connections);
+        assert_eq!(closed, 400 - held, "{limit}");
+        // A few callers less, and the next is served, with a quote.
+        if connections.is_some() {
+            flood.truncate(100);
+        }
+        let answered = async {
+            let reply = Client::new(public)
+                .await
+                .infer(&[("prefer", "wait=5")])
+                .await;
+            assert_eq!(reply.status, 200, "{limit}: {reply:?}");
+            follower.until_sealed(1).await;
+        };
+        let answered = timeout(Duration::from_secs(10), answered).await;
+        answered.unwrap_or_else(|_| panic!("{limit}: no answer"));
+        // It is logged, and not once for each of them.
+        child.kill().await.unwrap();
+        let mut warnings = 0;
+        while let Some(line) = lines.next_line().await.unwrap() {
+            warnings += usize::from(line.contains("too many connections"));
+        }
+        let expected = if connections.is_some() { 2..=20 } else { 0..=0 };
+        assert!(expected.contains(&warnings), "{limit}: {warnings}");
+    }
 }
 
 fn run(arguments: &[&str]) -> Output {

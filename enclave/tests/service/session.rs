@@ -149,6 +149,48 @@ async fn nothing_is_answered_before_the_session() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_told_to_send_a_question_before_the_session() {
+    let test = "nobody_is_told_to_send_a_question_before_the_session";
+    let Some((running, _models)) = Running::with_models(test, &[LISTEN], 0).await else {
+        return;
+    };
+    let json = body([1.0, 2.0, 4.0, 8.0]);
+    let head = format!(
+        "POST {INFER} HTTP/1.1\r\nhost: t\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n",
+        json.len()
+    );
+    for (established, expected) in [(true, "HTTP/1.1 100 "), (false, "HTTP/1.1 421 ")] {
+        let mut stream = handshake(running.tls(), Arc::new(config())).await.unwrap();
+        if established {
+            let asked = request(0);
+            let session = format!(
+                "POST {SESSION} HTTP/1.1\r\nhost: t\r\ncontent-length: {}\r\n\r\n{asked}",
+                asked.len()
+            );
+            stream.write_all(session.as_bytes()).await.unwrap();
+            assert_eq!(status(&mut stream).await, 200);
+        }
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut said = vec![0; expected.len()];
+        stream.read_exact(&mut said).await.unwrap();
+        assert_eq!(String::from_utf8(said).unwrap(), expected);
+        if established {
+            // The rest of the head that says so, and the answer to what was waited with.
+            stream.write_all(json.as_bytes()).await.unwrap();
+            stream
+                .read_exact(&mut [0; "Continue\r\n\r\n".len()])
+                .await
+                .unwrap();
+            assert_eq!(status(&mut stream).await, 200);
+        } else {
+            let mut rest = String::new();
+            stream.read_to_string(&mut rest).await.unwrap();
+            assert!(rest.contains("connection: close"), "{rest}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_connection_has_an_exporter_of_its_own() {
     let running = Running::start(&[LISTEN], Source::new(Duration::ZERO), no_models()).await;
     let mut one = Connection::new(running.tls()).await;

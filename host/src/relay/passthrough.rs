@@ -65,13 +65,21 @@ pub(super) enum Broken {
     Idle(Duration),
 }
 
+/// Longest times in which no byte moves either way.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    /// While the enclave may have something to say.
+    open: Duration,
+    /// Once it has said its last.
+    ended: Duration,
+}
+
 /// The enclave's TLS listener, and how long to wait for what.
 #[derive(Debug)]
 pub(super) struct Passthrough {
     address: Address,
     connect_timeout: Duration,
-    /// Longest time in which no byte moves either way.
-    idle_timeout: Duration,
+    patience: Patience,
     pipes: Pipes,
 }
 
@@ -81,8 +89,11 @@ impl Passthrough {
         Some(Self {
             address: enclave.tls?,
             connect_timeout: enclave.connect_timeout,
-            // Nothing moves while the enclave works on an answer.
-            idle_timeout: limits.idle_timeout.max(enclave.answer_timeout),
+            patience: Patience {
+                // Nothing moves while the enclave works on an answer.
+                open: limits.idle_timeout.max(enclave.answer_timeout),
+                ended: limits.idle_timeout,
+            },
             pipes: Pipes::default(),
         })
     }
@@ -101,8 +112,8 @@ impl Passthrough {
             .map_err(|_| unreachable(io::ErrorKind::TimedOut.into()))?
             .map_err(unreachable)?;
         match enclave {
-            Stream::Tcp(enclave) => pass(caller, enclave, self.idle_timeout, &self.pipes).await,
-            Stream::Vsock(enclave) => pass(caller, enclave, self.idle_timeout, &self.pipes).await,
+            Stream::Tcp(enclave) => pass(caller, enclave, self.patience, &self.pipes).await,
+            Stream::Vsock(enclave) => pass(caller, enclave, self.patience, &self.pipes).await,
         }
     }
 }
@@ -129,10 +140,11 @@ impl Side for VsockStream {
 async fn pass(
     mut caller: impl Side,
     mut enclave: impl Side,
-    idle_timeout: Duration,
+    patience: Patience,
     pipes: &Pipes,
 ) -> Result<(), Broken> {
     let (mut up, mut down) = (Direction::new(pipes), Direction::new(pipes));
+    let mut idle_timeout = patience.open;
     let mut deadline = Instant::now() + idle_timeout;
     let mut timer = pin!(sleep(idle_timeout));
     poll_fn(|cx| {
@@ -146,6 +158,9 @@ async fn pass(
             _ => {}
         }
         if mem::take(&mut up.moved) | mem::take(&mut down.moved) {
+            if down.over {
+                idle_timeout = patience.ended;
+            }
             deadline = Instant::now() + idle_timeout;
         }
         watch(timer.as_mut(), Some(deadline), cx).map(|()| Err(Broken::Idle(idle_timeout)))
@@ -330,12 +345,16 @@ mod tests {
         let said = |factor: usize, length: usize| -> Vec<u8> {
             (0..length).map(|n| ((n * factor) >> 5) as u8).collect()
         };
+        let patience = Patience {
+            open: Duration::from_secs(20),
+            ended: Duration::from_secs(20),
+        };
         // Less room than a piece, more, and much more.
         for room in [1_000, 100_000, 10_000_000] {
             let ((caller, a), (b, enclave)) = (duplex(room), duplex(room));
             let pipes = Pipes::default();
             let (passed, at_caller, at_enclave) = tokio::join!(
-                pass(a, b, Duration::from_secs(20), &pipes),
+                pass(a, b, patience, &pipes),
                 exchange(caller, said(31, 3_000_000)),
                 exchange(enclave, said(37, 2_000_001)),
             );

@@ -477,6 +477,34 @@ async fn what_does_not_move_is_closed() {
     host.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_enclave_has_ended_does_not_wait_as_long_as_an_answer() {
+    // An enclave that says its last at once, and hears the caller to its end.
+    let tls = listener(|mut stream| async move {
+        let _ = stream.write_all(b"last").await;
+        let _ = stream.shutdown().await;
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let limits = "idle_timeout_ms = 400\nconnections = 1";
+    let Running { address, host, .. } = in_front_of(tls, "answer_timeout_ms = 60000", limits).await;
+    let mut first = TcpStream::connect(address).await.unwrap();
+    first.write_all(&[HANDSHAKE]).await.unwrap();
+    assert_eq!(ended(&mut first).await, b"last");
+    // Still connected and silent: it has its place for so long and no longer. While it talks it keeps it.
+    for _ in 0..4 {
+        sleep(Duration::from_millis(200)).await;
+        first.write_all(b"and").await.unwrap();
+    }
+    let began = Instant::now();
+    let mut next = TcpStream::connect(address).await.unwrap();
+    next.write_all(&[HANDSHAKE]).await.unwrap();
+    assert_eq!(timeout(SOON, ended(&mut next)).await.unwrap(), b"last");
+    assert!(began.elapsed() > Duration::from_millis(250));
+    drop((first, next));
+    host.stop().await;
+}
+
 /// Kilobytes of memory that a process uses.
 fn memory(process: &Process) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();

@@ -306,7 +306,7 @@ impl Asking {
             None => say("note: the server gave no bundle; there is nothing to check yet\n"),
         }
         if let Some(why) = &unfinished {
-            say(&format!("not complete: {why}\n"));
+            say(&format!("{why}\n"));
         }
         let folder = self.folder.0.display();
         print(&format!(

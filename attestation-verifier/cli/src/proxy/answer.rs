@@ -162,7 +162,10 @@ impl Proxy {
             Ok(answer) => Ok(reply(answer, Some(summary.header(&id)))),
             // Who is to be able to show what he was told is not told what he could not show.
             Err(error) => {
-                let reason = format!("the answer holds, but could not be kept: {error}");
+                // Where they are kept is for the log: any web page may have asked.
+                self.tell("answer-not-kept", &error);
+                let kind = error.kind();
+                let reason = format!("the answer holds, but could not be kept: {kind}");
                 let verdict = refusal("proxy.keep", Fault::Usage, reason, at);
                 Err(Problem::unverified("Answer not kept", &verdict))
             }
@@ -291,11 +294,13 @@ impl Proxy {
     /// Evidence that could not be kept changes nothing for the client; its absence is told here.
     fn tell_unkept(&self, kept: io::Result<PathBuf>) {
         if let Err(error) = kept {
-            let members = [("error", json!(error.to_string()))];
-            self.settings
-                .log
-                .event(Mood::Bad, "evidence-not-kept", &members);
+            self.tell("evidence-not-kept", &error);
         }
+    }
+
+    fn tell(&self, event: &str, error: &io::Error) {
+        let members = [("error", json!(error.to_string()))];
+        self.settings.log.event(Mood::Bad, event, &members);
     }
 }
 

@@ -137,11 +137,15 @@ impl Hosts {
         if self.allowed.iter().any(|allowed| allowed == host) {
             return true;
         }
-        // User names make one address look like another.
-        if host.as_str().contains('@') || host.port_u16().unwrap_or(80) != self.listen.port() {
-            return false;
-        }
         let name = host.host();
+        // Nothing but a name and this port, written as clients write them: user names, and what `Authority` leaves
+        // out of both, make one address look like another.
+        let port = self.listen.port();
+        match host.as_str().strip_prefix(name) {
+            Some("") if port == 80 => {}
+            Some(rest) if rest == format!(":{port}") => {}
+            _ => return false,
+        }
         let literal = name.trim_start_matches('[').trim_end_matches(']');
         match literal.parse::<IpAddr>() {
             // An address cannot be rebound: who asks for it means it. Beyond loopback every address of
@@ -317,6 +321,8 @@ mod tests {
             assert_eq!(host("127.0.0.1:8080", &[], good), Ok(()), "{good}");
         }
         assert_eq!(host("127.0.0.1:80", &[], "localhost"), Ok(()));
+        assert_eq!(host("127.0.0.1:80", &[], "localhost:80"), Ok(()));
+        assert_eq!(host("127.0.0.1:80", &[], "localhost:99999"), Err(421));
         for bad in [
             "evil.example:8080",
             "localhost.evil.example:8080",
@@ -325,6 +331,9 @@ mod tests {
             "localhost:8081",
             "localhost.:8080",
             "user@127.0.0.1:8080",
+            "[::1]evil.example:8080",
+            "127.0.0.1:08080",
+            "127.0.0.1:+8080",
             "192.168.1.2:8080",
             "0.0.0.0:8080",
         ] {

@@ -1,6 +1,6 @@
 //! A client that knows nothing of Touchstone: HTTP/1.1 by hand, so that every byte it is given is seen.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -123,7 +123,13 @@ impl Connection {
 
     fn more(&mut self, raw: &mut Vec<u8>) {
         let mut buffer = [0; 16 << 10];
-        let read = self.stream.read(&mut buffer).expect("an answer in time");
+        // A read with a time limit is not taken up again by itself when a signal interrupts it.
+        let read = loop {
+            match self.stream.read(&mut buffer) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => break read.expect("an answer in time"),
+            }
+        };
         assert_ne!(read, 0, "the connection ended in the middle of an answer");
         raw.extend_from_slice(&buffer[..read]);
     }

@@ -164,6 +164,10 @@ fn an_answer_that_cannot_be_kept_is_not_given() {
     );
     assert_eq!(problem["exit"], 1);
     assert!(!answer.has(&crate::running::secret()) && !answer.has(b"model_name"));
+    // A page may have asked: what the system says, and of which folder, is for the log.
+    assert!(!answer.has(b"os error"), "{problem}");
+    let told = proxy.until(|proxy| proxy.events("answer-not-kept").pop());
+    assert!(told["error"].as_str().unwrap().contains("os error"));
     assert_eq!(
         folders(&proxy.kept.join(".writing")).len(),
         0,

@@ -194,6 +194,15 @@ async fn the_seal_is_waited_for() {
     assert_eq!(asked.load(Ordering::SeqCst), 5);
 }
 
+#[tokio::test]
+async fn who_waits_for_ever_gets_his_answer() {
+    let server = Server::start().await;
+    let client = server.builder().wait(Duration::MAX).timeout(Duration::MAX);
+    let client = client.connect().await.unwrap();
+    let answer = client.infer("digits", &[input(ASKED)]).await.unwrap();
+    assert!(answer.verified().await.is_ok());
+}
+
 /// Verification with a host that does this about receipts; it must come to an end in time.
 async fn host(receipt: Hook, exit: u8, deciding: &str) -> Unverified {
     let server = Server::start().await;
