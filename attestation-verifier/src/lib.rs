@@ -47,7 +47,7 @@
 //! # }
 //! ```
 //!
-//! [`appraise`] judges evidence without a bundle, [`ear::ear`] makes of a verdict what other relying parties
+//! [`appraise()`] judges evidence without a bundle, [`ear::ear`] makes of a verdict what other relying parties
 //! read, [`regrade::regrade`] judges a kept bundle again under notices.
 #![forbid(unsafe_code)]
 #![cfg_attr(
