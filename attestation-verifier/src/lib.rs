@@ -67,6 +67,7 @@ mod crypto;
 pub mod dates;
 pub mod describe;
 pub mod ear;
+pub mod events;
 pub mod exchange;
 pub mod explain;
 pub mod fields;
