@@ -1,8 +1,8 @@
 //! Verdicts in words: check by check what was asked, expected and found, why it matters, where it is
 //! specified, and what to do about a refusal.
 //!
-//! Everything said about a check comes from the tables that policies are read by ([`check_ids`],
-//! [`fixed_checks`]); what a failure means comes from the verdict. Nothing is judged here.
+//! Everything said about a check comes from the tables that policies are read by ([`crate::policy::check_ids`],
+//! [`crate::policy::fixed_checks`]); what a failure means comes from the verdict. Nothing is judged here.
 
 mod catalogue;
 mod file;

@@ -47,7 +47,7 @@
 //! # }
 //! ```
 //!
-//! [`appraise`] judges evidence without a bundle, [`ear::ear`] makes of a verdict what other relying parties
+//! [`appraise()`] judges evidence without a bundle, [`ear::ear`] makes of a verdict what other relying parties
 //! read, [`regrade::regrade`] judges a kept bundle again under notices.
 #![forbid(unsafe_code)]
 #![cfg_attr(
@@ -67,6 +67,7 @@ mod crypto;
 pub mod dates;
 pub mod describe;
 pub mod ear;
+pub mod events;
 pub mod exchange;
 pub mod explain;
 pub mod fields;

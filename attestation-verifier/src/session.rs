@@ -465,11 +465,12 @@ pub(crate) fn demand(
     );
 }
 
-const UNPINNED: &str = "Which enclave was reached is not pinned: the policy names no chip (snp.chip_id), no host data other than zeros \
-     (snp.host_data) and no name (session.name), and no binding tells two genuine enclaves apart. Whoever relays \
-     the connection may have led you to another enclave that satisfies the same policy.";
+const UNPINNED: &str = "Which enclave was reached is not pinned: the policy names no chip or platform (snp.chip_id, \
+     tdx.platform.instance), no data of the host's other than zeros (snp.host_data, tdx.mr_config_id) and no name \
+     (session.name), and no binding tells two genuine enclaves apart. Whoever relays the connection may have led you to another \
+     enclave that satisfies the same policy.";
 
-/// Whether the policy says which enclave it must be: by name, or by chip or host data on each of its platforms.
+/// Whether the policy says which enclave it must be: by name, or by chip or host's data on each of its platforms.
 fn pins_an_enclave(policy: &Policy) -> bool {
     // Zeros are what masked chips and hosts that give no data have in common.
     let names_some = |rule: Option<&Rule<Expect>>| match rule {
@@ -481,8 +482,10 @@ fn pins_an_enclave(policy: &Policy) -> bool {
     let named = |session: &crate::policy::SessionPolicy| session.name.expected().is_some();
     policy.session.as_ref().is_some_and(named)
         || policy.platforms.iter().all(|platform| {
-            ["snp.chip_id", "snp.host_data"]
-                .into_iter()
-                .any(|id| names_some(platform.rule(id)))
+            let pins = match platform.tee {
+                Tee::SevSnp => ["snp.chip_id", "snp.host_data"],
+                Tee::Tdx => ["tdx.platform.instance", "tdx.mr_config_id"],
+            };
+            pins.into_iter().any(|id| names_some(platform.rule(id)))
         })
 }

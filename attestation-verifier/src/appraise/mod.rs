@@ -1,16 +1,18 @@
 //! Appraisal: what a genuine piece of evidence says, against a policy.
 
 mod platform;
+mod rules;
 pub mod snp;
+pub mod tdx;
 
 use serde_json::Value;
 use subtle::ConstantTimeEq;
 use touchstone_formats::evidence::{Evidence, Tee};
 use touchstone_formats::text::hex_encode;
 
-use crate::authenticate::{Authentic, authenticate};
-use crate::parse::parse;
-use crate::policy::fixed_checks;
+use crate::authenticate::{Authentic, Root, authenticate, intel};
+use crate::parse::{parse, tdx as parse_tdx};
+use crate::policy::{Platform, Rule, fixed_checks};
 use crate::verdict::{Checks, Context, Fault, Verdict};
 use crate::{At, Policy, Roots};
 
@@ -46,43 +48,148 @@ pub fn judge(
         checks: about.map_or_else(Checks::new, Checks::about),
         ..Judged::default()
     };
-    if evidence.tee == Tee::Tdx {
-        let reason = "this version cannot judge TDX evidence";
-        judged
-            .checks
-            .not_evaluated("tdx.supported", Fault::Policy, Value::Null, reason);
-        return judged;
-    }
     let checks = &mut judged.checks;
-    let Some(parsed) = parse(evidence, checks) else {
-        not_reached(policy, "the evidence is malformed", checks);
-        return judged;
+    let bound = |found: &[u8; 64], checks: &mut Checks| {
+        bound(found, report_data, about.is_some(), checks);
     };
-    let found = parsed.report().report_data();
-    let authentic = authenticate(parsed, roots, at.time, checks);
-    bound(&found, report_data, about.is_some(), checks);
-    let Some(authentic) = authentic else {
-        not_reached(policy, "the evidence was not authenticated", checks);
-        return judged;
+    let genuine = match evidence.tee {
+        Tee::SevSnp => snp_evidence(evidence, roots, at, bound, checks),
+        Tee::Tdx => tdx_evidence(evidence, roots, at, bound, checks),
     };
-    let (place, own) = best(&authentic, policy, at, about);
+    let genuine = match genuine {
+        Ok(genuine) => genuine,
+        Err(why) => {
+            not_reached(policy, evidence.tee, why, checks);
+            return judged;
+        }
+    };
+    let (place, own) = best(genuine.as_ref(), policy, evidence.tee, at, about);
     checks.extend(own);
-    judged.simulated = authentic.root().simulated;
-    judged.platform = platform::describe(&authentic);
+    judged.simulated = genuine.root().simulated;
+    judged.platform = genuine.describe();
     if let (Value::Object(platform), true) = (&mut judged.platform, policy.platforms.len() > 1) {
         // Which [[platform]] of the policy the checks are about, from 1.
         platform.insert("policy_platform".into(), place.into());
     }
-    judged.measurement = Some(hex_encode(&authentic.report().measurement()));
-    judged.residual_risks = platform::residual_risks(&authentic);
+    judged.measurement = Some(hex_encode(&genuine.measurement()));
+    judged.residual_risks = genuine.residual_risks();
     judged
+}
+
+/// Evidence of either kind that is authentic.
+trait Genuine {
+    /// The checks of one platform of a policy. `age` is `answer.collateral_age_seconds`.
+    fn appraise(
+        &self,
+        platform: &Platform,
+        age: &Rule<u64>,
+        at: At,
+        about: Option<&'static str>,
+    ) -> Checks;
+    fn root(&self) -> &Root;
+    fn measurement(&self) -> [u8; 48];
+    /// The `platform` member of a verdict.
+    fn describe(&self) -> Value;
+    fn residual_risks(&self) -> Vec<String>;
+}
+
+/// What is authentic, or why nothing is.
+type Reached = Result<Box<dyn Genuine>, &'static str>;
+
+const MALFORMED: &str = "the evidence is malformed";
+const NOT_AUTHENTIC: &str = "the evidence was not authenticated";
+
+fn snp_evidence(
+    evidence: &Evidence,
+    roots: &Roots,
+    at: At,
+    bound: impl Fn(&[u8; 64], &mut Checks),
+    checks: &mut Checks,
+) -> Reached {
+    let parsed = parse(evidence, checks).ok_or(MALFORMED)?;
+    let found = parsed.report().report_data();
+    let authentic = authenticate(parsed, roots, at.time, checks);
+    bound(&found, checks);
+    Ok(Box::new(authentic.ok_or(NOT_AUTHENTIC)?))
+}
+
+fn tdx_evidence(
+    evidence: &Evidence,
+    roots: &Roots,
+    at: At,
+    bound: impl Fn(&[u8; 64], &mut Checks),
+    checks: &mut Checks,
+) -> Reached {
+    let parsed = parse_tdx::parse(evidence, checks).ok_or(MALFORMED)?;
+    let found = parsed.report().report_data;
+    let authentic = intel::authenticate(parsed, roots, at.time, checks);
+    bound(&found, checks);
+    let authentic = authentic.ok_or(NOT_AUTHENTIC)?;
+    Ok(Box::new(tdx::Genuine::of(authentic, evidence)))
+}
+
+impl Genuine for Authentic {
+    fn appraise(
+        &self,
+        platform: &Platform,
+        age: &Rule<u64>,
+        at: At,
+        about: Option<&'static str>,
+    ) -> Checks {
+        snp::appraise(self, platform, age, at, about)
+    }
+
+    fn root(&self) -> &Root {
+        self.root()
+    }
+
+    fn measurement(&self) -> [u8; 48] {
+        self.report().measurement()
+    }
+
+    fn describe(&self) -> Value {
+        platform::describe(self)
+    }
+
+    fn residual_risks(&self) -> Vec<String> {
+        platform::residual_risks(self)
+    }
+}
+
+impl Genuine for tdx::Genuine {
+    fn appraise(
+        &self,
+        platform: &Platform,
+        age: &Rule<u64>,
+        at: At,
+        about: Option<&'static str>,
+    ) -> Checks {
+        self.appraise(platform, age, at, about)
+    }
+
+    fn root(&self) -> &Root {
+        self.authentic.root()
+    }
+
+    fn measurement(&self) -> [u8; 48] {
+        self.authentic.report().mr_td
+    }
+
+    fn describe(&self) -> Value {
+        tdx::platform::describe(self)
+    }
+
+    fn residual_risks(&self) -> Vec<String> {
+        tdx::platform::residual_risks(self)
+    }
 }
 
 /// Appraises against every platform of the policy: the first that is satisfied whole, else the one with the
 /// fewest checks that refuse. Returns its place, from 1, and its checks.
 fn best(
-    authentic: &Authentic,
+    genuine: &dyn Genuine,
     policy: &Policy,
+    tee: Tee,
     at: At,
     about: Option<&'static str>,
 ) -> (usize, Checks) {
@@ -91,15 +198,15 @@ fn best(
         .platforms
         .iter()
         .enumerate()
-        .filter(|(_, p)| p.tee == Tee::SevSnp);
-    let appraised = all.map(|(i, p)| (i + 1, snp::appraise(authentic, p, age, at, about)));
+        .filter(|(_, p)| p.tee == tee);
+    let appraised = all.map(|(i, p)| (i + 1, genuine.appraise(p, age, at, about)));
     let refusing = |checks: &Checks| checks.list().iter().filter(|c| c.refuses()).count();
     appraised
         .min_by_key(|(_, checks)| refusing(checks))
         .unwrap_or_else(|| {
             let mut checks = about.map_or_else(Checks::new, Checks::about);
             let reason = "the policy has no platform of this kind";
-            checks.not_evaluated("policy.platform", Fault::Policy, "sev-snp", reason);
+            checks.not_evaluated("policy.platform", Fault::Policy, tee.name(), reason);
             (0, checks)
         })
 }
@@ -124,13 +231,14 @@ fn bound(found: &[u8; 64], expected: Option<&[u8; 64]>, bundle: bool, checks: &m
 }
 
 /// Every check is named in the verdict, also when nothing got that far. Only what came before decides.
-fn not_reached(policy: &Policy, why: &str, checks: &mut Checks) {
-    for fixed in fixed_checks().iter().filter(|fixed| fixed.required_of_snp) {
+fn not_reached(policy: &Policy, tee: Tee, why: &str, checks: &mut Checks) {
+    let all = fixed_checks().iter();
+    for fixed in all.filter(|fixed| fixed.required_of == Some(tee)) {
         if checks.find(fixed.id).is_none() {
             checks.not_evaluated(fixed.id, Fault::Policy, Value::Null, why);
         }
     }
-    let Some(platform) = policy.platforms.iter().find(|p| p.tee == Tee::SevSnp) else {
+    let Some(platform) = policy.platforms.iter().find(|p| p.tee == tee) else {
         return;
     };
     for (spec, rule) in platform.rules() {

@@ -7,10 +7,10 @@
 use serde_json::{Value, json};
 use touchstone_formats::text::hex_encode;
 
+use super::rules::{self, CrlState, MISFIT, Observed, Plain, by_rules, listed};
 use crate::At;
 use crate::authenticate::Authentic;
 use crate::authenticate::vek::tcb_value;
-use crate::dates::rfc3339;
 use crate::parse::snp::{TcbBytes, platform_info, policy};
 use crate::parse::vek::{VekIdentity, VekTcb};
 use crate::policy::{CheckSpec, Expect, Floors, Platform, Rule};
@@ -25,106 +25,101 @@ pub fn appraise(
     at: At,
     about: Option<&'static str>,
 ) -> Checks {
-    let mut checks = about.map_or_else(Checks::new, Checks::about);
-    for (spec, rule) in platform.rules() {
-        let seen = observe(spec.id, authentic, at.time);
-        let found = seen.as_ref().map_or(Value::Null, Seen::to_value);
-        match (rule, seen) {
-            (Rule::Waive(waiver), _) if waiver.holds_at(at.time) => {
-                checks.waived(spec.id, found, waiver.reason.clone(), waiver.until.clone());
-            }
-            (Rule::Waive(waiver), _) => {
-                let until = waiver.until.as_deref().unwrap_or_default();
-                let reason = format!("the policy's waiver ended on {until} ({})", waiver.reason);
-                checks.fail(spec.id, fault(spec, None), Value::Null, found, reason);
-            }
-            (Rule::Expect(expected), None) => {
-                let reason = "this version has no way to evaluate it";
-                checks.not_evaluated(spec.id, Fault::Policy, expected.to_value(), reason);
-            }
-            (Rule::Expect(expected), Some(seen)) => {
-                let value = expected.to_value();
-                match compare(spec, expected, &seen) {
-                    Ok(reason) => checks.pass_because(spec.id, value, found, reason),
-                    Err(reason) => {
-                        checks.fail(spec.id, fault(spec, Some(&seen)), value, found, reason);
-                    }
-                }
-            }
-        }
-        if spec.id == "snp.chain.crl" {
-            collateral_age(authentic, rule, age, at, &mut checks);
-        }
-    }
+    let mut checks = by_rules(authentic, platform, at, about);
+    collateral_age(authentic, platform, age, at, &mut checks);
     checks
 }
 
-fn fault(spec: &CheckSpec, seen: Option<&Seen>) -> Fault {
-    match seen {
-        Some(Seen::Crl("missing", _)) => Fault::CollateralMissing,
-        Some(Seen::Crl(..)) => Fault::CollateralExpired,
-        None if spec.id == "snp.chain.crl" => Fault::CollateralExpired,
-        _ if spec.operations => Fault::Platform,
-        _ => Fault::Policy,
-    }
-}
-
 /// What a report (or its collateral) shows for one check.
-enum Seen {
-    Flag(bool),
-    Number(u64),
-    Text(String),
+pub(super) enum Seen {
+    Plain(Plain),
     /// The provider of a VLEK; none for a VCEK.
     Provider(Option<String>),
     /// A mitigation vector; none before version 5.
     Vector(Option<u64>),
     /// A TCB, of the part whose floors apply; none if reserved bytes of it are set.
     Tcb(&'static str, Option<VekTcb>),
-    /// `current`, `missing`, `expired` or `not-yet-valid`; and when the lists are good, in words.
-    Crl(&'static str, String),
 }
 
-impl Seen {
-    /// In the form `expect` takes.
-    fn to_value(&self) -> Value {
-        match self {
-            Seen::Flag(flag) => json!(flag),
-            Seen::Number(number) => json!(number),
-            Seen::Text(text) => json!(text),
+impl Observed for Authentic {
+    type Seen = Seen;
+
+    fn observe(&self, id: &str, time: u64) -> Option<Seen> {
+        observe(id, self, time)
+    }
+
+    fn value(seen: &Seen) -> Value {
+        match seen {
+            Seen::Plain(plain) => plain.value(),
             Seen::Provider(provider) => json!(provider),
             Seen::Vector(vector) => vector.map_or(Value::Null, |v| json!(format!("0x{v:x}"))),
             Seen::Tcb(_, None) => Value::Null,
             Seen::Tcb(variant, Some(tcb)) => json!({ *variant: tcb_value(*tcb) }),
-            Seen::Crl(state, _) => json!(state),
+        }
+    }
+
+    fn compare(spec: &CheckSpec, expected: &Expect, seen: &Seen) -> Result<String, String> {
+        match (expected, seen) {
+            (_, Seen::Plain(plain)) => plain.compare(spec, expected),
+            (Expect::Words(_), Seen::Provider(None)) => Ok("a VCEK: no provider's key".to_owned()),
+            (Expect::Words(list), Seen::Provider(Some(found))) => {
+                listed(list.contains(found), list.is_empty())
+            }
+            (Expect::Mask(0), Seen::Vector(_)) => Ok(String::new()),
+            (Expect::Mask(_), Seen::Vector(None)) => {
+                Err("reports before version 5 have no mitigation vectors".to_owned())
+            }
+            (Expect::Mask(mask), Seen::Vector(Some(found))) => match mask & !found {
+                0 => Ok(String::new()),
+                missing => Err(format!("bits 0x{missing:x} of the mask are not set")),
+            },
+            (Expect::Floors(floors), Seen::Tcb(variant, tcb)) => at_floor(floors, variant, *tcb),
+            _ => Err(MISFIT.to_owned()),
+        }
+    }
+
+    fn fault(spec: &CheckSpec, seen: Option<&Seen>) -> Fault {
+        match seen {
+            Some(Seen::Plain(Plain::Crl(crl))) => crl.fault(),
+            None if spec.id == "snp.chain.crl" => Fault::CollateralExpired,
+            _ if spec.operations => Fault::Platform,
+            _ => Fault::Policy,
         }
     }
 }
 
 fn observe(id: &str, authentic: &Authentic, time: u64) -> Option<Seen> {
     let report = authentic.report();
-    let policy_bit = |bit| Seen::Flag(report.policy_bit(bit));
-    let platform_bit = |bit| Seen::Flag(report.platform_bit(bit));
-    let hex = |bytes: &[u8]| Seen::Text(hex_encode(bytes));
     let tcb = |tcb: TcbBytes| Seen::Tcb(authentic.variant(), tcb.read(authentic.product()));
-    Some(match id {
-        "snp.version" => Seen::Number(report.version().into()),
-        "snp.product" => Seen::Text(authentic.product().name().into()),
-        "snp.signing_key" => Seen::Text(report.signing_key().word().into()),
+    let special = match id {
         "snp.vlek.csp" => Seen::Provider(match &authentic.vek().identity {
             VekIdentity::Provider(csp) => Some(csp.clone()),
             VekIdentity::Chip(_) => None,
         }),
-        "snp.chain.crl" => {
-            let windows = authentic.revocation().iter().map(|window| window.words());
-            let words: Vec<String> = windows.collect();
-            Seen::Crl(crl_state(authentic, time), words.join(", or "))
-        }
-        "snp.chip_id.masked" => Seen::Flag(report.chip_id() == [0; 64]),
-        "snp.chip_id" => hex(&report.chip_id()),
         "snp.tcb.reported" => tcb(report.reported_tcb()),
         "snp.tcb.committed" => tcb(report.committed_tcb()),
         "snp.tcb.launch" => tcb(report.launch_tcb()),
-        "snp.tcb.provisional" => Seen::Flag(
+        "snp.mitigation.launch" => Seen::Vector(report.launch_mitigations()),
+        "snp.mitigation.current" => Seen::Vector(report.current_mitigations()),
+        _ => return plain(id, authentic, time).map(Seen::Plain),
+    };
+    Some(special)
+}
+
+fn plain(id: &str, authentic: &Authentic, time: u64) -> Option<Plain> {
+    use Plain::{Flag, Number, Text};
+    let report = authentic.report();
+    let policy_bit = |bit| Flag(report.policy_bit(bit));
+    let platform_bit = |bit| Flag(report.platform_bit(bit));
+    let hex = |bytes: &[u8]| Text(hex_encode(bytes));
+    Some(match id {
+        "snp.version" => Number(report.version().into()),
+        "snp.product" => Text(authentic.product().name().into()),
+        "snp.signing_key" => Text(report.signing_key().word().into()),
+        "snp.chain.crl" => Plain::Crl(crl_state(authentic, time)),
+        "snp.chip_id.masked" => Flag(report.chip_id() == [0; 64]),
+        "snp.chip_id" => hex(&report.chip_id()),
+        "snp.tcb.provisional" => Flag(
             report.current_tcb() != report.committed_tcb()
                 || report.current_firmware() != report.committed_firmware(),
         ),
@@ -133,7 +128,7 @@ fn observe(id: &str, authentic: &Authentic, time: u64) -> Option<Seen> {
         "snp.policy.abi" => {
             let firmware = [report.current_firmware(), report.committed_firmware()];
             let demanded = report.policy_abi();
-            Seen::Flag(firmware.iter().all(|f| demanded <= (f.major, f.minor)))
+            Flag(firmware.iter().all(|f| demanded <= (f.major, f.minor)))
         }
         "snp.policy.smt" => policy_bit(policy::SMT),
         "snp.policy.single_socket" => policy_bit(policy::SINGLE_SOCKET),
@@ -149,66 +144,16 @@ fn observe(id: &str, authentic: &Authentic, time: u64) -> Option<Seen> {
         "snp.platform.ciphertext_hiding" => platform_bit(platform_info::CIPHERTEXT_HIDING),
         "snp.platform.alias_check" => platform_bit(platform_info::ALIAS_CHECK),
         "snp.report_id_ma" => hex(&report.report_id_ma()),
-        "snp.vmpl" => Seen::Number(report.vmpl().into()),
+        "snp.vmpl" => Number(report.vmpl().into()),
         "snp.measurement" => hex(&report.measurement()),
         "snp.host_data" => hex(&report.host_data()),
-        "snp.guest_svn" => Seen::Number(report.guest_svn().into()),
+        "snp.guest_svn" => Number(report.guest_svn().into()),
         "snp.family_id" => hex(&report.family_id()),
         "snp.image_id" => hex(&report.image_id()),
         "snp.id_key_digest" => hex(&report.id_key_digest()),
         "snp.author_key_digest" => hex(&report.author_key_digest()),
-        "snp.mitigation.launch" => Seen::Vector(report.launch_mitigations()),
-        "snp.mitigation.current" => Seen::Vector(report.current_mitigations()),
         _ => return None,
     })
-}
-
-/// Whether what was seen is as expected; in words why (empty if there is nothing to say).
-fn compare(spec: &CheckSpec, expected: &Expect, seen: &Seen) -> Result<String, String> {
-    let listed = |right: bool, empty: bool| match (right, empty) {
-        (true, _) => Ok(String::new()),
-        (false, true) => Err("the policy's list is empty: it accepts none".to_owned()),
-        (false, false) => Err("not in the policy's list".to_owned()),
-    };
-    match (expected, seen) {
-        (Expect::Flag(expected), Seen::Flag(found)) if expected == found => Ok(String::new()),
-        (Expect::Flag(expected), Seen::Flag(found)) => {
-            let summary = spec.summary.trim_end_matches('.');
-            Err(format!(
-                "{summary}: found {found}, the policy expects {expected}"
-            ))
-        }
-        (Expect::Numbers(list), Seen::Number(found)) => {
-            listed(list.contains(found), list.is_empty())
-        }
-        (Expect::Words(list), Seen::Text(found)) => listed(list.contains(found), list.is_empty()),
-        (Expect::Words(_), Seen::Provider(None)) => Ok("a VCEK: no provider's key".to_owned()),
-        (Expect::Words(list), Seen::Provider(Some(found))) => {
-            listed(list.contains(found), list.is_empty())
-        }
-        (Expect::Number(floor), Seen::Number(found)) if found >= floor => Ok(String::new()),
-        (Expect::Number(floor), Seen::Number(found)) => {
-            Err(format!("{found} is below the policy's floor, {floor}"))
-        }
-        (Expect::Word(expected), Seen::Crl(found, _)) if expected == found => Ok(String::new()),
-        (Expect::Word(_), Seen::Crl("missing", _)) => {
-            Err("no revocation list came with the evidence".into())
-        }
-        (Expect::Word(_), Seen::Crl(found, windows)) => Err(format!(
-            "no revocation list that is good at the time of judgement: {found}; good from {windows}"
-        )),
-        (Expect::Mask(0), Seen::Vector(_)) => Ok(String::new()),
-        (Expect::Mask(_), Seen::Vector(None)) => {
-            Err("reports before version 5 have no mitigation vectors".to_owned())
-        }
-        (Expect::Mask(mask), Seen::Vector(Some(found))) => match mask & !found {
-            0 => Ok(String::new()),
-            missing => Err(format!("bits 0x{missing:x} of the mask are not set")),
-        },
-        (Expect::Floors(floors), Seen::Tcb(variant, tcb)) => at_floor(floors, variant, *tcb),
-        // Forms are fixed by the table of checks; a mismatch must not pass.
-        _ => Err("the policy's expectation does not fit this check".to_owned()),
-    }
 }
 
 /// Every component at or above its floor.
@@ -243,57 +188,40 @@ fn at_floor(floors: &Floors, variant: &str, tcb: Option<VekTcb>) -> Result<Strin
     }
 }
 
-fn crl_state(authentic: &Authentic, time: u64) -> &'static str {
+fn crl_state(authentic: &Authentic, time: u64) -> CrlState {
     let windows = authentic.revocation();
-    if windows.is_empty() {
-        "missing"
+    let state = if windows.is_empty() {
+        return CrlState::missing("no revocation list came with the evidence");
     } else if windows.iter().any(|window| window.holds(time)) {
         "current"
     } else if windows.iter().all(|window| window.from > time) {
         "not-yet-valid"
     } else {
         "expired"
-    }
+    };
+    let words = rules::windows(windows.iter().copied(), ", or ");
+    let reason = format!(
+        "no revocation list that is good at the time of judgement: {state}; good from {words}"
+    );
+    CrlState { state, reason }
 }
 
 /// How old the newest revocation list is that is good now. Only where one is demanded at all.
 fn collateral_age(
     authentic: &Authentic,
-    crl: &Rule<Expect>,
+    platform: &Platform,
     age: &Rule<u64>,
     at: At,
     checks: &mut Checks,
 ) {
-    let id = "snp.collateral.age";
     // A list that may be missing may be old; and one that is out of date fails `snp.chain.crl`.
-    if matches!(crl, Rule::Waive(waiver) if waiver.holds_at(at.time)) {
+    if rules::waived(platform.rule("snp.chain.crl"), at.time) {
         return;
     }
-    let good = authentic
-        .revocation()
-        .iter()
-        .filter(|window| window.holds(at.time));
-    let Some(newest) = good.map(|window| window.from).max() else {
-        return;
-    };
-    let found = at.time.saturating_sub(newest);
-    match age {
-        Rule::Expect(most) if found <= *most => checks.pass(id, *most, found),
-        Rule::Expect(most) => {
-            let last = rfc3339(newest.saturating_add(*most));
-            let reason = format!(
-                "the newest revocation list is older than the policy allows, in seconds; it is young \
-                 enough until {last}"
-            );
-            checks.fail(id, Fault::CollateralExpired, *most, found, reason);
-        }
-        Rule::Waive(waiver) if waiver.holds_at(at.time) => {
-            checks.waived(id, found, waiver.reason.clone(), waiver.until.clone());
-        }
-        Rule::Waive(waiver) => {
-            let until = waiver.until.as_deref().unwrap_or_default();
-            let reason = format!("the policy's waiver ended on {until} ({})", waiver.reason);
-            checks.fail(id, Fault::CollateralExpired, Value::Null, found, reason);
-        }
+    let lists = authentic.revocation().iter();
+    let good = lists.filter(|window| window.holds(at.time));
+    if let Some(newest) = good.map(|window| window.from).max() {
+        let what = "the newest revocation list";
+        rules::age("snp.collateral.age", what, newest, age, at.time, checks);
     }
 }

@@ -26,6 +26,7 @@ pub use lint::{Aspect, Finding, Level, Lint, Waived, Weakest, lint};
 pub use parse::PolicyError;
 pub use profile::{EXPLORE_DAYS, Profile};
 pub use rules::{Expect, Floor, Floors, Rule, Waiver};
+pub(crate) use spec::EventPattern;
 pub use spec::{CheckSpec, Form, check_ids};
 pub use template::template;
 

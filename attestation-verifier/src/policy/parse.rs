@@ -9,8 +9,8 @@ use touchstone_formats::evidence::Tee;
 use touchstone_formats::guarantee::{Guarantee, GuaranteeSet};
 
 use super::{
-    AnswerPolicy, CheckSpec, Expect, Floor, Floors, Form, Platform, Policy, Present, Rule,
-    SessionPolicy, Waiver, check_ids,
+    AnswerPolicy, CheckSpec, EventPattern, Expect, Floor, Floors, Form, Platform, Policy, Present,
+    Rule, SessionPolicy, Waiver, check_ids,
 };
 use crate::dates::end_of_day;
 use crate::product::FLOOR_KEYS;
@@ -231,23 +231,21 @@ fn platform(at: &str, value: Value) -> Result<Platform> {
     let tee = keys.take("tee")?;
     let tee = match tee.as_str() {
         Some("sev-snp") => Tee::SevSnp,
-        Some("tdx") => {
-            return wrong(
-                &keys.path("tee"),
-                &tee,
-                "\"sev-snp\": this version cannot judge TDX evidence",
-            );
-        }
-        _ => return wrong(&keys.path("tee"), &tee, "\"sev-snp\""),
+        Some("tdx") => Tee::Tdx,
+        _ => return wrong(&keys.path("tee"), &tee, "\"sev-snp\" or \"tdx\""),
     };
     let mut checks = Keys::of(&keys.path("checks"), keys.take("checks")?)?;
     keys.end()?;
     let rules = check_ids(tee).iter().map(|spec| {
         let (at, value) = (checks.path(spec.id), checks.take(spec.id)?);
-        Ok((
-            spec,
-            ruled(&at, value, |at, value| expectation(at, spec, value))?,
-        ))
+        let rule = ruled(&at, value.clone(), |at, value| expectation(at, spec, value))?;
+        match &rule {
+            // What is tolerated until a day is not tolerated for ever by way of a waiver.
+            Rule::Waive(waiver) if spec.form == Form::Day && waiver.until.is_none() => {
+                wrong(&at, &value, spec.form.words())
+            }
+            _ => Ok((spec, rule)),
+        }
     });
     let rules = rules.collect::<Result<Vec<_>>>()?;
     checks.end()?;
@@ -367,6 +365,24 @@ fn expectation(at: &str, spec: &CheckSpec, value: &Value) -> Result<Expect> {
             None => return wrong(at, value, words),
         },
         Form::Floors => Expect::Floors(floors(at, value)?),
+        Form::Fields => Expect::Words(list(at, value, &words, |at, value| {
+            let text = value.as_str().filter(|text| mask(text).is_some());
+            text.map_or_else(
+                || wrong(at, value, words.clone()),
+                |text| Ok(text.to_owned()),
+            )
+        })?),
+        Form::Day => match value.as_str() {
+            Some("none") => Expect::Word("none".into()),
+            _ => Expect::Word(day(at, value).or_else(|_| wrong(at, value, words))?),
+        },
+        Form::Events => Expect::Words(list(at, value, &words, |at, value| {
+            let text = text_of(at, value)?;
+            match EventPattern::read(&text) {
+                Some(_) => Ok(text),
+                None => wrong(at, value, words.clone()),
+            }
+        })?),
     })
 }
 

@@ -40,7 +40,7 @@ configs = { waive = "any configuration of these models that the measured softwar
 # How long one keyset's keys may live, in seconds.
 keyset_span_seconds = { expect = 604800 }
 
-# How old revocation lists may be at the time of judgement, in seconds.
+# How old revocation lists (and TCB info and QE identity) may be at the time of judgement, in seconds.
 collateral_age_seconds = { expect = 2592000 }
 
 # The connection over which you ask. This table may be left out as a whole: then nothing is sent before
@@ -60,8 +60,8 @@ answers = { waive = "a receipt proves who answered, whatever the answer came ove
 # Names of keysets that you accept, of connections and of receipts. The operator chooses the name and
 # nobody certifies it. No binding tells two genuine enclaves apart that satisfy the same policy: whoever
 # relays you may lead you to another one than you mean. To pin which one it is, expect its chips
-# (snp.chip_id), what its host gave at launch (snp.host_data), or its name here.
-name = { waive = "any enclave that satisfies this policy; pin the one you mean by snp.chip_id, snp.host_data or its name" }
+# ({chips}), what its host gave at launch ({host}), or its name here.
+name = { waive = "any enclave that satisfies this policy; pin the one you mean by {chips}, {host} or its name" }
 "#;
 
 const SNP_HEAD: &str = r#"
@@ -71,6 +71,17 @@ tee = "sev-snp"
 
 # What no policy decides, because nothing could stand on it: the report's form, its signature, the chain
 # to AMD's root, revocation, HWID and TCB of the endorsement certificate, and REPORT_DATA.
+[platform.checks]
+"#;
+
+const TDX_HEAD: &str = r#"
+# One kind of platform. Add another such table, with all its checks, to accept another kind.
+[[platform]]
+tee = "tdx"
+
+# What no policy decides, because nothing could stand on it: the quote's form, its signature, the quoting
+# enclave's, the chains to Intel's root, revocation, Intel's signatures under TCB info and QE identity, a TCB
+# level that is reached and not revoked, and REPORTDATA.
 [platform.checks]
 "#;
 
@@ -90,18 +101,14 @@ fn introduction(id: &str) -> Option<&'static str> {
 }
 
 /// A strict policy with every check named and explained. It parses, and accepts nothing until
-/// the launch measurement is filled in (and, for answers, the model digests).
+/// the launch measurement is filled in (of TDX MRTD and RTMR0 to RTMR2; and, for answers, the model digests).
 pub fn template(tee: Tee) -> String {
-    let mut out = HEAD.to_owned();
-    match tee {
-        Tee::SevSnp => out.push_str(SNP_HEAD),
-        Tee::Tdx => {
-            // A policy with this platform does not parse, and says why.
-            out.push_str(
-                "\n# This version cannot judge TDX evidence.\n[[platform]]\ntee = \"tdx\"\n",
-            );
-        }
-    }
+    let (chips, host, platform) = match tee {
+        Tee::SevSnp => ("snp.chip_id", "snp.host_data", SNP_HEAD),
+        Tee::Tdx => ("tdx.platform.instance", "tdx.mr_config_id", TDX_HEAD),
+    };
+    let mut out = HEAD.replace("{chips}", chips).replace("{host}", host);
+    out.push_str(platform);
     for spec in check_ids(tee) {
         out.push('\n');
         if let Some(paragraph) = introduction(spec.id) {

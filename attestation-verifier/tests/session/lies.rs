@@ -490,7 +490,7 @@ fn the_platform_is_appraised_as_in_a_bundle() {
         ("a quote that nobody signed", 3, "snp.signature", |s| {
             s.answered = |a| a.evidence.quote[0x2a0] ^= 1
         }),
-        ("TDX", 4, "tdx.supported", |s| {
+        ("a report that says it is a quote", 2, "tdx.format", |s| {
             s.answered = |a| a.evidence.tee = Tee::Tdx
         }),
     ]);

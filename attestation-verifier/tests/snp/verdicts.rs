@@ -229,9 +229,9 @@ fn found_is_what_expect_takes() {
     assert_eq!(scene.judge().exit(), 6);
 }
 
-/// Evidence of a TEE that this version does not judge is refused, not passed over.
+/// Evidence of a kind that the policy has no platform for is refused by what comes first.
 #[test]
-fn tdx_is_not_evaluated() {
+fn a_report_is_no_quote() {
     let mut evidence = crate::common::evidence(&[0; 48], &[], &[], &[]);
     evidence.tee = Tee::Tdx;
     evidence.collateral = None;
@@ -241,7 +241,7 @@ fn tdx_is_not_evaluated() {
         attestation_verifier::appraise(&evidence.to_file(), &policy, &roots, None, at(NOW));
     assert_eq!(
         (verdict.exit(), verdict.deciding()),
-        (4, Some("tdx.supported"))
+        (2, Some("tdx.format"))
     );
 }
 

@@ -1,8 +1,10 @@
 //! TDX evidence, from bytes to verdict.
 
 mod chain;
+mod fixtures;
 mod form;
 mod pck;
+mod policy;
 mod quoting;
 mod real_bytes;
 mod revocation;

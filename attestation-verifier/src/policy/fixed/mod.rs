@@ -1,8 +1,14 @@
 //! The checks that no policy decides: they are no keys, cannot be waived, and stand in verdicts
 //! beside those of the policy. With [`super::check_ids`] these are all check ids there are.
 
+mod tdx;
+
+use std::sync::LazyLock;
+
+use touchstone_formats::evidence::Tee;
+
 /// One check that is always made.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FixedCheck {
     /// Stable id.
     pub id: &'static str,
@@ -12,8 +18,8 @@ pub struct FixedCheck {
     pub exit: &'static str,
     /// Where it is specified.
     pub source: &'static str,
-    /// Every SEV-SNP evidence object has it, evaluated or not.
-    pub(crate) required_of_snp: bool,
+    /// Every evidence object of this TEE has it, evaluated or not.
+    pub(crate) required_of: Option<Tee>,
 }
 
 const fn check(
@@ -27,7 +33,7 @@ const fn check(
         summary,
         exit,
         source,
-        required_of_snp: false,
+        required_of: None,
     }
 }
 
@@ -42,13 +48,15 @@ const fn snp(
         summary,
         exit,
         source,
-        required_of_snp: true,
+        required_of: Some(Tee::SevSnp),
     }
 }
 
 /// All of them. An id that ends in `.*` stands for one with a number in its place.
 pub fn fixed_checks() -> &'static [FixedCheck] {
-    FIXED
+    static ALL: LazyLock<Vec<FixedCheck>> =
+        LazyLock::new(|| FIXED.iter().chain(tdx::FIXED).copied().collect());
+    &ALL
 }
 
 const REPORT: &str = "AMD 56860, table ATTESTATION_REPORT";
@@ -372,14 +380,8 @@ static FIXED: &[FixedCheck] = &[
     check(
         "evidence.event_log",
         "none",
-        "Listed only: no SEV-SNP report binds an event log.",
+        "Listed only: no SEV-SNP report binds an event log. Of TDX evidence `tdx.event_log` is made instead.",
         "formats §7",
-    ),
-    check(
-        "tdx.supported",
-        "4",
-        "This version cannot judge TDX evidence.",
-        "docs/checks.md",
     ),
     snp(
         "snp.format",

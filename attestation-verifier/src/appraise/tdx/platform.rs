@@ -1,0 +1,108 @@
+//! What a verdict says of a TDX platform beside its checks.
+
+use serde_json::{Value, json};
+use touchstone_formats::text::hex_encode;
+
+use super::Genuine;
+use crate::dates::rfc3339;
+use crate::parse::tdx::pck::SgxType;
+use crate::parse::tdx::quote::TdVersion;
+
+/// The `platform` member of a verdict. All of it is signed: by the quote's chain, or by Intel in the collateral.
+pub(in crate::appraise) fn describe(genuine: &Genuine) -> Value {
+    let authentic = &genuine.authentic;
+    let (quote, report, pck) = (authentic.quote(), authentic.report(), authentic.pck());
+    let hex = |bytes: &[u8]| hex_encode(bytes);
+    let [isvsvn, major, ..] = report.tee_tcb_svn;
+    json!({
+        "tee": "tdx",
+        "quote_version": quote.version,
+        "body": report.version.name(),
+        "root": authentic.root().name,
+        "simulated": authentic.root().simulated,
+        "ca": pck.ca.word(),
+        "fmspc": hex(&pck.fmspc),
+        "ppid": hex(&pck.ppid),
+        "instance_id": pck.platform_instance_id.map(|id| hex(&id)),
+        "memory": pck.sgx_type.word(),
+        "configuration": pck.configuration.as_ref().map(|c| json!({
+            "dynamic_platform": c.dynamic_platform,
+            "cached_keys": c.cached_keys,
+            "smt_enabled": c.smt_enabled,
+        })),
+        "tcb": {
+            "status": genuine.standing.as_ref().ok().map(|standing| standing.status.word()),
+            "advisories": genuine.standing.as_ref().ok().map(|standing| &standing.advisories),
+            "levels": genuine.standing.as_ref().ok().map(|standing| {
+                let level = |part: &super::tcb::Part| json!({
+                    "of": part.name,
+                    "status": part.status.word(),
+                    "date": rfc3339(part.date),
+                    "advisories": part.advisories,
+                });
+                standing.parts.iter().map(level).collect::<Vec<_>>()
+            }),
+            "evaluation_number": authentic.tcb_info().tcb_evaluation_data_number,
+            "sgx": hex(&pck.comp_svn),
+            "pce_svn": pck.pce_svn,
+            "tdx": hex(&report.tee_tcb_svn),
+            "tdx_now": report.tee_tcb_svn_2.map(|svn| hex(&svn)),
+        },
+        "module": { "measurement": hex(&report.mr_seam), "major": major, "isvsvn": isvsvn },
+        "quoting_enclave": { "isvsvn": quote.qe_report.isvsvn() },
+        "td_attributes": format!("0x{:x}", report.td_attributes),
+        "xfam": format!("0x{:x}", report.xfam),
+        "rtmr": report.rtmr.iter().map(|rtmr| hex(rtmr)).collect::<Vec<_>>(),
+        "mr_config_id": hex(&report.mr_config_id),
+        "mr_owner": hex(&report.mr_owner),
+        "mr_owner_config": hex(&report.mr_owner_config),
+        "event_log": genuine.log.state(),
+    })
+}
+
+/// What no bit of a quote can show, a sentence each.
+pub(in crate::appraise) fn residual_risks(genuine: &Genuine) -> Vec<String> {
+    let authentic = &genuine.authentic;
+    let (report, pck) = (authentic.report(), authentic.pck());
+    let mut risks: Vec<&str> = authentic.root().note.into_iter().collect();
+    risks.push(
+        "Physical access: a quote does not show whether something sits on the memory bus. Interposers (WireTap and \
+         TEE.fail, 2025) read encrypted memory, and brought out keys that sign quotes: who has done it to one platform \
+         signs what he likes for that platform.",
+    );
+    risks.push(
+        "Injected interrupts and exceptions (HECKLER): whether the TD's kernel withstands a hostile hypervisor follows from \
+         the software that is measured, and from no bit of the quote.",
+    );
+    risks.push(
+        "ACPI tables, devices and other configuration that the host provides at boot are measured, into RTMR0, only where \
+         the firmware does so: the TD's software has to treat them as hostile.",
+    );
+    risks.push(
+        "MRTD covers the firmware. Operating system and programs are in RTMR0 to RTMR3 as far as what runs before them \
+         measures them; nothing here speaks of the rest.",
+    );
+    let [_, rtmr1, rtmr2, _] = &report.rtmr;
+    if [rtmr1, rtmr2].iter().all(|rtmr| **rtmr == [0; 48]) {
+        risks
+            .push("RTMR1 and RTMR2 are zero: no boot loader, kernel or command line was measured.");
+    }
+    if report.version == TdVersion::V1_0 {
+        risks.push(
+            "The quote's body is of TDX 1.0: it does not say whether a service TD is bound, nor which TDX module runs now.",
+        );
+    }
+    if pck.sgx_type != SgxType::ScalableWithIntegrity {
+        risks.push("The platform's memory has no cryptographic integrity.");
+    }
+    let configuration = pck.configuration.as_ref();
+    if configuration.and_then(|c| c.smt_enabled) == Some(true) {
+        risks.push(
+            "SMT is on: a sibling thread shares caches, predictors and parts of the core with the TD.",
+        );
+    }
+    if configuration.and_then(|c| c.cached_keys) == Some(true) {
+        risks.push("Intel's registration service keeps this platform's root keys.");
+    }
+    risks.into_iter().map(str::to_owned).collect()
+}
