@@ -1,6 +1,8 @@
 //! TDX evidence, from bytes to verdict.
 
 mod chain;
+mod checks;
+mod events;
 mod fixtures;
 mod form;
 mod pck;
