@@ -4,169 +4,15 @@
 use std::collections::BTreeSet;
 
 use attestation_verifier::policy::check_ids;
-use attestation_verifier::verdict::Verdict;
-use attestation_verifier::{At, appraise};
-use dcap_qvl::verify::QuoteVerifier;
-use ring::digest::{SHA384, digest};
-use serde_json::json;
-use touchstone_formats::evidence::{Collateral, EventLog, Evidence, Tee};
-use touchstone_formats::text::Base64Bytes;
-use touchstone_testkit::events::{Event, event_type};
-use touchstone_testkit::intel::{Configuration, IsvLevel};
-use touchstone_testkit::machine::{TdxMachine, TeeMachine};
+use touchstone_formats::evidence::Tee;
+use touchstone_testkit::events::event_type;
+use touchstone_testkit::intel::IsvLevel;
+use touchstone_testkit::machine::TdxMachine;
 use touchstone_testkit::tdx::{TdReport, attributes};
 
-use crate::fixtures::theirs;
-use crate::policy::{parsed, template, with};
-use crate::simulated::{Scene, processor, v4, v5};
+use crate::checks_case::{Case, measured, one, pinned, strict, strict_v4, tolerated, undefined};
 
 const DAY: u64 = 86_400;
-
-/// A machine, and the policy that its evidence is held against.
-struct Case {
-    scene: Scene,
-    policy: String,
-    log: fn(&TdxMachine) -> Option<EventLog>,
-}
-
-/// An honest machine under the strict template, its measurements filled in.
-fn case(scene: Scene) -> Case {
-    let report = &scene.machine.report.report;
-    let mut policy = with(&template(), "tdx.mrtd", &one(&report.mr_td));
-    for (id, rtmr) in ["tdx.rtmr0", "tdx.rtmr1", "tdx.rtmr2"]
-        .into_iter()
-        .zip(report.rtmr)
-    {
-        policy = with(&policy, id, &one(&rtmr));
-    }
-    Case {
-        scene,
-        policy,
-        log: TeeMachine::event_log,
-    }
-}
-
-fn one(bytes: &[u8]) -> String {
-    format!("{{ expect = \"{}\" }}", hex::encode(bytes))
-}
-
-fn strict() -> Case {
-    case(v5())
-}
-
-fn strict_v4() -> Case {
-    case(v4())
-}
-
-/// A platform that its CA says nothing of.
-fn undefined() -> Case {
-    case(processor())
-}
-
-/// Everything pinned that the template waives.
-fn pinned() -> Case {
-    let mut case = strict();
-    let (report, platform) = (
-        &case.scene.machine.report.report,
-        &case.scene.machine.platform,
-    );
-    for (id, value) in [
-        ("tdx.module.measurement", one(&report.mr_seam)),
-        (
-            "tdx.xfam",
-            format!("{{ expect = \"0x{:x}\" }}", report.xfam),
-        ),
-        ("tdx.platform.instance", one(&platform.ppid)),
-        ("tdx.platform.fmspc", one(&platform.fmspc)),
-        ("tdx.platform.smt", "{ expect = \"yes\" }".into()),
-        ("tdx.platform.dynamic", "{ expect = [\"no\"] }".into()),
-        ("tdx.platform.cached_keys", "{ expect = [\"no\"] }".into()),
-    ] {
-        case.policy = with(&case.policy, id, &value);
-    }
-    case
-}
-
-/// A level that is tolerated: out of date, with every advisory named and a grace until the day of judgement.
-fn tolerated() -> Case {
-    let mut case = strict();
-    case.report(|r| {
-        r.tee_tcb_svn[2] -= 1;
-        r.v1_5.as_mut().expect("a 1.5 body").tee_tcb_svn_2 = r.tee_tcb_svn;
-    });
-    case.platform(|p| p.comp_svn = p.comp_svn.map(|n| n.saturating_sub(1)));
-    case.set("tdx.tcb.status", "{ expect = [\"OutOfDate\"] }");
-    let named = "{ expect = [\"INTEL-SA-99001\", \"INTEL-SA-99002\"] }";
-    case.set("tdx.tcb.advisories", named);
-    case.set("tdx.tcb.grace", "{ expect = \"2026-09-21\" }");
-    case
-}
-
-/// Software that measured two things into RTMR3, known by their digests.
-fn measured() -> Case {
-    let mut case = strict();
-    for data in [b"application", b"settings   "] {
-        case.scene.machine.measure(3, event_type::EVENT_TAG, data);
-    }
-    let events = &case.scene.machine.events.events;
-    let own: Vec<String> = events
-        .iter()
-        .filter(|event| event.mr_index == 4)
-        .map(|event| format!("sha384:{}", hex::encode(event.digest)))
-        .collect();
-    case.set("tdx.rtmr3.events", &format!("{{ expect = {own:?} }}"));
-    case.set(
-        "tdx.rtmr3",
-        &one(&case.scene.machine.report.report.rtmr[3].clone()),
-    );
-    case
-}
-
-impl Case {
-    fn set(&mut self, id: &str, value: &str) {
-        self.policy = with(&self.policy, id, value);
-    }
-
-    fn report(&mut self, change: impl FnOnce(&mut TdReport)) {
-        change(&mut self.scene.machine.report.report);
-    }
-
-    fn platform(&mut self, change: impl FnOnce(&mut touchstone_testkit::intel::SgxExtensions)) {
-        change(&mut self.scene.machine.platform);
-        self.scene.machine.reissue();
-    }
-
-    fn configuration(&mut self, change: impl FnOnce(&mut Configuration)) {
-        self.platform(|p| change(p.configuration.as_mut().expect("by the Platform CA")));
-    }
-
-    fn evidence(&self) -> Evidence {
-        let mut evidence = self.scene.evidence();
-        evidence.event_log = (self.log)(&self.scene.machine);
-        evidence
-    }
-
-    fn judge(&self) -> Verdict {
-        let at = At {
-            time: self.scene.time,
-            asserted: false,
-        };
-        let file = self.evidence().to_file();
-        appraise(&file, &parsed(&self.policy), &self.scene.roots, None, at)
-    }
-
-    /// What dcap-qvl says of the same quote, collateral, root and time.
-    fn theirs(&self) -> Result<String, String> {
-        let evidence = self.evidence();
-        let Some(Collateral::Tdx(own)) = &evidence.collateral else {
-            panic!("no collateral")
-        };
-        QuoteVerifier::new(self.scene.machine.pki.root_der())
-            .verify(&evidence.quote, &theirs(own), self.scene.time)
-            .map(|report| report.status)
-            .map_err(|error| format!("{error:#}"))
-    }
-}
 
 /// One row of the table.
 struct Lie {
@@ -493,6 +339,13 @@ fn levels() -> Vec<Lie> {
             case.set("tdx.tcb.status", &format!("{{ expect = \"{status}\" }}"));
         }));
     }
+    // What Intel says of platforms alone means nothing of the others.
+    for (name, mistake) in MISPLACED {
+        lies.push(lie("tdx.tcb.level", name, strict, |case| {
+            mistake(&mut case.scene.machine);
+            waive_all(case);
+        }));
+    }
     // Revoked, wherever it stands: nothing helps.
     for (name, revoke) in REVOKED {
         lies.push(lie("tdx.tcb.level", name, strict, |case| {
@@ -504,6 +357,15 @@ fn levels() -> Vec<Lie> {
 }
 
 type Revoke = fn(&mut TdxMachine);
+
+const MISPLACED: &[(&str, Revoke)] = &[
+    ("a module that needs configuration", |m| {
+        m.tcb_info.tdx_module_identities[1].tcb_levels[0].tcb_status = "ConfigurationNeeded".into();
+    }),
+    ("a quoting enclave that needs hardening", |m| {
+        m.qe_identity.set_status("SWHardeningNeeded", &[]);
+    }),
+];
 
 const REVOKED: &[(&str, Revoke)] = &[
     ("a revoked platform", |m| {
@@ -695,245 +557,4 @@ fn logs() -> Vec<Lie> {
         ),
         expects("tdx.rtmr3.events", strict, "{ expect = \"app-id=*\" }"),
     ]
-}
-
-/// dstack's runtime event of this name and payload.
-fn runtime(name: &str, payload: &[u8]) -> Event {
-    let mut event = Event::new(
-        3,
-        DSTACK_RUNTIME,
-        &[name.as_bytes(), b"=", payload].concat(),
-    );
-    let kind = DSTACK_RUNTIME.to_le_bytes();
-    let hashed = [&kind[..], b":", name.as_bytes(), b":", payload].concat();
-    event.digest = digest(&SHA384, &hashed)
-        .as_ref()
-        .try_into()
-        .expect("48 bytes");
-    event
-}
-
-const DSTACK_RUNTIME: u32 = 0x0800_0001;
-
-/// A machine's log as dstack writes it; the digests of runtime events are left out.
-fn dstack_log(m: &TdxMachine) -> Option<EventLog> {
-    let entries = m.events.events.iter().map(|event| {
-        let (mut digest, mut name, mut payload) = (hex::encode(event.digest), "", &[][..]);
-        if event.event_type == DSTACK_RUNTIME {
-            let at = event.data.iter().position(|b| *b == b'=').expect("name=payload");
-            name = std::str::from_utf8(&event.data[..at]).expect("text");
-            (digest, payload) = (String::new(), &event.data[at + 1..]);
-        }
-        json!({
-            "imr": event.mr_index - 1, "event_type": event.event_type, "digest": digest, "event": name,
-            "event_payload": hex::encode(payload),
-        })
-    });
-    Some(EventLog {
-        format: "dstack".into(),
-        data: Base64Bytes(json!(entries.collect::<Vec<_>>()).to_string().into_bytes()),
-    })
-}
-
-/// An application on dstack: what runs is pinned by its events, RTMR3 itself differs between instances.
-#[test]
-fn an_application_is_pinned_by_its_events() {
-    let application = |events: Vec<Event>| {
-        let mut case = strict();
-        let machine = &mut case.scene.machine;
-        machine.events.events.extend(events);
-        machine.report.report.rtmr[3] = machine.events.replay(3);
-        case.log = dstack_log;
-        case.set(
-            "tdx.rtmr3",
-            "{ waive = \"differs between instances; its events are pinned\" }",
-        );
-        let known =
-            "[\"compose-hash=c0de\", \"compose-hash=c0df\", \"instance-id=*\", \"system-ready=\"]";
-        case.set("tdx.rtmr3.events", &format!("{{ expect = {known} }}"));
-        case.judge()
-    };
-    let own = |compose: &[u8], instance: &[u8]| {
-        vec![
-            runtime("compose-hash", compose),
-            runtime("instance-id", instance),
-            runtime("system-ready", b""),
-        ]
-    };
-    for (compose, instance) in [(b"\xc0\xde", &b"1"[..]), (b"\xc0\xdf", b"another")] {
-        let verdict = application(own(compose, instance));
-        assert_eq!(verdict.exit(), 6, "{}", verdict.words());
-        let check = verdict.checks.find("tdx.rtmr3.events").expect("made");
-        let found = format!("compose-hash={}", hex::encode(compose));
-        assert_eq!(check.found[0], found);
-    }
-    let honest = || own(b"\xc0\xde", b"1");
-    let lies: [(&str, Vec<Event>); 6] = [
-        ("another application", own(b"\xc0\xd0", b"1")),
-        ("nothing but a payload", own(b"", b"1")),
-        (
-            "both applications",
-            [vec![runtime("compose-hash", b"\xc0\xdf")], honest()].concat(),
-        ),
-        ("no application", honest().split_off(1)),
-        (
-            "one event more",
-            [honest(), vec![runtime("shell", b"")]].concat(),
-        ),
-        ("none", Vec::new()),
-    ];
-    for (name, events) in lies {
-        let verdict = application(events);
-        let decided = (verdict.exit(), verdict.deciding());
-        assert_eq!(
-            decided,
-            (4, Some("tdx.rtmr3.events")),
-            "{name}: {}",
-            verdict.words()
-        );
-    }
-}
-
-/// dcap-qvl accepts all that holds here, and says the same of it.
-#[test]
-fn what_holds_a_second_verifier_accepts() {
-    for (case, status) in [
-        (strict(), "UpToDate"),
-        (strict_v4(), "UpToDate"),
-        (undefined(), "UpToDate"),
-        (pinned(), "UpToDate"),
-        (measured(), "UpToDate"),
-        (tolerated(), "OutOfDate"),
-    ] {
-        let verdict = case.judge();
-        assert_eq!(verdict.exit(), 6, "{}", verdict.words());
-        assert_eq!(case.theirs().as_deref(), Ok(status));
-        assert_eq!(verdict.context.platform["tcb"]["status"], status);
-    }
-}
-
-/// Statuses of the platform and of TDX module or quoting enclave together: the same word as the second verifier's, and accepted by
-/// the strict template only if both are up to date.
-#[test]
-fn statuses_converge_as_a_second_verifier_says() {
-    const ALL: [&str; 6] = [
-        "UpToDate",
-        "SWHardeningNeeded",
-        "ConfigurationNeeded",
-        "ConfigurationAndSWHardeningNeeded",
-        "OutOfDate",
-        "OutOfDateConfigurationNeeded",
-    ];
-    let mut compared = 0;
-    for platform in ALL {
-        for other in ["UpToDate", "OutOfDate"] {
-            for module in [true, false] {
-                let mut case = strict();
-                case.scene.machine.tcb_info.set_status(platform, &[]);
-                if module {
-                    let identities = &mut case.scene.machine.tcb_info.tdx_module_identities;
-                    identities[1].tcb_levels[0].tcb_status = other.into();
-                } else {
-                    case.scene.machine.qe_identity.set_status(other, &[]);
-                }
-                let verdict = case.judge();
-                let status = verdict.context.platform["tcb"]["status"].clone();
-                let name = format!("{platform}, {other}, module {module}");
-                assert_eq!(case.theirs().map(Into::into), Ok(status.clone()), "{name}");
-                let expected = if status == "UpToDate" { 6 } else { 4 };
-                assert_eq!(verdict.exit(), expected, "{name}");
-                compared += 1;
-            }
-        }
-    }
-    assert_eq!(compared, 24);
-}
-
-/// A TD that was launched under an old module is said to need a launch.
-#[test]
-fn a_td_that_outlived_its_module_has_to_be_launched_anew() {
-    let mut case = strict();
-    case.report(|r| r.tee_tcb_svn[0] -= 1);
-    let verdict = case.judge();
-    assert_eq!(
-        (verdict.exit(), verdict.deciding()),
-        (4, Some("tdx.tcb.status"))
-    );
-    let check = verdict.checks.find("tdx.tcb.status").expect("made");
-    assert!(
-        check.reason.contains("launch the TD anew"),
-        "{}",
-        check.reason
-    );
-    // Where the present is out of date as well it does not help.
-    case.report(|r| r.v1_5.as_mut().expect("a 1.5 body").tee_tcb_svn_2[0] -= 1);
-    let verdict = case.judge();
-    let check = verdict.checks.find("tdx.tcb.status").expect("made");
-    assert!(
-        !check.reason.contains("launch the TD anew"),
-        "{}",
-        check.reason
-    );
-    assert!(
-        check.reason.contains("TDX module that runs now: OutOfDate"),
-        "{}",
-        check.reason
-    );
-}
-
-/// A module of major version 0 has no levels of its own: its versions are the platform's first TDX components.
-#[test]
-fn the_first_tdx_module_is_judged_with_the_platform() {
-    let old = |isvsvn: u8| {
-        let mut case = case(v4());
-        case.report(|r| (r.tee_tcb_svn[0], r.tee_tcb_svn[1]) = (isvsvn, 0));
-        case.scene.machine.tcb_info.tdx_module_identities.clear();
-        case
-    };
-    let verdict = old(13).judge();
-    assert_eq!(verdict.exit(), 6, "{}", verdict.words());
-    let verdict = old(12).judge();
-    assert_eq!(
-        (verdict.exit(), verdict.deciding()),
-        (4, Some("tdx.tcb.status"))
-    );
-    assert_eq!(old(12).theirs().as_deref(), Ok("OutOfDate"));
-    let verdict = old(1).judge();
-    assert_eq!(
-        (verdict.exit(), verdict.deciding()),
-        (4, Some("tdx.tcb.level"))
-    );
-}
-
-/// A verdict says what the platform is, whether or not it is accepted, and every waiver.
-#[test]
-fn a_verdict_describes_the_platform() {
-    let case = strict();
-    let verdict = case.judge();
-    let report = &case.scene.machine.report.report;
-    assert_eq!(verdict.context.measurement, Some(hex::encode(report.mr_td)));
-    let platform = &verdict.context.platform;
-    assert_eq!(platform["tee"], "tdx");
-    assert_eq!(platform["simulated"], true);
-    assert_eq!(
-        platform["fmspc"],
-        hex::encode(case.scene.machine.platform.fmspc)
-    );
-    assert_eq!(platform["module"]["isvsvn"], 13);
-    assert_eq!(platform["event_log"], "replayed");
-    assert_eq!(platform["tcb"]["levels"].as_array().map(Vec::len), Some(5));
-    let risks = verdict.context.residual_risks.join("\n");
-    for words in [
-        "Physical access",
-        "HECKLER",
-        "ACPI",
-        "MRTD covers",
-        "SMT is on",
-        "SIMULATED",
-    ] {
-        assert!(risks.contains(words), "{words}: {risks}");
-    }
-    assert!(!risks.contains("TDX 1.0"), "{risks}");
-    let old = strict_v4().judge().context.residual_risks.join("\n");
-    assert!(old.contains("TDX 1.0"), "{old}");
 }

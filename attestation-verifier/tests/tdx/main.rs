@@ -2,6 +2,8 @@
 
 mod chain;
 mod checks;
+mod checks_case;
+mod checks_more;
 mod events;
 mod fixtures;
 mod form;
