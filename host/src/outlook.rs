@@ -73,7 +73,7 @@ impl Outlook {
         let mut told = self.lock();
         let soon = SystemTime::now() + SOON;
         let due = told.warned.is_none_or(|at| at.elapsed() >= EVERY);
-        if !due || !told.refused.is_some_and(|refused| refused < soon) {
+        if !due || told.refused.is_none_or(|refused| refused >= soon) {
             return false;
         }
         told.warned = Some(Instant::now());
