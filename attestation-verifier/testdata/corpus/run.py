@@ -44,6 +44,7 @@ def places(case: dict, folder: Path) -> dict[str, str]:
         "vek": base64.b64decode(collateral.get("vek", "")),
         "chain": b"".join(map(base64.b64decode, collateral.get("chain", [])[:1])),
         "crl": b"".join(map(base64.b64decode, collateral.get("crls", [])[:1])),
+        "event_log": base64.b64decode((evidence.get("event_log") or {}).get("data", "")),
     }
     for name, content in files.items():
         (folder / name).write_bytes(content)

@@ -84,11 +84,12 @@ fn every_check_decides_a_case() {
         .iter()
         .filter_map(|(_, case)| case.expected.deciding.as_deref())
         .collect();
-    for spec in check_ids(Tee::SevSnp) {
+    for spec in [Tee::SevSnp, Tee::Tdx].into_iter().flat_map(check_ids) {
         assert!(deciding.contains(spec.id), "no case about {}", spec.id);
     }
-    let of_evidence = |id: &str| id.starts_with("snp.");
+    let of_evidence = |id: &str| id.starts_with("snp.") || id.starts_with("tdx.");
     for check in fixed_checks().iter().filter(|check| of_evidence(check.id)) {
         assert!(deciding.contains(check.id), "no case about {}", check.id);
     }
+    assert!(cases.len() >= 300, "only {} cases", cases.len());
 }

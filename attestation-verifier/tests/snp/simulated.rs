@@ -262,7 +262,8 @@ pub fn refuse(lies: Vec<Lie>) {
 /// What the lies are twins of holds, and is in the corpus too.
 #[test]
 fn honest_twins_hold() {
-    let twins: [(&str, fn() -> Scene); 7] = [
+    type Twin = (&'static str, fn() -> Scene);
+    let twins: [Twin; 7] = [
         ("Genoa, version 5, VCEK", genoa),
         ("Genoa, version 3", genoa_v3),
         ("Genoa, version 2", genoa_v2),

@@ -81,7 +81,8 @@ fn every_check_has_a_lie() {
             verdict.words()
         );
         (lie.change)(&mut case);
-        let verdict = case.judge();
+        let inputs = case.inputs();
+        let verdict = inputs.judge();
         let decided = (verdict.exit(), verdict.deciding());
         assert_eq!(
             decided,
@@ -89,6 +90,27 @@ fn every_check_has_a_lie() {
             "{name}: {}",
             verdict.words()
         );
+        inputs.publish(&name, &verdict);
+    }
+}
+
+/// What the lies are twins of holds, and is in the published corpus too.
+#[test]
+fn honest_twins_hold() {
+    type Twin = (&'static str, fn() -> Case);
+    let twins: [Twin; 6] = [
+        ("version 5, TD 1.5", strict),
+        ("version 4, TD 1.0", strict_v4),
+        ("under the Processor CA", undefined),
+        ("everything pinned", pinned),
+        ("out of date, tolerated", tolerated),
+        ("events of an application", measured),
+    ];
+    for (says, honest) in twins {
+        let inputs = honest().inputs();
+        let verdict = inputs.judge();
+        assert_eq!(verdict.exit(), 6, "{says}: {}", verdict.words());
+        inputs.publish(says, &verdict);
     }
 }
 

@@ -1,7 +1,6 @@
 //! A simulated machine and the policy that its evidence is held against, of which a test changes one thing.
 
 use attestation_verifier::verdict::Verdict;
-use attestation_verifier::{At, appraise};
 use dcap_qvl::verify::QuoteVerifier;
 use touchstone_formats::evidence::{Collateral, EventLog, Evidence};
 use touchstone_testkit::events::event_type;
@@ -9,8 +8,9 @@ use touchstone_testkit::intel::{Configuration, SgxExtensions};
 use touchstone_testkit::machine::{TdxMachine, TeeMachine};
 use touchstone_testkit::tdx::TdReport;
 
+use crate::case::Inputs;
 use crate::fixtures::theirs;
-use crate::policy::{parsed, template, with};
+use crate::policy::{template, with};
 use crate::simulated::{Scene, processor, v4, v5};
 
 /// A machine, and the policy that its evidence is held against.
@@ -25,7 +25,16 @@ pub struct Case {
 
 /// An honest machine under the strict template, its measurements filled in.
 pub fn case(scene: Scene) -> Case {
-    let report = &scene.machine.report.report;
+    Case {
+        policy: policy_for(&scene.machine),
+        scene,
+        log: TeeMachine::event_log,
+    }
+}
+
+/// The strict template, with the measurements of this machine.
+pub fn policy_for(machine: &TdxMachine) -> String {
+    let report = &machine.report.report;
     let mut policy = with(&template(), "tdx.mrtd", &one(&report.mr_td));
     for (id, rtmr) in ["tdx.rtmr0", "tdx.rtmr1", "tdx.rtmr2"]
         .into_iter()
@@ -33,11 +42,7 @@ pub fn case(scene: Scene) -> Case {
     {
         policy = with(&policy, id, &one(&rtmr));
     }
-    Case {
-        scene,
-        policy,
-        log: TeeMachine::event_log,
-    }
+    policy
 }
 
 pub fn one(bytes: &[u8]) -> String {
@@ -140,13 +145,12 @@ impl Case {
         evidence
     }
 
+    pub fn inputs(&self) -> Inputs {
+        self.scene.inputs(self.evidence(), self.policy.clone())
+    }
+
     pub fn judge(&self) -> Verdict {
-        let at = At {
-            time: self.scene.time,
-            asserted: false,
-        };
-        let file = self.evidence().to_file();
-        appraise(&file, &parsed(&self.policy), &self.scene.roots, None, at)
+        self.inputs().judge()
     }
 
     /// What dcap-qvl says of the same quote, collateral, root and time.

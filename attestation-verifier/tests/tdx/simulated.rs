@@ -9,6 +9,8 @@ use touchstone_testkit::machine::{TdxMachine, TeeMachine};
 use touchstone_testkit::tdx::{Quote, TdReport};
 use touchstone_testkit::x509::{EcKey, pem};
 
+use crate::case::Inputs;
+use crate::checks_case::policy_for;
 use crate::support::{decided, evidence, seen, words};
 
 /// When everything is valid: 2026-09-21.
@@ -144,6 +146,17 @@ impl Scene {
         evidence(quote, Some(collateral))
     }
 
+    /// This evidence, of this scene, under a policy.
+    pub fn inputs(&self, evidence: Evidence, policy: String) -> Inputs {
+        Inputs {
+            evidence,
+            policy,
+            roots: self.roots.clone(),
+            report_data: None,
+            time: self.time,
+        }
+    }
+
     /// Signs everything; parses and authenticates it.
     pub fn seen(&self) -> (Checks, Option<AuthenticTdx>) {
         seen(&self.evidence(), &self.roots, self.time)
@@ -215,8 +228,10 @@ pub fn refuse(lies: Vec<Lie>) {
     for lie in lies {
         let mut scene = (lie.honest)();
         scene.holds(&format!("the honest twin of {:?}", lie.name));
+        let policy = policy_for(&scene.machine);
         (lie.change)(&mut scene);
-        let (checks, authentic) = scene.seen();
+        let evidence = scene.evidence();
+        let (checks, authentic) = seen(&evidence, &scene.roots, scene.time);
         assert_eq!(
             decided(&checks),
             (lie.exit, lie.deciding.to_owned()),
@@ -227,5 +242,11 @@ pub fn refuse(lies: Vec<Lie>) {
         // Exit 5 for something outside its validity leaves the evidence authentic; all else does not.
         let outdated = lie.exit == 5 && lie.deciding.ends_with(".validity");
         assert_eq!(authentic.is_some(), outdated, "{}", lie.name);
+        // Judged whole, by a policy that its honest twin satisfies, it comes to the same.
+        let inputs = scene.inputs(evidence, policy);
+        let verdict = inputs.judge();
+        let whole = (verdict.exit(), verdict.deciding());
+        assert_eq!(whole, (lie.exit, Some(lie.deciding)), "{}", lie.name);
+        inputs.publish(&lie.name, &verdict);
     }
 }

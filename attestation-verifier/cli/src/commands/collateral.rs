@@ -47,10 +47,10 @@ enum Command {
 /// Whom to ask, and what to believe.
 #[derive(clap::Args)]
 struct Source {
-    /// In place of AMD's key distribution service: https://HOST[:PORT][/PATH]
+    /// In place of AMD's key distribution service: https://HOST/PATH, with a port or without
     #[arg(long, value_name = "URL")]
     kds: Option<String>,
-    /// In place of Intel's provisioning certification service: a PCCS, https://HOST[:PORT][/PATH]
+    /// In place of Intel's provisioning certification service: a PCCS, https://HOST/PATH, with a port or without
     #[arg(long, value_name = "URL")]
     pcs: Option<String>,
     /// Folder for what was fetched; nothing is asked for again before it is due
