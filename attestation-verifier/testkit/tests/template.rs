@@ -8,9 +8,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::Value;
 use touchstone_formats::Evidence;
 use touchstone_testkit::amd::Product;
-use touchstone_testkit::machine::Machine;
+use touchstone_testkit::events::event_type;
+use touchstone_testkit::machine::{Machine, TdxMachine, TeeMachine};
 use touchstone_testkit::mint::World;
 use touchstone_testkit::snp::policy::DEBUG;
+use touchstone_testkit::tdx::{TdReport, attributes};
 use touchstone_testkit::{fixtures, policy, stack};
 
 #[test]
@@ -77,12 +79,85 @@ fn default_reports_satisfy_the_strict_template() {
     }
 }
 
+#[test]
+fn default_quotes_satisfy_the_strict_template() {
+    let test = "default_quotes_satisfy_the_strict_template";
+    let program = stack::programs().join("touchstone");
+    if !program.is_file() {
+        return fixtures::skipped(
+            test,
+            &format!(
+                "no {}: build it first, or set TOUCHSTONE_BIN_DIR",
+                program.display()
+            ),
+        );
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let template = Command::new(&program)
+        .args(["policy", "init", "--tee", "tdx"])
+        .output()
+        .unwrap();
+    let template = String::from_utf8(template.stdout).unwrap();
+    let at = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    for (version, report) in [
+        (4, TdReport::v1_0()),
+        (5, TdReport::v1_0()),
+        (5, TdReport::v1_5()),
+    ] {
+        let machine = TdxMachine::new(version, report, at);
+        let expected: Vec<(&str, String)> = machine
+            .reference_values()
+            .into_iter()
+            .map(|(key, value)| (key, format!("{{ expect = [{value:?}] }}")))
+            .collect();
+        let expected: Vec<(&str, &str)> = expected.iter().map(|(k, v)| (*k, v.as_str())).collect();
+        let policy = policy::edit(&template, &expected);
+        let judge = |machine: &TdxMachine| judge(&program, folder.path(), &policy, machine, at);
+        assert_eq!(judge(&machine), (6, None), "v{version}");
+
+        type Lie = fn(&mut TdxMachine);
+        let lies: [(Lie, &str); 8] = [
+            (
+                |m| m.report.report.td_attributes |= attributes::DEBUG,
+                "tdx.attributes.debug",
+            ),
+            (
+                |m| m.report.report.td_attributes = 0,
+                "tdx.attributes.sept_ve_disable",
+            ),
+            (|m| m.report.report.mr_td = [0; 48], "tdx.mrtd"),
+            (|m| m.report.report.mr_owner[47] = 1, "tdx.mr_owner"),
+            (
+                |m| m.tcb_info.set_status("OutOfDate", &[]),
+                "tdx.tcb.status",
+            ),
+            (
+                |m| m.tcb_info.tcb_evaluation_data_number = 1,
+                "tdx.tcb.evaluation_number",
+            ),
+            (
+                |m| m.measure(3, event_type::EVENT_TAG, b"unknown"),
+                "tdx.rtmr3",
+            ),
+            (|m| m.events.events[0].digest[0] ^= 1, "tdx.event_log"),
+        ];
+        for (lie, deciding) in lies {
+            let mut machine = machine.clone();
+            lie(&mut machine);
+            assert_eq!(judge(&machine), (4, Some(deciding.into())), "v{version}");
+        }
+    }
+}
+
 /// Exit code and deciding check for this machine's evidence.
-fn judge(
+fn judge<M: TeeMachine>(
     program: &Path,
     folder: &Path,
     policy: &str,
-    machine: &Machine,
+    machine: &M,
     at: u64,
 ) -> (i32, Option<String>) {
     let world = World::on(machine.clone(), 1, at);
