@@ -29,7 +29,7 @@ pub struct Size {
     pub count: u64,
     /// Where they come from.
     pub seed: u64,
-    /// As many as the excuses were written for: then each of them has to be of use.
+    /// The mutants that the excuses were written for: then each of them has to be of use.
     pub full: bool,
 }
 
@@ -47,10 +47,11 @@ impl Size {
             )
         };
         let all = read("TOUCHSTONE_MUTANTS").unwrap_or(100_000);
+        let seed = read("TOUCHSTONE_MUTANT_SEED").unwrap_or(SEED);
         Size {
             count: all / 2,
-            seed: read("TOUCHSTONE_MUTANT_SEED").unwrap_or(SEED),
-            full: all >= 100_000,
+            seed,
+            full: all >= 100_000 && seed == SEED,
         }
     }
 }
