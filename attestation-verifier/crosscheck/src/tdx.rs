@@ -1263,32 +1263,4 @@ pub const EXCUSES: &[Excuse] = &[
             f.what.contains("for a reason") && f.said.ends_with("CRL: UnsupportedRevocationReason")
         },
     },
-    Excuse {
-        judge: "dcap-qvl",
-        reason: "a list of version 1 that has extensions is malformed (RFC 5280 §5.1.2.1), and Touchstone reads it: its CA signed \
-                 it, and all of its entries count; to be refused, then this goes away",
-        fits: |f| f.what.contains("version of") && f.said.ends_with("CRL: BadDer"),
-    },
-    Excuse {
-        judge: "dcap-qvl",
-        reason: "issuingDistributionPoint that is not marked critical (RFC 5280 §5.2.5 says it is) is passed over by Touchstone, \
-                 so that a list of a part would count as whole; no CA of Intel's writes one; to be refused, then this goes away",
-        fits: |f| {
-            f.said
-                .ends_with("CRL: UnsupportedCrlIssuingDistributionPoint")
-        },
-    },
-    Excuse {
-        judge: "dcap-qvl",
-        reason: "it sorts the levels of a TCB info before it looks for the first that is reached; Intel signs them sorted (PCS API v4), \
-                 and Touchstone takes them in the order that was signed",
-        fits: |f| {
-            let changed = [
-                "a component of a level",
-                "pcesvn of a level",
-                "levels in another order",
-            ];
-            changed.iter().any(|change| f.what.contains(change)) && f.said.starts_with("status ")
-        },
-    },
 ];

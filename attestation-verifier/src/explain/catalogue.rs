@@ -1,5 +1,7 @@
 //! What is known about each check id, out of the tables of policies, and what to do when it refuses.
 
+use std::sync::LazyLock;
+
 use touchstone_formats::Tee;
 
 use crate::policy::{check_ids, fixed_checks};
@@ -28,7 +30,7 @@ pub struct About {
 /// What is known about the check of this id; none for an id that no version of this verifier makes.
 pub fn about(id: &str) -> Option<About> {
     all()
-        .into_iter()
+        .iter()
         .find(|about| match about.id.strip_suffix(".*") {
             Some(start) => id
                 .strip_prefix(start)
@@ -36,6 +38,7 @@ pub fn about(id: &str) -> Option<About> {
                 .is_some_and(|number| number == "*" || is_number(number)),
             None => about.id == id,
         })
+        .cloned()
 }
 
 fn is_number(text: &str) -> bool {
@@ -44,7 +47,12 @@ fn is_number(text: &str) -> bool {
 
 /// All checks there are: those of policies, those always made, those of advisories, and those that the command adds for
 /// the files it reads.
-pub fn all() -> Vec<About> {
+pub fn all() -> &'static [About] {
+    static ALL: LazyLock<Vec<About>> = LazyLock::new(gathered);
+    &ALL
+}
+
+fn gathered() -> Vec<About> {
     let policy = [Tee::SevSnp, Tee::Tdx].into_iter().flat_map(check_ids);
     let policy = policy.map(|spec| About {
         id: spec.id.to_owned(),
@@ -414,7 +422,7 @@ pub fn near(id: &str) -> Vec<String> {
     let wanted: Vec<char> = id.to_ascii_lowercase().chars().take(MOST).collect();
     let wanted_text: String = wanted.iter().collect();
     let mut found: Vec<(usize, String)> = all()
-        .into_iter()
+        .iter()
         .filter_map(|about| {
             let name: Vec<char> = about.id.chars().collect();
             let distance = distance(&wanted, &name);
@@ -426,7 +434,7 @@ pub fn near(id: &str) -> Vec<String> {
                         .contains(&wanted_text.replace(['.', '_', '-'], "")));
             // A part of the name is as good as two letters that are wrong.
             let distance = if inside { distance.min(2) } else { distance };
-            (distance <= (name.len() / 3).max(3)).then_some((distance, about.id))
+            (distance <= (name.len() / 3).max(3)).then(|| (distance, about.id.clone()))
         })
         .collect();
     found.sort();

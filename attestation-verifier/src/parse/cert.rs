@@ -15,7 +15,7 @@ use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 use x509_parser::time::ASN1Time;
 use x509_parser::x509::X509Name;
 
-use super::der::{self, BIT_STRING, DerError, INTEGER, NULL, OID, Reader, SEQUENCE};
+use super::der::{self, BIT_STRING, BOOLEAN, DerError, INTEGER, NULL, OID, Reader, SEQUENCE};
 
 /// Why bytes are not a certificate or CRL that is well-formed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -159,9 +159,13 @@ impl Certificate {
         for extension in tbs.extensions() {
             match extension.parsed_extension() {
                 ParsedExtension::BasicConstraints(bc) => {
+                    constraints_of_own_types(extension.value)?;
                     basic_constraints = Some((bc.ca, bc.path_len_constraint));
                 }
-                ParsedExtension::KeyUsage(usage) => key_usage = Some(usage.flags),
+                ParsedExtension::KeyUsage(usage) => {
+                    Reader::new(extension.value).expect(BIT_STRING)?;
+                    key_usage = Some(usage.flags);
+                }
                 ParsedExtension::ParseError { .. } => {
                     return Err(CertError::Extension {
                         name: extension.oid.to_id_string(),
@@ -312,7 +316,16 @@ pub(super) fn critical(parsed: &[X509Extension<'_>]) -> Result<Option<Extension>
     Ok(parsed.iter().find(|e| e.critical).map(extension))
 }
 
-fn extension(parsed: &X509Extension<'_>) -> Extension {
+/// basicConstraints is a SEQUENCE of a BOOLEAN and an INTEGER, each left out perhaps (RFC 5280 §4.2.1.9). A reader that goes by the
+/// numbers of tags takes those of another class for them.
+fn constraints_of_own_types(value: &[u8]) -> Result<(), DerError> {
+    let mut inner = Reader::new(value).expect(SEQUENCE)?.reader();
+    inner.optional(BOOLEAN)?;
+    inner.optional(INTEGER)?;
+    inner.end()
+}
+
+pub(super) fn extension(parsed: &X509Extension<'_>) -> Extension {
     Extension {
         oid: parsed.oid.as_bytes().to_vec(),
         name: parsed.oid.to_id_string(),

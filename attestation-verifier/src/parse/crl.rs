@@ -2,11 +2,12 @@
 
 use std::ops::Range;
 
-use x509_parser::prelude::{FromDer, X509Version};
+use x509_parser::prelude::{FromDer, X509Extension, X509Version};
 use x509_parser::revocation_list::CertificateRevocationList;
 
 use super::cert::{
-    CertError, Extension, Outer, critical, form, is_ecdsa_sha256, is_pss_sha384, name_words, unix,
+    CertError, Extension, Outer, critical, extension, form, is_ecdsa_sha256, is_pss_sha384,
+    name_words, unix,
 };
 use super::der::{INTEGER, SEQUENCE};
 
@@ -36,6 +37,16 @@ pub struct Crl {
     pub critical: Option<Extension>,
 }
 
+/// deltaCRLIndicator and issuingDistributionPoint: the list is one of a part. They have to be critical (RFC 5280 §5.2.4, §5.2.5),
+/// and count as that whether they say so or not.
+const OF_A_PART: [&[u8]; 2] = [&[0x55, 0x1d, 0x1b], &[0x55, 0x1d, 0x1c]];
+
+fn of_a_part(extensions: &[X509Extension<'_>]) -> Option<Extension> {
+    let mut parts = extensions.iter();
+    let found = parts.find(|extension| OF_A_PART.contains(&extension.oid.as_bytes()));
+    found.map(extension)
+}
+
 impl Crl {
     /// Reads one CRL, exactly.
     ///
@@ -58,7 +69,14 @@ impl Crl {
         let Some(next_update) = tbs.next_update else {
             return Err(CertError::Form("a CRL without nextUpdate".into()));
         };
-        let mut unknown = critical(tbs.extensions())?;
+        let entries = tbs.revoked_certificates.iter();
+        let mut extended = entries.map(|entry| !entry.extensions().is_empty());
+        if tbs.version.is_none() && (!tbs.extensions().is_empty() || extended.any(|any| any)) {
+            return Err(CertError::Form(
+                "extensions in a CRL of version 1".to_owned(),
+            ));
+        }
+        let mut unknown = critical(tbs.extensions())?.or(of_a_part(tbs.extensions()));
         let mut revoked = Vec::with_capacity(tbs.revoked_certificates.len());
         for entry in &tbs.revoked_certificates {
             revoked.push(entry.raw_serial().to_vec());

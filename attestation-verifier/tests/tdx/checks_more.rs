@@ -8,7 +8,7 @@ use touchstone_formats::text::Base64Bytes;
 use touchstone_testkit::events::Event;
 use touchstone_testkit::machine::TdxMachine;
 
-use crate::checks_case::{case, measured, pinned, strict, strict_v4, tolerated, undefined};
+use crate::checks_case::{Case, case, measured, pinned, strict, strict_v4, tolerated, undefined};
 use crate::simulated::v4;
 
 /// dstack's runtime event of this name and payload.
@@ -250,4 +250,31 @@ fn a_verdict_describes_the_platform() {
     assert!(!risks.contains("TDX 1.0"), "{risks}");
     let old = strict_v4().judge().context.residual_risks.join("\n");
     assert!(old.contains("TDX 1.0"), "{old}");
+}
+
+/// The highest level that is reached is the one, wherever it stands in the text.
+#[test]
+fn levels_may_stand_in_any_order() {
+    for (honest, exit, deciding) in [
+        (strict as fn() -> Case, 6, None),
+        (outdated, 4, Some("tdx.tcb.status")),
+    ] {
+        let mut case = honest();
+        let machine = &mut case.scene.machine;
+        machine.tcb_info.tcb_levels.reverse();
+        for identity in &mut machine.tcb_info.tdx_module_identities {
+            identity.tcb_levels.reverse();
+        }
+        machine.qe_identity.tcb_levels.reverse();
+        let verdict = case.judge();
+        let decided = (verdict.exit(), verdict.deciding());
+        assert_eq!(decided, (exit, deciding), "{}", verdict.words());
+    }
+}
+
+/// What is tolerated, under a policy that does not tolerate it.
+fn outdated() -> Case {
+    let mut case = tolerated();
+    case.set("tdx.tcb.status", "{ expect = [\"UpToDate\"] }");
+    case
 }

@@ -156,6 +156,18 @@ fn sgx_extensions() {
             s.machine.pck.issuer = s.machine.pki.root.subject.clone();
         },
     ));
+    // A reader that goes by the numbers of tags takes [16] for a SEQUENCE.
+    lies.push(lie(
+        "basicConstraints of another class",
+        v5,
+        2,
+        "tdx.format",
+        |s| {
+            let value = vec![0xb0, 0];
+            *s.machine.pck.extension_mut(oid::BASIC_CONSTRAINTS) =
+                Extension::new(oid::BASIC_CONSTRAINTS, true, value);
+        },
+    ));
     lies.push(lie("the SGX extension twice", v5, 2, "tdx.format", |s| {
         s.machine.pck.duplicate(oid::SGX);
     }));

@@ -9,7 +9,7 @@ use touchstone_testkit::machine::TdxMachine;
 use touchstone_testkit::x509::{Crl, EcKey, Extension};
 
 use crate::simulated::{
-    Lie, NOW, Scene, chain_pem, forged, keys, processor, refuse, rogue_keys, sent, v5,
+    Lie, NOW, Scene, chain_pem, forged, keys, lie, processor, refuse, rogue_keys, sent, v5,
 };
 
 const DAY: u64 = 86_400;
@@ -52,7 +52,41 @@ fn revocation() {
         list.revoke(&serial);
         list.revoke(&[4]);
     };
+    let partial = |extension: &'static str| {
+        move |c: &mut Crl| {
+            c.extensions
+                .push(Extension::new(extension, false, vec![0x30, 0]))
+        }
+    };
     refuse(vec![
+        list(
+            "a list of a part, which does not say that this matters",
+            own,
+            pck_list,
+            partial("2.5.29.28"),
+        ),
+        list(
+            "a root list of a part, which does not say that this matters",
+            own,
+            root_list,
+            partial("2.5.29.28"),
+        ),
+        list(
+            "a delta list that does not say that this matters",
+            own,
+            pck_list,
+            |c| {
+                c.extensions
+                    .push(Extension::new("2.5.29.27", false, vec![2, 1, 1]));
+            },
+        ),
+        lie(
+            "extensions in a list of version 1",
+            v5,
+            2,
+            "tdx.collateral",
+            |s| s.machine.pck_crl.version = None,
+        ),
         forged("the PCK is revoked", id, move |s| {
             revoke(s, |m| m.pck.serial.clone(), false)
         }),

@@ -3,6 +3,8 @@
 //! Both are texts that Intel signed. They are kept as they came, because the signature is over those bytes; what is read out of
 //! them is [`TcbInfo`] and [`QeIdentity`].
 
+use std::cmp::Reverse;
+
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 use thiserror::Error;
@@ -245,10 +247,10 @@ impl TcbInfo {
                     })
                 })
                 .collect::<Result<_, TcbError>>()?,
-            levels: wire
-                .tcb_levels
-                .into_iter()
-                .map(|level| {
+            levels: highest_first(
+                wire.tcb_levels,
+                |level: &TcbLevel| (level.sgx_svn, level.tdx_svn, level.pce_svn),
+                |level| {
                     Ok(TcbLevel {
                         sgx_svn: level.tcb.sgxtcbcomponents.map(|component| component.svn),
                         tdx_svn: level.tcb.tdxtcbcomponents.map(|component| component.svn),
@@ -257,8 +259,8 @@ impl TcbInfo {
                         status: level.tcb_status.0,
                         advisories: advisories(level.advisory_ids)?,
                     })
-                })
-                .collect::<Result<_, TcbError>>()?,
+                },
+            )?,
         })
     }
 }
@@ -327,16 +329,30 @@ fn entries(member: &'static str, found: usize, required: bool) -> Result<(), Tcb
 
 fn isv_levels(wire: Vec<IsvLevelWire>) -> Result<Vec<IsvLevel>, TcbError> {
     entries("tcbLevels", wire.len(), true)?;
-    wire.into_iter()
-        .map(|level| {
+    highest_first(
+        wire,
+        |level: &IsvLevel| level.isvsvn,
+        |level| {
             Ok(IsvLevel {
                 isvsvn: level.tcb.isvsvn,
                 tcb_date: level.tcb_date.0,
                 status: level.tcb_status.0,
                 advisories: advisories(level.advisory_ids)?,
             })
-        })
-        .collect()
+        },
+    )
+}
+
+/// Levels from the highest downward: the first that is reached is the one, in whatever order the text has them (Intel's own
+/// verifier keeps them sorted in this way, too).
+fn highest_first<W, L, K: Ord>(
+    wire: Vec<W>,
+    key: impl Fn(&L) -> K,
+    read: impl FnMut(W) -> Result<L, TcbError>,
+) -> Result<Vec<L>, TcbError> {
+    let mut levels: Vec<L> = wire.into_iter().map(read).collect::<Result<_, _>>()?;
+    levels.sort_by_key(|level| Reverse(key(level)));
+    Ok(levels)
 }
 
 fn advisories(ids: Vec<String>) -> Result<Vec<String>, TcbError> {
