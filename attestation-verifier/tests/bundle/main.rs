@@ -9,3 +9,7 @@ mod log;
 mod order;
 mod support;
 mod swaps;
+
+/// Judgements again, by a verifier that knows what was judged before.
+#[path = "../common/warm.rs"]
+mod warm;

@@ -13,3 +13,7 @@ mod roots;
 mod second_reader;
 mod simulated;
 mod verdicts;
+
+/// Judgements again, by a verifier that knows what was judged before.
+#[path = "../common/warm.rs"]
+mod warm;

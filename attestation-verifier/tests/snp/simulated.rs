@@ -6,6 +6,7 @@ use touchstone_testkit::amd::{Pki, PkiKeys, Product, VekKey};
 use touchstone_testkit::machine::{CollateralFiles, Endorsement, Machine};
 use touchstone_testkit::snp::Report;
 
+use crate::warm;
 use crate::common::{evidence, policy, template, with};
 
 /// When everything is valid: 2026-09-21.
@@ -190,13 +191,12 @@ impl Scene {
             asserted: false,
         };
         let policy = policy(&self.policy);
-        appraise(
-            &evidence.to_file(),
-            &policy,
-            &self.roots,
-            self.report_data.as_ref(),
-            at,
-        )
+        let (file, report_data) = (evidence.to_file(), self.report_data.as_ref());
+        let verdict = appraise(&file, &policy, &self.roots, report_data, at);
+        warm::alike(&verdict, &policy, &self.roots, |verifier| {
+            verifier.appraise(&file, report_data, at)
+        });
+        verdict
     }
 }
 

@@ -11,3 +11,7 @@ mod revocation;
 mod simulated;
 mod support;
 mod texts;
+
+/// Judgements again, by a verifier that knows what was judged before.
+#[path = "../common/warm.rs"]
+mod warm;

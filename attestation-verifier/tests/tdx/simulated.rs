@@ -9,6 +9,7 @@ use touchstone_testkit::machine::{TdxMachine, TeeMachine};
 use touchstone_testkit::tdx::{Quote, TdReport};
 use touchstone_testkit::x509::{EcKey, pem};
 
+use crate::policy::{judged, template};
 use crate::support::{decided, evidence, seen, words};
 
 /// When everything is valid: 2026-09-21.
@@ -146,7 +147,12 @@ impl Scene {
 
     /// Signs everything; parses and authenticates it.
     pub fn seen(&self) -> (Checks, Option<AuthenticTdx>) {
-        seen(&self.evidence(), &self.roots, self.time)
+        let evidence = self.evidence();
+        let (checks, authentic) = seen(&evidence, &self.roots, self.time);
+        // The whole judgement refuses it too, and is the same for a verifier that knows what came before.
+        let whole = judged(&evidence, &template(), &self.roots, self.time);
+        assert!(checks.hold() || !matches!(whole.exit(), 0 | 6));
+        (checks, authentic)
     }
 
     /// Signs everything and expects it to be authentic.
