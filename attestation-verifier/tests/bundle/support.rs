@@ -1,10 +1,10 @@
 //! Worlds, policies and the two assertions: what holds, and what is refused by which check.
 
+use crate::warm;
 use attestation_verifier::exchange::{OwnedTensor, RequestBytes, ResponseBytes};
 use attestation_verifier::policy::template;
 use attestation_verifier::{At, Comparison, Policy, Roots, Verdict, check};
 use touchstone_formats::Tee;
-use crate::warm;
 use touchstone_testkit::mint::{Exchange, Mint, Minted, Tensor, World};
 
 /// The strict template with this world's software and models, and changes: (key, value as TOML).

@@ -28,12 +28,7 @@ pub fn verifier(policy: &Policy, roots: &Roots) -> Arc<Verifier> {
 
 /// The same verdict, whatever the verifier knows: twice, because the second time it has seen this very thing.
 #[track_caller]
-pub fn alike(
-    cold: &Verdict,
-    policy: &Policy,
-    roots: &Roots,
-    judge: impl Fn(&Verifier) -> Verdict,
-) {
+pub fn alike(cold: &Verdict, policy: &Policy, roots: &Roots, judge: impl Fn(&Verifier) -> Verdict) {
     let verifier = verifier(policy, roots);
     for time in ["first", "second"] {
         let warm = judge(&verifier);

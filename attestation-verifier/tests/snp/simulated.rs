@@ -6,8 +6,8 @@ use touchstone_testkit::amd::{Pki, PkiKeys, Product, VekKey};
 use touchstone_testkit::machine::{CollateralFiles, Endorsement, Machine};
 use touchstone_testkit::snp::Report;
 
-use crate::warm;
 use crate::common::{evidence, policy, template, with};
+use crate::warm;
 
 /// When everything is valid: 2026-09-21.
 pub const NOW: u64 = 1_790_000_000;

@@ -11,6 +11,7 @@ mod revocation;
 mod simulated;
 mod support;
 mod texts;
+mod verifier;
 
 /// Judgements again, by a verifier that knows what was judged before.
 #[path = "../common/warm.rs"]
