@@ -48,7 +48,8 @@
 //! ```
 //!
 //! [`appraise()`] judges evidence without a bundle, [`ear::ear`] makes of a verdict what other relying parties
-//! read, [`regrade::regrade`] judges a kept bundle again under notices.
+//! read, [`regrade::regrade`] judges a kept bundle again under notices. Who judges more than once has a [`Verifier`], which
+//! verifies again only what is new.
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
@@ -72,6 +73,7 @@ pub mod exchange;
 pub mod explain;
 pub mod fields;
 mod keyset;
+mod known;
 pub mod parse;
 pub mod policy;
 pub mod product;
@@ -79,16 +81,19 @@ pub mod regrade;
 pub mod roots;
 pub mod session;
 pub mod verdict;
+mod verifier;
 
 pub use appraise::{Judged, appraise, judge};
 pub use bundle::check;
 pub use exchange::Comparison;
+pub use known::Work;
 pub use policy::Policy;
 pub use roots::{RootError, Roots};
 pub use session::{
     Binding, Bound, Connection, SessionVerdict, check_session, check_session_record,
 };
 pub use verdict::{Checks, Fault, Verdict};
+pub use verifier::Verifier;
 
 use verdict::Voucher;
 

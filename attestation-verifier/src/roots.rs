@@ -11,6 +11,7 @@ use touchstone_formats::text::base64_decode;
 
 use crate::authenticate::issued;
 use crate::crypto::{Budget, sha256};
+use crate::known::Known;
 use crate::parse::cert::{Certificate, PublicKey};
 use crate::product::Product;
 
@@ -220,7 +221,11 @@ fn fit(certificate: &Certificate) -> Result<Tee, &'static str> {
     let Some(tee) = tee_of(&certificate.key) else {
         return Err("its key is neither RSA, as AMD's, nor on P-256, as Intel's");
     };
-    if issued(certificate, certificate.into(), &mut Budget::new()) {
+    if issued(
+        certificate,
+        certificate.into(),
+        &mut Budget::new(&Known::new()),
+    ) {
         return Ok(tee);
     }
     Err(match tee {

@@ -17,9 +17,11 @@ use touchstone_formats::{CollateralFile, Digest, Evidence, Keyset, Purpose, Sess
 use crate::bundle::{CLOCK_AHEAD, TIME_ASSERTED, decoded, rule};
 use crate::dates::rfc3339;
 use crate::exchange::SessionRecord;
+use crate::known::Known;
 use crate::policy::{Expect, Rule};
 use crate::verdict::{Checks, Context, Fault, Verdict};
-use crate::{At, Policy, Roots, judge, keyset};
+use crate::verifier::By;
+use crate::{At, Policy, Roots, keyset};
 
 /// What ties a connection to the enclave at its other end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
@@ -151,7 +153,28 @@ pub fn check_session(
     at: At,
     expect_simulated: bool,
 ) -> SessionVerdict {
-    let mut judging = Judging::new(policy, roots, at, expect_simulated);
+    let known = Known::new();
+    let by = By::new(policy, roots, &known);
+    check_session_by(
+        answer_file,
+        connection,
+        collateral,
+        by,
+        at,
+        expect_simulated,
+    )
+}
+
+/// [`check_session`], by what is known.
+pub(crate) fn check_session_by(
+    answer_file: &[u8],
+    connection: &Connection,
+    collateral: Option<&CollateralFile>,
+    by: By<'_>,
+    at: At,
+    expect_simulated: bool,
+) -> SessionVerdict {
+    let mut judging = Judging::new(by, at, expect_simulated);
     let answer = SessionAnswer::parse(answer_file);
     let Some(answer) = decoded(&mut judging.checks, "session.format", answer) else {
         return judging.conclude(None);
@@ -184,7 +207,18 @@ pub fn check_session_record(
     at: At,
     expect_simulated: bool,
 ) -> SessionVerdict {
-    let mut judging = Judging::new(policy, roots, at, expect_simulated);
+    let known = Known::new();
+    check_record_by(record, By::new(policy, roots, &known), at, expect_simulated)
+}
+
+/// [`check_session_record`], by what is known.
+pub(crate) fn check_record_by(
+    record: &SessionRecord,
+    by: By<'_>,
+    at: At,
+    expect_simulated: bool,
+) -> SessionVerdict {
+    let mut judging = Judging::new(by, at, expect_simulated);
     let attested = match (&record.evidence, &record.exporter) {
         (Some(evidence), Some(exporter)) => Some(Attested {
             evidence,
@@ -239,22 +273,22 @@ enum Demanded {
 }
 
 struct Judging<'a> {
+    by: By<'a>,
     policy: &'a Policy,
-    roots: &'a Roots,
     at: At,
     checks: Checks,
     context: Context,
 }
 
 impl<'a> Judging<'a> {
-    fn new(policy: &'a Policy, roots: &'a Roots, at: At, expect_simulated: bool) -> Self {
+    fn new(by: By<'a>, at: At, expect_simulated: bool) -> Self {
         let context = Context {
             expect_simulated,
             ..Context::default()
         };
         Judging {
-            policy,
-            roots,
+            by,
+            policy: by.policy,
             at,
             checks: Checks::new(),
             context,
@@ -413,15 +447,9 @@ impl<'a> Judging<'a> {
         }
         let bind = bind_session(spki, exporter);
         let expected = report_data(Purpose::Session, keyset.digest(), Some(*nonce), bind);
-        let (policy, roots) = (self.policy, self.roots);
-        let judged = judge(
-            evidence,
-            policy,
-            roots,
-            Some(&expected),
-            self.at,
-            Some(about),
-        );
+        let judged = self
+            .by
+            .judge(evidence, Some(&expected), self.at, Some(about));
         self.checks.extend(own);
         self.checks.extend(judged.checks);
         self.context.simulated = judged.simulated;

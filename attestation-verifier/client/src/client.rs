@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use attestation_verifier::exchange::OwnedTensor;
 use attestation_verifier::policy::Rule;
 use attestation_verifier::verdict::{Fault, refusal};
-use attestation_verifier::{At, Binding, Policy, Roots};
+use attestation_verifier::{At, Binding, Policy, Roots, Verifier};
 use bytes::Bytes;
 use hyper::header::{self, HeaderName};
 use hyper::{Method, Request};
@@ -43,8 +43,8 @@ pub(crate) struct Settings {
     pub server: Server,
     pub records: Records,
     pub tls: Arc<ClientConfig>,
-    pub policy: Policy,
-    pub roots: Roots,
+    /// Policy and roots, and what was verified under them by all the client's connections.
+    pub verifier: Verifier,
     pub expect_simulated: bool,
     pub collateral: Option<CollateralFile>,
     pub cache: Option<Cache>,
@@ -57,6 +57,10 @@ pub(crate) struct Settings {
 type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 impl Settings {
+    pub fn policy(&self) -> &Policy {
+        self.verifier.policy()
+    }
+
     /// The caller's clock now; never asserted.
     pub fn at(&self) -> At {
         At {
@@ -149,7 +153,7 @@ impl Client {
     pub async fn ask(&self, mut question: Question) -> Result<Provisional, Error> {
         let settings = &self.0.settings;
         if question.guarantees().is_none() {
-            question = question.require(settings.policy.answer.require);
+            question = question.require(settings.policy().answer.require);
         }
         let asked_at = settings.at().time;
         let request = question.request()?;
@@ -213,7 +217,7 @@ impl Client {
 
     /// The policy.
     pub fn policy(&self) -> &Policy {
-        &self.0.settings.policy
+        self.0.settings.policy()
     }
 
     /// What was done so far.
@@ -374,8 +378,7 @@ impl Builder {
             tls: tls::config()?,
             cache: cache.transpose()?,
             server,
-            policy: self.policy,
-            roots: self.roots,
+            verifier: Verifier::new(self.policy, self.roots),
             expect_simulated: self.expect_simulated,
             collateral: self.collateral,
             timeout: self.timeout,
@@ -401,7 +404,7 @@ impl Builder {
 /// Whether the policy puts up with a connection that nothing binds. One without a `[session]` says nothing
 /// of connections, and the caller has asked for this one by name.
 fn unbound(settings: &Settings) -> Result<(), Error> {
-    let Some(session) = &settings.policy.session else {
+    let Some(session) = &settings.policy().session else {
         return Ok(());
     };
     let at = settings.at();

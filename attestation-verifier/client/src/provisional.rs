@@ -4,11 +4,11 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use attestation_verifier::Comparison;
 use attestation_verifier::exchange::{
     OwnedTensor, RequestBytes, ResponseBytes, ResponseInfo, ResponseVersion,
 };
 use attestation_verifier::verdict::{Fault, Verdict, refusal};
-use attestation_verifier::{Comparison, check};
 use touchstone_formats::headers::{State, TouchstoneResponse};
 use touchstone_formats::text::hex_encode;
 use touchstone_formats::{Bundle, Digest, Openings};
@@ -329,13 +329,8 @@ impl Asked {
             expected_status,
             session: self.session.as_ref().map(|session| session.bound()),
         };
-        check(
-            &bundle.to_file(),
-            &settings.policy,
-            &settings.roots,
-            &comparison,
-            settings.at(),
-        )
+        let file = bundle.to_file();
+        settings.verifier.check(&file, &comparison, settings.at())
     }
 
     fn keep(&self, folder: &Path, bundle: Option<&Bundle>) -> std::io::Result<()> {

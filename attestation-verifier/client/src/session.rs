@@ -5,9 +5,7 @@ use std::time::{Duration, Instant};
 
 use attestation_verifier::exchange::SessionRecord;
 use attestation_verifier::verdict::{Fault, refusal};
-use attestation_verifier::{
-    At, Binding, Bound, Connection, SessionVerdict, Verdict, check_session,
-};
+use attestation_verifier::{At, Binding, Bound, Connection, SessionVerdict, Verdict};
 use bytes::Bytes;
 use hyper::Request;
 use hyper::header::{CONTENT_TYPE, RETRY_AFTER};
@@ -203,15 +201,10 @@ async fn judge(
     at: At,
 ) -> SessionVerdict {
     let by = |collateral: Option<&CollateralFile>| {
-        check_session(
-            answer,
-            connection,
-            collateral,
-            &settings.policy,
-            &settings.roots,
-            at,
-            settings.expect_simulated,
-        )
+        let expect_simulated = settings.expect_simulated;
+        settings
+            .verifier
+            .check_session(answer, connection, collateral, at, expect_simulated)
     };
     let mut judged = by(given.first.as_ref());
     let mut keep = given.first.filter(|_| given.from_host);

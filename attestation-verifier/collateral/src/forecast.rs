@@ -323,7 +323,7 @@ fn snp_parts(snp: &SnpCollateral) -> Vec<Part> {
 fn tdx_parts(evidence: &Evidence, tdx: &TdxCollateral) -> Vec<Part> {
     let mut parts = Vec::new();
     let quote = attestation_verifier::parse::tdx::quote::Quote::parse(&evidence.quote);
-    for parsed in quote.iter().flat_map(|quote| &quote.pck_chain) {
+    for parsed in quote.iter().flat_map(|quote| quote.pck_chain.iter()) {
         parts.push(certificate(
             format!("certificate in the quote, {}", parsed.subject_cn),
             parsed,

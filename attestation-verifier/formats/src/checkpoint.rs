@@ -1,12 +1,12 @@
 //! Checkpoints, signed notes and inclusion proofs, as C2SP writes them (§6): `signed-note`,
 //! `tlog-checkpoint` without extension lines, `tlog-proof` without an `extra` line.
 
+use crate::backend::signature::Ed25519KeyPair;
 use crate::error::bounded;
 use crate::limits::{MAX_PROOF_HASHES, MAX_UNKNOWN_SIGNATURES};
 use crate::strict;
 use crate::text::{self, base64_array, base64_decode, base64_encode, hex_encode};
 use crate::{Digest, FormatError, Result, ed25519};
-use ring::signature::Ed25519KeyPair;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::str::FromStr;

@@ -1,7 +1,7 @@
 //! SHA-256 digests.
 
+use crate::backend::digest::{Context, SHA256, digest};
 use crate::{FormatError, Result, text};
-use ring::digest::{Context, SHA256, digest};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 
@@ -15,7 +15,7 @@ impl Digest {
 
     /// SHA-256 of `bytes`.
     pub fn of(bytes: &[u8]) -> Digest {
-        Self::from_ring(digest(&SHA256, bytes))
+        Self::from_backend(digest(&SHA256, bytes))
     }
 
     /// SHA-256 of the parts joined, without joining them.
@@ -35,7 +35,7 @@ impl Digest {
         text::hex_array(hex).map(Digest)
     }
 
-    fn from_ring(digest: ring::digest::Digest) -> Digest {
+    fn from_backend(digest: crate::backend::digest::Digest) -> Digest {
         let mut out = [0; 32];
         // SHA-256 is 32 bytes by definition; zip cannot leave a byte out.
         for (to, from) in out.iter_mut().zip(digest.as_ref()) {
@@ -62,7 +62,7 @@ impl Hasher {
 
     /// The digest of all bytes given.
     pub fn finish(self) -> Digest {
-        Digest::from_ring(self.0.finish())
+        Digest::from_backend(self.0.finish())
     }
 }
 

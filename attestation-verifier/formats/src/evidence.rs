@@ -152,6 +152,12 @@ impl Evidence {
         jcs::from_slice(jcs::file_content(file)?)
     }
 
+    /// Bytes of quote, collateral and event log, decoded.
+    pub fn size(&self) -> usize {
+        let log = self.event_log.as_ref().map_or(0, |log| log.data.0.len());
+        self.quote.len() + self.collateral.as_ref().map_or(0, Collateral::size) + log
+    }
+
     /// Writes an evidence file.
     pub fn to_file(&self) -> Vec<u8> {
         // Text alone: there is nothing in it that could not be written.
@@ -299,7 +305,7 @@ impl WireCollateral {
 
 impl Collateral {
     /// Bytes of all members, decoded.
-    fn size(&self) -> usize {
+    pub fn size(&self) -> usize {
         let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
         let hex = |bytes: &Option<HexBytes>| bytes.as_ref().map_or(0, |bytes| bytes.0.len());
         match self {

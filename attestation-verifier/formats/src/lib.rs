@@ -19,6 +19,7 @@
     )
 )]
 
+mod backend;
 pub mod bundle;
 pub mod catalog;
 mod cbor;

@@ -1,5 +1,6 @@
 //! Receipts: COSE_Sign1 over a flat map of claims (§4).
 
+use crate::backend::signature::{Ed25519KeyPair, KeyPair};
 use crate::cbor::{Reader, Writer};
 use crate::error::bounded;
 use crate::guarantee::WireReader;
@@ -7,7 +8,6 @@ use crate::limits::{MAX_INTEGER, MAX_RECEIPT};
 use crate::strict;
 use crate::text::hex_encode;
 use crate::{Digest, FormatError, GuaranteeSet, Result, ed25519};
-use ring::signature::{Ed25519KeyPair, KeyPair};
 
 /// Claim 265 of every receipt of version 1.
 pub const PROFILE: &str = "urn:uuid:1b847d3a-7d20-4241-828d-5fc032fd52d8";

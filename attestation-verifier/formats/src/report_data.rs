@@ -1,7 +1,7 @@
 //! REPORT_DATA: what a quote is about (§3).
 
 use crate::Digest;
-use ring::digest::{SHA512, digest};
+use crate::backend::digest::{SHA512, digest};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 

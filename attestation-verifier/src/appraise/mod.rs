@@ -5,15 +5,19 @@ mod rules;
 pub mod snp;
 pub mod tdx;
 
+use std::sync::Arc;
+
 use serde_json::Value;
 use subtle::ConstantTimeEq;
-use touchstone_formats::evidence::{Evidence, Tee};
+use touchstone_formats::evidence::{Collateral, Evidence, Tee};
 use touchstone_formats::text::hex_encode;
 
-use crate::authenticate::{Authentic, Root, authenticate, intel};
-use crate::parse::{parse, tdx as parse_tdx};
+use crate::authenticate::{Authentic, Root, authenticate_known, intel};
+use crate::known::Known;
+use crate::parse::{parse_known, tdx as parse_tdx};
 use crate::policy::{Platform, Rule, fixed_checks};
 use crate::verdict::{Checks, Context, Fault, Verdict};
+use crate::verifier::By;
 use crate::{At, Policy, Roots};
 
 /// What judging one evidence object gave.
@@ -44,6 +48,37 @@ pub fn judge(
     at: At,
     about: Option<&'static str>,
 ) -> Judged {
+    let known = Known::new();
+    By::new(policy, roots, &known).judge(evidence, report_data, at, about)
+}
+
+impl By<'_> {
+    /// [`judge`], by what is known.
+    pub(crate) fn judge(
+        self,
+        evidence: &Evidence,
+        report_data: Option<&[u8; 64]>,
+        at: At,
+        about: Option<&'static str>,
+    ) -> Judged {
+        if let Some(judged) = self.known.judged(evidence, report_data, at, about) {
+            return judged;
+        }
+        let judged = judge_anew(evidence, self, report_data, at, about);
+        self.known
+            .keep_judged(evidence, report_data, at, about, &judged);
+        judged
+    }
+}
+
+fn judge_anew(
+    evidence: &Evidence,
+    by: By<'_>,
+    report_data: Option<&[u8; 64]>,
+    at: At,
+    about: Option<&'static str>,
+) -> Judged {
+    let policy = by.policy;
     let mut judged = Judged {
         checks: about.map_or_else(Checks::new, Checks::about),
         ..Judged::default()
@@ -53,8 +88,8 @@ pub fn judge(
         bound(found, report_data, about.is_some(), checks);
     };
     let genuine = match evidence.tee {
-        Tee::SevSnp => snp_evidence(evidence, roots, at, bound, checks),
-        Tee::Tdx => tdx_evidence(evidence, roots, at, bound, checks),
+        Tee::SevSnp => snp_evidence(evidence, by, at, bound, checks),
+        Tee::Tdx => tdx_evidence(evidence, by, at, bound, checks),
     };
     let genuine = match genuine {
         Ok(genuine) => genuine,
@@ -101,30 +136,43 @@ const NOT_AUTHENTIC: &str = "the evidence was not authenticated";
 
 fn snp_evidence(
     evidence: &Evidence,
-    roots: &Roots,
+    by: By<'_>,
     at: At,
     bound: impl Fn(&[u8; 64], &mut Checks),
     checks: &mut Checks,
 ) -> Reached {
-    let parsed = parse(evidence, checks).ok_or(MALFORMED)?;
+    let parsed = parse_known(evidence, by.known, checks).ok_or(MALFORMED)?;
     let found = parsed.report().report_data();
-    let authentic = authenticate(parsed, roots, at.time, checks);
+    let fresh = parsed.fresh.then(|| Arc::clone(&parsed.parts));
+    let authentic = authenticate_known(parsed, by.roots, at.time, by.known, checks);
     bound(&found, checks);
-    Ok(Box::new(authentic.ok_or(NOT_AUTHENTIC)?))
+    let authentic = authentic.ok_or(NOT_AUTHENTIC)?;
+    if let (Some(parts), Some(Collateral::SevSnp(collateral))) = (fresh, &evidence.collateral) {
+        by.known.keep_snp(collateral, parts, evidence.size());
+    }
+    Ok(Box::new(authentic))
 }
 
 fn tdx_evidence(
     evidence: &Evidence,
-    roots: &Roots,
+    by: By<'_>,
     at: At,
     bound: impl Fn(&[u8; 64], &mut Checks),
     checks: &mut Checks,
 ) -> Reached {
-    let parsed = parse_tdx::parse(evidence, checks).ok_or(MALFORMED)?;
+    let mut parsed = parse_tdx::parse_known(evidence, by.known, checks).ok_or(MALFORMED)?;
     let found = parsed.report().report_data;
-    let authentic = intel::authenticate(parsed, roots, at.time, checks);
+    let fresh = parsed.fresh.then(|| Arc::clone(&parsed.parts));
+    let fresh_pem = parsed.fresh_pem.take();
+    let authentic = intel::authenticate_known(parsed, by.roots, at.time, by.known, checks);
     bound(&found, checks);
     let authentic = authentic.ok_or(NOT_AUTHENTIC)?;
+    if let (Some(parts), Some(Collateral::Tdx(collateral))) = (fresh, &evidence.collateral) {
+        by.known.keep_tdx(collateral, parts, evidence.size());
+    }
+    if let Some(pem) = fresh_pem {
+        by.known.keep_pck(pem, authentic.pck_chain());
+    }
     Ok(Box::new(tdx::Genuine::of(authentic, evidence)))
 }
 
@@ -255,9 +303,25 @@ pub fn appraise(
     report_data: Option<&[u8; 64]>,
     at: At,
 ) -> Verdict {
+    let known = Known::new();
+    appraise_by(
+        evidence_file,
+        By::new(policy, roots, &known),
+        report_data,
+        at,
+    )
+}
+
+/// [`appraise`], by what is known.
+pub(crate) fn appraise_by(
+    evidence_file: &[u8],
+    by: By<'_>,
+    report_data: Option<&[u8; 64]>,
+    at: At,
+) -> Verdict {
     let judged = match Evidence::parse(evidence_file) {
         Ok(evidence) => {
-            let mut judged = judge(&evidence, policy, roots, report_data, at, None);
+            let mut judged = by.judge(&evidence, report_data, at, None);
             let mut checks = Checks::new();
             checks.pass("evidence.format", Value::Null, Value::Null);
             checks.extend(std::mem::take(&mut judged.checks));

@@ -28,7 +28,7 @@ pub(super) fn find<'a>(
     vek: &'a Certificate,
     chain: &'a [Certificate],
     roots: &'a Roots,
-    budget: &mut Budget,
+    budget: &mut Budget<'_>,
     checks: &mut Checks,
 ) -> Option<Path<'a>> {
     let id = "snp.chain.root";
@@ -85,7 +85,7 @@ impl Path<'_> {
     }
 
     /// Signatures, and what issuing certificates must be.
-    pub(super) fn check(&self, budget: &mut Budget, checks: &mut Checks) -> bool {
+    pub(super) fn check(&self, budget: &mut Budget<'_>, checks: &mut Checks) -> bool {
         let id = "snp.chain.signature";
         let links = [
             (
@@ -190,7 +190,7 @@ impl Path<'_> {
     pub(super) fn revocation(
         &self,
         crls: &[Crl],
-        budget: &mut Budget,
+        budget: &mut Budget<'_>,
         checks: &mut Checks,
     ) -> Vec<Window> {
         let id = "snp.chain.revoked";

@@ -28,11 +28,12 @@ use touchstone_formats::text::hex_encode;
 
 use crate::crypto::Budget;
 use crate::dates::rfc3339;
-use crate::parse::Parsed;
+use crate::known::Known;
 use crate::parse::cert::{Certificate, PublicKey};
 use crate::parse::crl::Crl;
 use crate::parse::snp::{Report, SigningKey};
 use crate::parse::vek::{VekExtensions, VekIdentity};
+use crate::parse::{Parsed, SnpParts};
 use crate::product::Product;
 use crate::roots::Roots;
 use crate::verdict::{Checks, Fault};
@@ -124,19 +125,26 @@ pub fn authenticate(
     time: u64,
     checks: &mut Checks,
 ) -> Option<Authentic> {
-    let Parsed {
-        report,
-        vek,
-        chain,
-        crls,
-    } = parsed;
-    let mut budget = Budget::new();
+    authenticate_known(parsed, roots, time, &Known::new(), checks)
+}
+
+/// The same for a verifier that may have verified some of the signatures before.
+pub(crate) fn authenticate_known(
+    parsed: Parsed,
+    roots: &Roots,
+    time: u64,
+    known: &Known,
+    checks: &mut Checks,
+) -> Option<Authentic> {
+    let Parsed { report, parts, .. } = parsed;
+    let SnpParts { vek, chain, crls } = parts.as_ref();
+    let mut budget = Budget::new(known);
 
     let Some((certificate, extensions)) = vek else {
         missing(checks, "the endorsement key's certificate (vek) is missing");
         return None;
     };
-    let Some(path) = chain::find(&certificate, &chain, roots, &mut budget, checks) else {
+    let Some(path) = chain::find(certificate, chain, roots, &mut budget, checks) else {
         signature(&report, &certificate.key, &mut budget, checks);
         return None;
     };
@@ -144,9 +152,9 @@ pub fn authenticate(
 
     let genuine = path.check(&mut budget, checks);
     path.validity(time, checks);
-    let revocation = path.revocation(&crls, &mut budget, checks);
+    let revocation = path.revocation(crls, &mut budget, checks);
     signature(&report, &certificate.key, &mut budget, checks);
-    let product = vek::bindings(&report, &extensions, &path, checks);
+    let product = vek::bindings(&report, extensions, &path, checks);
 
     let authentic = genuine
         && checks
@@ -155,7 +163,7 @@ pub fn authenticate(
             .all(|c| !c.refuses() || outdated(c.fault));
     authentic.then_some(Authentic {
         report,
-        vek: extensions,
+        vek: extensions.clone(),
         product: product?,
         root: Root {
             name: path.anchor.certificate.subject_cn.clone(),
@@ -197,7 +205,7 @@ impl<'a> From<&'a Crl> for Issued<'a> {
 }
 
 /// Whether the issuer's key signed it, with the one algorithm that its vendor uses for keys of that kind.
-pub(crate) fn issued(issuer: &Certificate, signed: Issued<'_>, budget: &mut Budget) -> bool {
+pub(crate) fn issued(issuer: &Certificate, signed: Issued<'_>, budget: &mut Budget<'_>) -> bool {
     match &issuer.key {
         PublicKey::Rsa(key) => {
             signed.pss_sha384 && budget.rsa_pss_sha384(key, signed.tbs, signed.signature)
@@ -226,7 +234,7 @@ fn missing(checks: &mut Checks, reason: &str) {
 }
 
 /// The report's signature, over the bytes as they were received.
-fn signature(report: &Report, key: &PublicKey, budget: &mut Budget, checks: &mut Checks) {
+fn signature(report: &Report, key: &PublicKey, budget: &mut Budget<'_>, checks: &mut Checks) {
     let id = "snp.signature";
     let fail = |checks: &mut Checks, reason: &str| {
         checks.fail(id, Fault::NotAuthentic, Value::Null, Value::Null, reason);

@@ -6,7 +6,6 @@ use touchstone_formats::text::hex_encode;
 use touchstone_formats::{Digest, Evidence, Purpose, Tee};
 
 use super::Judging;
-use crate::judge;
 use crate::verdict::{Checks, Context, Fault};
 
 /// What the evidence objects proved together.
@@ -48,14 +47,7 @@ impl Judging<'_> {
             let mut own = Checks::about(purpose.name());
             let expected = self.expected(&mut own, evidence, purpose, &subject);
             let about = Some(purpose.name());
-            let judged = judge(
-                evidence,
-                self.policy,
-                self.roots,
-                expected.as_ref(),
-                self.at,
-                about,
-            );
+            let judged = self.by.judge(evidence, expected.as_ref(), self.at, about);
             if own.hold() && judged.checks.hold() {
                 evidenced.purposes.push(purpose);
             } else {

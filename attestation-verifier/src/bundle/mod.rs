@@ -16,9 +16,11 @@ use touchstone_formats::{
 };
 
 use crate::exchange::Comparison;
+use crate::known::Known;
 use crate::policy::Rule;
 use crate::session::{Binding, demand};
 use crate::verdict::{Checks, Context, Fault, Verdict};
+use crate::verifier::By;
 use crate::{At, Policy, Roots};
 use evidence::Evidenced;
 
@@ -40,6 +42,12 @@ pub fn check(
     comparison: &Comparison,
     at: At,
 ) -> Verdict {
+    let known = Known::new();
+    check_by(bundle_file, By::new(policy, roots, &known), comparison, at)
+}
+
+/// [`check`], by what is known.
+pub(crate) fn check_by(bundle_file: &[u8], by: By<'_>, comparison: &Comparison, at: At) -> Verdict {
     let mut checks = Checks::new();
     let mut context = Context {
         expect_simulated: comparison.expect_simulated,
@@ -48,8 +56,8 @@ pub fn check(
     if let Some(parts) = Parts::parse(bundle_file, &mut checks) {
         let judging = Judging {
             parts: &parts,
-            policy,
-            roots,
+            by,
+            policy: by.policy,
             comparison,
             at,
         };
@@ -126,8 +134,8 @@ pub(crate) fn decoded<T>(
 /// One judgement: the parts of the bundle, and what they are judged by.
 struct Judging<'a> {
     parts: &'a Parts,
+    by: By<'a>,
     policy: &'a Policy,
-    roots: &'a Roots,
     comparison: &'a Comparison,
     at: At,
 }

@@ -10,10 +10,11 @@
 mod ccel;
 mod dstack;
 
-use ring::digest::{Context, SHA384};
 use thiserror::Error;
 use touchstone_formats::evidence::EventLog;
 use touchstone_formats::text::hex_encode;
+
+pub(crate) use crate::crypto::sha384;
 
 /// Form of the log in the ACPI table CCEL: TCG PC Client's crypto-agile log with SHA-384 digests alone.
 pub const CCEL: &str = "ccel";
@@ -130,15 +131,4 @@ pub fn replay(log: &EventLog) -> Result<Replay, EventLogError> {
 pub(crate) fn is_name(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
     (1..=64).contains(&name.len()) && name.bytes().all(plain)
-}
-
-/// SHA-384 of the parts, one after the other.
-pub(crate) fn sha384(parts: &[&[u8]]) -> Digest384 {
-    let mut hash = Context::new(&SHA384);
-    for part in parts {
-        hash.update(part);
-    }
-    let mut out = [0; 48];
-    out.copy_from_slice(hash.finish().as_ref());
-    out
 }

@@ -45,7 +45,7 @@ pub fn tdx_quote(bytes: &[u8]) -> Result<Structure, Malformed> {
     let kind = auth + 2 + quote.qe_auth_data.len();
     certification.at_means(kind, "Cert Data Type", 5, "PCK chain");
     certification.at(kind + 2, "Cert Data Size", number(bytes, kind + 2, 4));
-    for certificate in &quote.pck_chain {
+    for certificate in quote.pck_chain.iter() {
         certification.parts.push(x509::of(certificate));
     }
     out.parts.push(certification);

@@ -378,10 +378,15 @@ fn read_key(spki: &[u8]) -> Result<Option<PublicKey>, DerError> {
     };
     match algorithm.expect(OID)?.contents {
         OID_RSA => {
-            // RFC 3279 §2.3.1: the parameters are NULL. The key is DER inside the BIT STRING.
+            // RFC 3279 §2.3.1: the parameters are NULL. The key is DER inside the BIT STRING, modulus and exponent:
+            // a library that would take it in another form as well is not asked.
             algorithm.expect(NULL)?;
             algorithm.end()?;
             der::strict(key)?;
+            let mut numbers = Reader::new(key).expect(SEQUENCE)?.reader();
+            numbers.expect(INTEGER)?;
+            numbers.expect(INTEGER)?;
+            numbers.end()?;
             Ok(Some(PublicKey::Rsa(key.to_vec())))
         }
         OID_EC => {

@@ -12,9 +12,12 @@ pub mod snp;
 pub mod tdx;
 pub mod vek;
 
-use serde_json::Value;
-use touchstone_formats::evidence::{Collateral, Evidence, Tee};
+use std::sync::Arc;
 
+use serde_json::Value;
+use touchstone_formats::evidence::{Collateral, Evidence, SnpCollateral, Tee};
+
+use crate::known::Known;
 use crate::verdict::{Checks, Fault};
 use cert::Certificate;
 use crl::Crl;
@@ -26,7 +29,15 @@ use vek::VekExtensions;
 #[derive(Clone, Debug)]
 pub struct Parsed {
     pub(crate) report: Report,
-    /// The endorsement key's certificate and what its extensions say; absent collateral is none.
+    pub(crate) parts: Arc<SnpParts>,
+    /// The parts were not known before.
+    pub(crate) fresh: bool,
+}
+
+/// AMD's collateral; absent collateral is none.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SnpParts {
+    /// The endorsement key's certificate and what its extensions say.
     pub(crate) vek: Option<(Certificate, VekExtensions)>,
     pub(crate) chain: Vec<Certificate>,
     pub(crate) crls: Vec<Crl>,
@@ -41,6 +52,15 @@ impl Parsed {
 
 /// Parses SEV-SNP evidence. `None`, with the checks that say why, if any part is malformed.
 pub fn parse(evidence: &Evidence, checks: &mut Checks) -> Option<Parsed> {
+    parse_known(evidence, &Known::new(), checks)
+}
+
+/// The same for a verifier that may have read the collateral before.
+pub(crate) fn parse_known(
+    evidence: &Evidence,
+    known: &Known,
+    checks: &mut Checks,
+) -> Option<Parsed> {
     if evidence.tee != Tee::SevSnp {
         let reason = "evidence of this kind is not judged as SEV-SNP";
         checks.fail(
@@ -66,40 +86,60 @@ pub fn parse(evidence: &Evidence, checks: &mut Checks) -> Option<Parsed> {
         let reason = "no SEV-SNP report binds an event log: not looked at, and it achieves nothing";
         checks.unconsidered("evidence.event_log", reason);
     }
-    let mut parsed = Parsed {
-        report: report?,
-        vek: None,
-        chain: Vec::new(),
-        crls: Vec::new(),
-    };
-    let Some(Collateral::SevSnp(collateral)) = &evidence.collateral else {
-        return checks.hold().then_some(parsed);
-    };
-    if let Some(der) = &collateral.vek {
-        match Certificate::parse(der) {
-            Err(error) => malformed(checks, "snp.collateral", format!("vek: {error}")),
-            Ok(certificate) => match VekExtensions::read(&certificate) {
-                Ok(extensions) => {
+    let report = report?;
+    let (parts, fresh) = match &evidence.collateral {
+        Some(Collateral::SevSnp(collateral)) => match known.snp(collateral) {
+            Some(parts) => {
+                if parts.vek.is_some() {
                     checks.pass("snp.vek.extensions", Value::Null, Value::Null);
-                    parsed.vek = Some((certificate, extensions));
                 }
-                Err(error) => malformed(checks, "snp.vek.extensions", error.to_string()),
-            },
+                (parts, false)
+            }
+            None => (Arc::new(SnpParts::read(collateral, checks)), true),
+        },
+        Some(Collateral::Tdx(_)) | None => (Arc::default(), false),
+    };
+    checks.hold().then_some(Parsed {
+        report,
+        parts,
+        fresh,
+    })
+}
+
+impl SnpParts {
+    /// What is well-formed of it; the checks say what is not.
+    fn read(collateral: &SnpCollateral, checks: &mut Checks) -> SnpParts {
+        let mut parts = SnpParts::default();
+        if let Some(der) = &collateral.vek {
+            match Certificate::parse(der) {
+                Err(error) => malformed(checks, "snp.collateral", format!("vek: {error}")),
+                Ok(certificate) => match VekExtensions::read(&certificate) {
+                    Ok(extensions) => {
+                        checks.pass("snp.vek.extensions", Value::Null, Value::Null);
+                        parts.vek = Some((certificate, extensions));
+                    }
+                    Err(error) => malformed(checks, "snp.vek.extensions", error.to_string()),
+                },
+            }
         }
-    }
-    for (index, der) in collateral.chain.iter().enumerate() {
-        match Certificate::parse(der) {
-            Ok(certificate) => parsed.chain.push(certificate),
-            Err(error) => malformed(checks, "snp.collateral", format!("chain[{index}]: {error}")),
+        for (index, der) in collateral.chain.iter().enumerate() {
+            match Certificate::parse(der) {
+                Ok(certificate) => parts.chain.push(certificate),
+                Err(error) => {
+                    malformed(checks, "snp.collateral", format!("chain[{index}]: {error}"));
+                }
+            }
         }
-    }
-    for (index, der) in collateral.crls.iter().enumerate() {
-        match Crl::parse(der) {
-            Ok(crl) => parsed.crls.push(crl),
-            Err(error) => malformed(checks, "snp.collateral", format!("crls[{index}]: {error}")),
+        for (index, der) in collateral.crls.iter().enumerate() {
+            match Crl::parse(der) {
+                Ok(crl) => parts.crls.push(crl),
+                Err(error) => {
+                    malformed(checks, "snp.collateral", format!("crls[{index}]: {error}"));
+                }
+            }
         }
+        parts
     }
-    checks.hold().then_some(parsed)
 }
 
 pub(crate) fn malformed(checks: &mut Checks, id: &'static str, reason: String) {

@@ -9,3 +9,8 @@ mod log;
 mod order;
 mod support;
 mod swaps;
+mod verifier;
+
+/// Judgements again, by a verifier that knows what was judged before.
+#[path = "../common/warm.rs"]
+mod warm;

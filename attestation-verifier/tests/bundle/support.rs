@@ -1,5 +1,6 @@
 //! Worlds, policies and the two assertions: what holds, and what is refused by which check.
 
+use crate::warm;
 use attestation_verifier::exchange::{OwnedTensor, RequestBytes, ResponseBytes};
 use attestation_verifier::policy::template;
 use attestation_verifier::{At, Comparison, Policy, Roots, Verdict, check};
@@ -97,7 +98,11 @@ impl Case {
 
     pub fn judge(&self) -> Verdict {
         let policy = Policy::parse(&self.policy).expect("a policy that stands");
-        check(&self.file, &policy, &self.roots, &self.comparison, self.at)
+        let verdict = check(&self.file, &policy, &self.roots, &self.comparison, self.at);
+        warm::alike(&verdict, &policy, &self.roots, |verifier| {
+            verifier.check(&self.file, &self.comparison, self.at)
+        });
+        verdict
     }
 
     /// It holds; returns the verdict.

@@ -11,6 +11,8 @@ use touchstone_formats::Digest;
 use touchstone_formats::evidence::Evidence;
 use touchstone_formats::text::{base64_encode, hex_encode};
 
+use crate::warm;
+
 /// Where the corpus is written to, when the tests that sign its cases are to write it.
 pub const WRITE: &str = "TOUCHSTONE_WRITE_CORPUS";
 
@@ -33,7 +35,7 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// The judgement.
+    /// The judgement, which is the same for a verifier that knows what came before.
     pub fn judge(&self) -> Verdict {
         let policy = Policy::parse(&self.policy).unwrap_or_else(|e| panic!("{e}"));
         let at = At {
@@ -41,7 +43,12 @@ impl Inputs {
             asserted: false,
         };
         let file = self.evidence.to_file();
-        appraise(&file, &policy, &self.roots, self.report_data.as_ref(), at)
+        let report_data = self.report_data.as_ref();
+        let verdict = appraise(&file, &policy, &self.roots, report_data, at);
+        warm::alike(&verdict, &policy, &self.roots, |verifier| {
+            verifier.appraise(&file, report_data, at)
+        });
+        verdict
     }
 
     /// Writes them as a case of the corpus, if that is wanted.

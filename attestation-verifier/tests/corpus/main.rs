@@ -12,6 +12,9 @@ use touchstone_formats::evidence::{Evidence, Tee};
 
 #[allow(dead_code)]
 mod case;
+/// Judgements again, by a verifier that knows what was judged before.
+#[path = "../common/warm.rs"]
+mod warm;
 
 use case::{Case, Expected, Inputs, word};
 

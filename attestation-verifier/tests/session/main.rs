@@ -11,3 +11,7 @@ mod support;
 #[allow(dead_code, reason = "each test binary uses its own part")]
 #[path = "../bundle/support.rs"]
 mod bundles;
+
+/// Judgements again, by a verifier that knows what was judged before.
+#[path = "../common/warm.rs"]
+mod warm;

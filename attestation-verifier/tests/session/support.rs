@@ -8,6 +8,7 @@ use touchstone_formats::{CollateralFile, Digest, Purpose, SessionAnswer, Tee};
 use touchstone_testkit::mint::World;
 
 use crate::bundles::{policy_text, world};
+use crate::warm;
 
 /// A connection: what the caller saw of it, what the enclave was asked to quote, and how it is judged.
 #[derive(Clone)]
@@ -130,7 +131,15 @@ impl Scene {
 
     pub fn judge_file(&self, file: &[u8]) -> SessionVerdict {
         let policy = Policy::parse(&self.policy_text()).expect("a policy that stands");
-        self.judge_by(&policy, file)
+        let session = self.judge_by(&policy, file);
+        warm::alike(&session.verdict, &policy, &self.roots, |verifier| {
+            let (caller, collateral) = (&self.caller, self.collateral.as_ref());
+            let (at, expect_simulated) = (self.at, self.expect_simulated);
+            let again = verifier.check_session(file, caller, collateral, at, expect_simulated);
+            assert_eq!(again, session);
+            again.verdict
+        });
+        session
     }
 
     /// For many files: the policy is read once.

@@ -16,3 +16,8 @@ mod roots;
 mod second_reader;
 mod simulated;
 mod verdicts;
+mod verifier;
+
+/// Judgements again, by a verifier that knows what was judged before.
+#[path = "../common/warm.rs"]
+mod warm;

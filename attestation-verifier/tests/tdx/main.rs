@@ -18,3 +18,8 @@ mod revocation;
 mod simulated;
 mod support;
 mod texts;
+mod verifier;
+
+/// Judgements again, by a verifier that knows what was judged before.
+#[path = "../common/warm.rs"]
+mod warm;

@@ -11,7 +11,7 @@ use crate::crypto::Budget;
 use crate::dates::rfc3339;
 use crate::parse::cert::{CRL_SIGN, Certificate, DIGITAL_SIGNATURE, PublicKey};
 use crate::parse::crl::Crl;
-use crate::parse::tdx::Parsed;
+use crate::parse::tdx::{Parsed, TdxParts};
 use crate::roots::{Anchor, Roots};
 use crate::verdict::{Checks, Fault};
 
@@ -39,11 +39,11 @@ pub(super) struct Path<'a> {
 pub(super) fn find<'a>(
     parsed: &'a Parsed,
     roots: &'a Roots,
-    budget: &mut Budget,
+    budget: &mut Budget<'_>,
     checks: &mut Checks,
 ) -> Option<Path<'a>> {
     let id = "tdx.chain.root";
-    let [pck, ca, above @ ..] = parsed.quote.pck_chain.as_slice() else {
+    let [pck, ca, above @ ..] = parsed.quote.pck_chain.as_ref() else {
         let reason = "the quote's chain lacks the PCK CA's certificate";
         checks.fail(id, Fault::NotAuthentic, Value::Null, Value::Null, reason);
         return None;
@@ -69,8 +69,8 @@ pub(super) fn find<'a>(
     let mut signers: Vec<&Certificate> = Vec::new();
     let mut tops: Vec<&Certificate> = above.iter().collect();
     let texts = [
-        parsed.tcb_info.as_ref().map(|text| &text.chain),
-        parsed.qe_identity.as_ref().map(|text| &text.chain),
+        parsed.parts.tcb_info.as_ref().map(|text| &text.chain),
+        parsed.parts.qe_identity.as_ref().map(|text| &text.chain),
     ];
     for chain in texts.into_iter().flatten() {
         if let Some((signer, above)) = chain.split_first() {
@@ -80,7 +80,7 @@ pub(super) fn find<'a>(
             tops.extend(above);
         }
     }
-    let mut list_chain = parsed.pck_crl_chain.iter();
+    let mut list_chain = parsed.parts.pck_crl_chain.iter();
     let list_ca = list_chain.next().filter(|other| *other != ca);
     tops.extend(list_chain);
     let root = &anchor.certificate;
@@ -117,7 +117,7 @@ impl<'a> Path<'a> {
     }
 
     /// Signatures, and what issuing certificates must be.
-    pub(super) fn check(&self, budget: &mut Budget, checks: &mut Checks) {
+    pub(super) fn check(&self, budget: &mut Budget<'_>, checks: &mut Checks) {
         let id = "tdx.chain.signature";
         let root = &self.anchor.certificate;
         let own = [
@@ -230,8 +230,8 @@ impl<'a> Path<'a> {
     /// a list that is out of date.
     pub(super) fn revocation(
         &self,
-        parsed: &Parsed,
-        budget: &mut Budget,
+        collateral: &TdxParts,
+        budget: &mut Budget<'_>,
         parts: &mut Vec<Part>,
         checks: &mut Checks,
     ) {
@@ -239,8 +239,8 @@ impl<'a> Path<'a> {
         let under_root = self.cas().map(|ca| (CA, ca)).chain([(ROOT, root)]);
         let under_root = under_root.chain(self.signers.iter().map(|signer| (SIGNER, *signer)));
         let lists = [
-            (PCK_CRL, &parsed.pck_crl, self.ca, vec![(PCK, self.pck)]),
-            (ROOT_CRL, &parsed.root_crl, root, under_root.collect()),
+            (PCK_CRL, &collateral.pck_crl, self.ca, vec![(PCK, self.pck)]),
+            (ROOT_CRL, &collateral.root_crl, root, under_root.collect()),
         ];
         let (mut sent, mut genuine, mut clear) = (0, 0, 0);
         for (name, crl, issuer, listed) in lists {
@@ -286,7 +286,7 @@ fn own(
     name: &str,
     crl: &Crl,
     issuer: &Certificate,
-    budget: &mut Budget,
+    budget: &mut Budget<'_>,
     checks: &mut Checks,
 ) -> bool {
     let mut fail = |found: &str, reason: &str| {

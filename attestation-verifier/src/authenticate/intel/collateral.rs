@@ -16,12 +16,12 @@ use crate::verdict::{Checks, Fault};
 pub(super) fn check(
     parsed: &Parsed,
     time: u64,
-    budget: &mut Budget,
+    budget: &mut Budget<'_>,
     parts: &mut Vec<Part>,
     checks: &mut Checks,
 ) {
     let mut own = Vec::new();
-    if let Some(text) = &parsed.tcb_info {
+    if let Some(text) = &parsed.parts.tcb_info {
         signature("tdx.tcb_info.signature", text, budget, checks);
         about(&text.value, &parsed.pck, checks);
         own.push(part(
@@ -30,7 +30,7 @@ pub(super) fn check(
             text.value.next_update,
         ));
     }
-    if let Some(text) = &parsed.qe_identity {
+    if let Some(text) = &parsed.parts.qe_identity {
         signature("tdx.qe_identity.signature", text, budget, checks);
         own.push(part(
             "QE identity",
@@ -57,7 +57,7 @@ fn part(name: &'static str, issued: u64, next: u64) -> Part {
 }
 
 /// The signer's key signed the text. That the signer is Intel's is for the chain to show.
-fn signature<T>(id: &'static str, text: &Signed<T>, budget: &mut Budget, checks: &mut Checks) {
+fn signature<T>(id: &'static str, text: &Signed<T>, budget: &mut Budget<'_>, checks: &mut Checks) {
     let signed = match text.chain.first().map(|signer| &signer.key) {
         Some(PublicKey::P256(point)) => {
             budget.p256_sha256(point, text.text.as_bytes(), &text.signature)

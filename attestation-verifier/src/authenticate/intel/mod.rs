@@ -9,15 +9,18 @@ mod chain;
 mod collateral;
 mod quoting;
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use crate::authenticate::{Root, Window, outdated};
 use crate::crypto::Budget;
 use crate::dates::rfc3339;
-use crate::parse::tdx::Parsed;
+use crate::known::Known;
 use crate::parse::tdx::pck::PckExtensions;
 use crate::parse::tdx::quote::{Quote, TdReport};
 use crate::parse::tdx::tcb::{QeIdentity, TcbInfo};
+use crate::parse::tdx::{Parsed, PckChain, Signed};
 use crate::roots::Roots;
 use crate::verdict::{Checks, Fault};
 
@@ -27,8 +30,8 @@ use crate::verdict::{Checks, Fault};
 pub struct AuthenticTdx {
     quote: Quote,
     pck: PckExtensions,
-    tcb_info: TcbInfo,
-    qe_identity: QeIdentity,
+    tcb_info: Arc<Signed<TcbInfo>>,
+    qe_identity: Arc<Signed<QeIdentity>>,
     root: Root,
     parts: Vec<Part>,
 }
@@ -72,14 +75,22 @@ impl AuthenticTdx {
         &self.pck
     }
 
+    /// The quote's chain and what it says.
+    pub(crate) fn pck_chain(&self) -> PckChain {
+        PckChain {
+            certificates: Arc::clone(&self.quote.pck_chain),
+            pck: self.pck.clone(),
+        }
+    }
+
     /// TCB info, of this platform's FMSPC and PCE id.
     pub fn tcb_info(&self) -> &TcbInfo {
-        &self.tcb_info
+        &self.tcb_info.value
     }
 
     /// The quoting enclave's identity; the quote's QE matches it but for its ISVSVN, which is compared with the levels.
     pub fn qe_identity(&self) -> &QeIdentity {
-        &self.qe_identity
+        &self.qe_identity.value
     }
 
     /// The root that all chains end in.
@@ -103,14 +114,26 @@ pub fn authenticate(
     time: u64,
     checks: &mut Checks,
 ) -> Option<AuthenticTdx> {
-    let mut budget = Budget::new();
+    authenticate_known(parsed, roots, time, &Known::new(), checks)
+}
+
+/// The same for a verifier that may have verified some of the signatures before.
+pub(crate) fn authenticate_known(
+    parsed: Parsed,
+    roots: &Roots,
+    time: u64,
+    known: &Known,
+    checks: &mut Checks,
+) -> Option<AuthenticTdx> {
+    let mut budget = Budget::new(known);
+    let collateral = Arc::clone(&parsed.parts);
     let mut parts = Vec::new();
     let before = checks.list().len();
-    if parsed.missing.is_empty() {
+    if collateral.missing.is_empty() {
         checks.pass("tdx.collateral", Value::Null, Value::Null);
     } else {
-        let missing = json!(parsed.missing);
-        let reason = format!("missing: {}", parsed.missing.join(", "));
+        let missing = json!(collateral.missing);
+        let reason = format!("missing: {}", collateral.missing.join(", "));
         let fault = Fault::CollateralMissing;
         checks.fail("tdx.collateral", fault, missing, Value::Null, reason);
     }
@@ -118,10 +141,10 @@ pub fn authenticate(
     if let Some(path) = &path {
         path.check(&mut budget, checks);
         path.validity(time, &mut parts, checks);
-        path.revocation(&parsed, &mut budget, &mut parts, checks);
+        path.revocation(&collateral, &mut budget, &mut parts, checks);
     }
     quoting::signatures(&parsed.quote, &mut budget, checks);
-    if let Some(text) = &parsed.qe_identity {
+    if let Some(text) = &collateral.qe_identity {
         quoting::identity(&parsed.quote.qe_report, &text.value, checks);
     }
     collateral::check(&parsed, time, &mut budget, &mut parts, checks);
@@ -139,8 +162,8 @@ pub fn authenticate(
     Some(AuthenticTdx {
         quote: parsed.quote,
         pck: parsed.pck,
-        tcb_info: parsed.tcb_info?.value,
-        qe_identity: parsed.qe_identity?.value,
+        tcb_info: collateral.tcb_info.clone()?,
+        qe_identity: collateral.qe_identity.clone()?,
         root,
         parts,
     })

@@ -11,7 +11,7 @@ use crate::parse::tdx::tcb::QeIdentity;
 use crate::verdict::{Checks, Fault};
 
 /// `tdx.qe.signature`, `tdx.qe.binding`, `tdx.signature`.
-pub(super) fn signatures(quote: &Quote, budget: &mut Budget, checks: &mut Checks) {
+pub(super) fn signatures(quote: &Quote, budget: &mut Budget<'_>, checks: &mut Checks) {
     let mut check = |id: &'static str, right: bool, reason: &str| {
         if right {
             checks.pass(id, Value::Null, Value::Null);

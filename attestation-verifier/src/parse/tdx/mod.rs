@@ -14,6 +14,8 @@ pub use tcb::{
     IsvLevel, QeIdentity, TcbError, TcbInfo, TcbLevel, TcbStatus, TdxModule, TdxModuleIdentity,
 };
 
+use std::sync::Arc;
+
 use serde_json::Value;
 use touchstone_formats::evidence::{Collateral, Evidence, TdxCollateral, Tee};
 use touchstone_formats::text::HexBytes;
@@ -21,6 +23,7 @@ use touchstone_formats::text::HexBytes;
 use super::cert::{CertError, Certificate};
 use super::crl::Crl;
 use super::{malformed, pem};
+use crate::known::Known;
 use crate::verdict::{Checks, Fault};
 
 /// TDX evidence all of whose parts are well-formed. It can only be made by [`parse`], and only be
@@ -30,8 +33,26 @@ pub struct Parsed {
     pub(crate) quote: Quote,
     /// What the first certificate of the quote's chain says.
     pub(crate) pck: PckExtensions,
-    pub(crate) tcb_info: Option<Signed<TcbInfo>>,
-    pub(crate) qe_identity: Option<Signed<QeIdentity>>,
+    pub(crate) parts: Arc<TdxParts>,
+    /// The parts were not known before.
+    pub(crate) fresh: bool,
+    /// The PEM of the quote's chain, if it was not known before.
+    pub(crate) fresh_pem: Option<Vec<u8>>,
+}
+
+/// The PCK chain of a quote.
+#[derive(Clone, Debug)]
+pub(crate) struct PckChain {
+    pub(crate) certificates: Arc<[Certificate]>,
+    /// What the first of them says.
+    pub(crate) pck: PckExtensions,
+}
+
+/// Intel's collateral.
+#[derive(Debug)]
+pub(crate) struct TdxParts {
+    pub(crate) tcb_info: Option<Arc<Signed<TcbInfo>>>,
+    pub(crate) qe_identity: Option<Arc<Signed<QeIdentity>>>,
     /// Empty if none came: the CA's certificate in the quote is enough.
     pub(crate) pck_crl_chain: Vec<Certificate>,
     pub(crate) pck_crl: Option<Crl>,
@@ -67,13 +88,33 @@ pub(crate) struct Signed<T> {
 /// Parses TDX evidence. `None`, with the checks that say why, if any part is malformed: `tdx.format` of the quote,
 /// `tdx.pck.extensions` of its first certificate, `tdx.collateral` of what came with it.
 pub fn parse(evidence: &Evidence, checks: &mut Checks) -> Option<Parsed> {
+    parse_known(evidence, &Known::new(), checks)
+}
+
+/// The same for a verifier that may have read PCK chain and collateral before.
+pub(crate) fn parse_known(
+    evidence: &Evidence,
+    known: &Known,
+    checks: &mut Checks,
+) -> Option<Parsed> {
     if evidence.tee != Tee::Tdx {
         let reason = "evidence of this kind is not judged as TDX";
         let found = evidence.tee.name();
         checks.fail("tdx.format", Fault::Malformed, "tdx", found, reason);
         return None;
     }
-    let quote = match Quote::parse(&evidence.quote) {
+    let mut known_chain = None;
+    let mut fresh_pem = None;
+    let quote = Quote::parse_with(&evidence.quote, |pem| {
+        if let Some(chain) = known.pck(pem) {
+            let certificates = Arc::clone(&chain.certificates);
+            known_chain = Some(chain);
+            return Ok(certificates);
+        }
+        fresh_pem = Some(pem.to_vec());
+        quote::pck_chain(pem)
+    });
+    let quote = match quote {
         Ok(quote) => {
             checks.pass("tdx.format", Value::Null, Value::Null);
             Some(quote)
@@ -86,14 +127,20 @@ pub fn parse(evidence: &Evidence, checks: &mut Checks) -> Option<Parsed> {
     let pck = quote
         .as_ref()
         .and_then(|quote| quote.pck_chain.first())
-        .and_then(|certificate| match PckExtensions::read(certificate) {
-            Ok(extensions) => {
-                checks.pass("tdx.pck.extensions", Value::Null, Value::Null);
-                Some(extensions)
-            }
-            Err(error) => {
-                malformed(checks, "tdx.pck.extensions", error.to_string());
-                None
+        .and_then(|certificate| {
+            let read = match known_chain {
+                Some(chain) => Ok(chain.pck),
+                None => PckExtensions::read(certificate),
+            };
+            match read {
+                Ok(extensions) => {
+                    checks.pass("tdx.pck.extensions", Value::Null, Value::Null);
+                    Some(extensions)
+                }
+                Err(error) => {
+                    malformed(checks, "tdx.pck.extensions", error.to_string());
+                    None
+                }
             }
         });
     let none = TdxCollateral::default();
@@ -101,48 +148,64 @@ pub fn parse(evidence: &Evidence, checks: &mut Checks) -> Option<Parsed> {
         Some(Collateral::Tdx(collateral)) => collateral,
         Some(Collateral::SevSnp(_)) | None => &none,
     };
-    let mut members = Members {
-        checks,
-        missing: Vec::new(),
-        known: quote
-            .as_ref()
-            .map_or_else(Vec::new, |quote| quote.pck_chain.clone()),
+    let (parts, fresh) = match known.tdx(collateral) {
+        Some(parts) => (parts, false),
+        None => {
+            let chain = quote.as_ref().map(|quote| quote.pck_chain.as_ref());
+            let parts = TdxParts::read(collateral, chain.unwrap_or_default(), checks);
+            (Arc::new(parts), true)
+        }
     };
-    let c = collateral;
-    let tcb_info = members.signed(
-        ["tcb_info", "tcb_info_signature", "tcb_info_issuer_chain"],
-        (&c.tcb_info, &c.tcb_info_signature, &c.tcb_info_issuer_chain),
-        TcbInfo::parse,
-    );
-    let qe_identity = members.signed(
-        [
-            "qe_identity",
-            "qe_identity_signature",
-            "qe_identity_issuer_chain",
-        ],
-        (
-            &c.qe_identity,
-            &c.qe_identity_signature,
-            &c.qe_identity_issuer_chain,
-        ),
-        QeIdentity::parse,
-    );
-    let pck_crl_chain = c.pck_crl_issuer_chain.as_ref();
-    let pck_crl_chain = pck_crl_chain.and_then(|pem| members.chain("pck_crl_issuer_chain", pem));
-    let pck_crl = members.crl("pck_crl", c.pck_crl.as_ref());
-    let root_crl = members.crl("root_ca_crl", c.root_ca_crl.as_ref());
-    let missing = members.missing;
     let parsed = Parsed {
         quote: quote?,
         pck: pck?,
-        tcb_info,
-        qe_identity,
-        pck_crl_chain: pck_crl_chain.unwrap_or_default(),
-        pck_crl,
-        root_crl,
-        missing,
+        parts,
+        fresh,
+        fresh_pem,
     };
     checks.hold().then_some(parsed)
+}
+
+impl TdxParts {
+    /// What is well-formed of it; the checks say what is not. `known`: certificates that were read already.
+    fn read(c: &TdxCollateral, known: &[Certificate], checks: &mut Checks) -> TdxParts {
+        let mut members = Members {
+            checks,
+            missing: Vec::new(),
+            known: known.to_vec(),
+        };
+        let tcb_info = members.signed(
+            ["tcb_info", "tcb_info_signature", "tcb_info_issuer_chain"],
+            (&c.tcb_info, &c.tcb_info_signature, &c.tcb_info_issuer_chain),
+            TcbInfo::parse,
+        );
+        let qe_identity = members.signed(
+            [
+                "qe_identity",
+                "qe_identity_signature",
+                "qe_identity_issuer_chain",
+            ],
+            (
+                &c.qe_identity,
+                &c.qe_identity_signature,
+                &c.qe_identity_issuer_chain,
+            ),
+            QeIdentity::parse,
+        );
+        let pck_crl_chain = c.pck_crl_issuer_chain.as_ref();
+        let pck_crl_chain =
+            pck_crl_chain.and_then(|pem| members.chain("pck_crl_issuer_chain", pem));
+        let pck_crl = members.crl("pck_crl", c.pck_crl.as_ref());
+        let root_crl = members.crl("root_ca_crl", c.root_ca_crl.as_ref());
+        TdxParts {
+            tcb_info: tcb_info.map(Arc::new),
+            qe_identity: qe_identity.map(Arc::new),
+            pck_crl_chain: pck_crl_chain.unwrap_or_default(),
+            pck_crl,
+            root_crl,
+            missing: members.missing,
+        }
+    }
 }
 
 /// Most certificates of an issuer's chain: the issuer's and the root's.

@@ -14,6 +14,7 @@
 //! Every size has to fit exactly, every reserved byte is zero, and nothing stands behind the end.
 
 use std::fmt;
+use std::sync::Arc;
 
 use thiserror::Error;
 use touchstone_formats::text::hex_encode;
@@ -168,7 +169,7 @@ pub struct Quote {
     /// What the quoting enclave bound beside the key.
     pub qe_auth_data: Vec<u8>,
     /// The certificates of the PCK chain in the order in which they stand there; the first is the PCK's.
-    pub pck_chain: Vec<Certificate>,
+    pub pck_chain: Arc<[Certificate]>,
 }
 
 /// Length of a quote's header.
@@ -248,6 +249,14 @@ impl Quote {
     /// # Errors
     /// [`QuoteError`] names the first rule that is broken.
     pub fn parse(bytes: &[u8]) -> Result<Quote, QuoteError> {
+        Quote::parse_with(bytes, pck_chain)
+    }
+
+    /// The same; `read` reads the PEM of the PCK chain, as [`pck_chain`] does.
+    pub(super) fn parse_with(
+        bytes: &[u8],
+        read: impl FnOnce(&[u8]) -> Result<Arc<[Certificate]>, QuoteError>,
+    ) -> Result<Quote, QuoteError> {
         let mut reader = Bytes(bytes);
         let mut header = Bytes(reader.take("the header", HEADER_LENGTH)?);
         let version = header.u16("the version")?;
@@ -313,7 +322,7 @@ impl Quote {
             qe_report,
             qe_report_signature,
             qe_auth_data,
-            pck_chain: pck_chain(chain.0)?,
+            pck_chain: read(chain.0)?,
         })
     }
 }
@@ -349,7 +358,7 @@ fn value(field: &'static str, found: impl Into<u32>, expected: &'static str) -> 
 }
 
 /// The certificates, PCK's first. Intel's library ends the PEM with a zero byte, as C does its strings.
-fn pck_chain(pem: &[u8]) -> Result<Vec<Certificate>, QuoteError> {
+pub(super) fn pck_chain(pem: &[u8]) -> Result<Arc<[Certificate]>, QuoteError> {
     let pem = pem.strip_suffix(&[0]).unwrap_or(pem);
     let ders = pem::certificates(pem, MOST_CERTIFICATES)?;
     if ders.len() < 2 {

@@ -1,0 +1,403 @@
+//! What was found before, so that it need not be found again.
+//!
+//! Everything kept here is the answer of a function that depends on nothing but the bytes it was given: whether a
+//! signature is one, what a certificate says, and, for one time and the one policy of a [`crate::Verifier`], what was
+//! judged of an evidence object. An answer is used for the very same bytes alone. What depends on time (validity,
+//! ages, waivers) is no such answer, and is asked at every judgement. So a verdict is the same whatever is kept,
+//! and however little of it.
+//!
+//! Only good answers are kept: whoever sends lies finds them looked at from scratch each time, and pushes out nothing
+//! but by telling the truth.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use touchstone_formats::checkpoint::SignedNote;
+use touchstone_formats::evidence::{SnpCollateral, TdxCollateral};
+use touchstone_formats::{Evidence, LogKey};
+
+use crate::At;
+use crate::appraise::Judged;
+use crate::crypto::{sha256, sha256_parts};
+use crate::parse::SnpParts;
+use crate::parse::tdx::{PckChain, TdxParts};
+
+/// What a signature check is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fact {
+    P384 = 1,
+    P256 = 2,
+    P256Der = 3,
+    RsaPss = 4,
+    /// The checkpoint's signed note, by the log's key.
+    Note = 5,
+}
+
+/// How much work signature checks were, since a [`crate::Verifier`] was made. For tests and metrics; no verdict depends on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Work {
+    /// Signatures of evidence, certificates, revocation lists, collateral and checkpoints that were verified.
+    pub signatures: u64,
+    /// Those that were not verified again, because the same key, message and signature were before.
+    pub remembered: u64,
+    /// Evidence objects that were not judged again, because the very same were before, at the same time.
+    pub judgements_remembered: u64,
+}
+
+/// Signatures kept: each is a digest.
+const MOST_SIGNATURES: usize = 16 << 10;
+/// Bytes kept of collateral of one kind, of PCK chains, and of evidence that was judged, about.
+const MOST_BYTES: usize = 16 << 20;
+/// What parsing makes of bytes takes about this many times their room, the bytes included.
+const PARSED: usize = 4;
+/// Room that the checks of one evidence object take, bytes, about.
+const CHECKS: usize = 16 << 10;
+
+/// Answers to the questions that come again.
+pub(crate) struct Known {
+    signatures: Shelf<()>,
+    snp: Shelf<Arc<Collateral<SnpCollateral, SnpParts>>>,
+    tdx: Shelf<Arc<Collateral<TdxCollateral, TdxParts>>>,
+    pck: Shelf<Arc<(Vec<u8>, PckChain)>>,
+    /// None where one judgement is all there will be.
+    judged: Option<Shelf<Arc<Sentence>>>,
+    checked: AtomicU64,
+    remembered: AtomicU64,
+    judgements: AtomicU64,
+}
+
+struct Collateral<B, P> {
+    bytes: B,
+    parts: Arc<P>,
+}
+
+/// An evidence object, everything beside policy and roots that it was judged by, and what came of it.
+struct Sentence {
+    evidence: Evidence,
+    report_data: Option<[u8; 64]>,
+    at: At,
+    about: Option<&'static str>,
+    judged: Judged,
+}
+
+impl Known {
+    /// Nothing yet; for one judgement.
+    pub(crate) fn new() -> Known {
+        Known {
+            signatures: Shelf::new(MOST_SIGNATURES),
+            snp: Shelf::new(MOST_BYTES),
+            tdx: Shelf::new(MOST_BYTES),
+            pck: Shelf::new(MOST_BYTES),
+            judged: None,
+            checked: AtomicU64::new(0),
+            remembered: AtomicU64::new(0),
+            judgements: AtomicU64::new(0),
+        }
+    }
+
+    /// Nothing yet; for many judgements under one policy and the same roots.
+    pub(crate) fn lasting() -> Known {
+        Known {
+            judged: Some(Shelf::new(MOST_BYTES)),
+            ..Known::new()
+        }
+    }
+
+    /// How much was verified, and how much not again.
+    pub(crate) fn work(&self) -> Work {
+        Work {
+            signatures: self.checked.load(Relaxed),
+            remembered: self.remembered.load(Relaxed),
+            judgements_remembered: self.judgements.load(Relaxed),
+        }
+    }
+
+    /// Whether a signature is one: known, or found by `verify` and known from now on. `parts`: everything that `verify`
+    /// depends on.
+    pub(crate) fn signed(
+        &self,
+        fact: Fact,
+        parts: &[&[u8]],
+        verify: impl FnOnce() -> bool,
+    ) -> bool {
+        let key = key(fact as u8, parts);
+        if self.signatures.find(&key).is_some() {
+            self.remembered.fetch_add(1, Relaxed);
+            return true;
+        }
+        self.checked.fetch_add(1, Relaxed);
+        let right = verify();
+        if right {
+            self.signatures.keep(key, (), 1);
+        }
+        right
+    }
+
+    /// Whether a signed note is by this key, and by it once.
+    pub(crate) fn note(&self, note: &SignedNote, key: &LogKey) -> bool {
+        let mut parts = vec![key.name.as_bytes(), &key.key, note.text.as_bytes()];
+        for signature in &note.signatures {
+            parts.push(signature.name.as_bytes());
+            parts.push(&signature.key_id);
+            parts.push(&signature.signature);
+        }
+        self.signed(Fact::Note, &parts, || note.verify(key))
+    }
+
+    /// What AMD's collateral says, if it was read before in evidence that proved authentic.
+    pub(crate) fn snp(&self, collateral: &SnpCollateral) -> Option<Arc<SnpParts>> {
+        let found = self.snp.find(&snp_key(collateral))?;
+        (found.bytes == *collateral).then(|| Arc::clone(&found.parts))
+    }
+
+    /// Keeps what collateral of authentic evidence says. `size`: its bytes.
+    pub(crate) fn keep_snp(&self, bytes: &SnpCollateral, parts: Arc<SnpParts>, size: usize) {
+        let kept = Collateral {
+            bytes: bytes.clone(),
+            parts,
+        };
+        let weight = size.saturating_mul(PARSED);
+        self.snp.keep(snp_key(bytes), Arc::new(kept), weight);
+    }
+
+    /// What Intel's collateral says, if it was read before in evidence that proved authentic.
+    pub(crate) fn tdx(&self, collateral: &TdxCollateral) -> Option<Arc<TdxParts>> {
+        let found = self.tdx.find(&tdx_key(collateral))?;
+        (found.bytes == *collateral).then(|| Arc::clone(&found.parts))
+    }
+
+    /// Keeps what collateral of authentic evidence says. `size`: its bytes.
+    pub(crate) fn keep_tdx(&self, bytes: &TdxCollateral, parts: Arc<TdxParts>, size: usize) {
+        let kept = Collateral {
+            bytes: bytes.clone(),
+            parts,
+        };
+        let weight = size.saturating_mul(PARSED);
+        self.tdx.keep(tdx_key(bytes), Arc::new(kept), weight);
+    }
+
+    /// What the PCK chain of a quote says, if it was read before in evidence that proved authentic.
+    pub(crate) fn pck(&self, pem: &[u8]) -> Option<PckChain> {
+        let found = self.pck.find(&pck_key(pem))?;
+        (found.0 == pem).then(|| found.1.clone())
+    }
+
+    /// Keeps what the PCK chain of authentic evidence says.
+    pub(crate) fn keep_pck(&self, pem: Vec<u8>, chain: PckChain) {
+        let (key, weight) = (pck_key(&pem), pem.len().saturating_mul(PARSED));
+        self.pck.keep(key, Arc::new((pem, chain)), weight);
+    }
+
+    /// What was judged of this very evidence object by the same policy and roots at the same time.
+    pub(crate) fn judged(
+        &self,
+        evidence: &Evidence,
+        report_data: Option<&[u8; 64]>,
+        at: At,
+        about: Option<&'static str>,
+    ) -> Option<Judged> {
+        let found = self.judged.as_ref()?.find(&sentence_key(evidence, about))?;
+        let same = found.at == at
+            && found.about == about
+            && found.report_data.as_ref() == report_data
+            && found.evidence == *evidence;
+        same.then(|| {
+            self.judgements.fetch_add(1, Relaxed);
+            found.judged.clone()
+        })
+    }
+
+    /// Keeps what was judged of an evidence object, if it was accepted.
+    pub(crate) fn keep_judged(
+        &self,
+        evidence: &Evidence,
+        report_data: Option<&[u8; 64]>,
+        at: At,
+        about: Option<&'static str>,
+        judged: &Judged,
+    ) {
+        let Some(shelf) = self.judged.as_ref().filter(|_| judged.checks.hold()) else {
+            return;
+        };
+        let sentence = Sentence {
+            evidence: evidence.clone(),
+            report_data: report_data.copied(),
+            at,
+            about,
+            judged: judged.clone(),
+        };
+        let weight = evidence.size().saturating_add(CHECKS);
+        let key = sentence_key(evidence, about);
+        shelf.keep(key, Arc::new(sentence), weight);
+    }
+}
+
+impl fmt::Debug for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Known({:?})", self.work())
+    }
+}
+
+type Key = [u8; 32];
+
+/// A digest of a kind and of parts, each behind its length.
+fn key(kind: u8, parts: &[&[u8]]) -> Key {
+    let lengths: Vec<[u8; 8]> = parts
+        .iter()
+        .map(|part| (part.len() as u64).to_le_bytes())
+        .collect();
+    let mut all: Vec<&[u8]> = Vec::with_capacity(parts.len() + 2);
+    all.push(std::slice::from_ref(&kind));
+    all.push(lengths.as_flattened());
+    all.extend(parts);
+    sha256_parts(&all)
+}
+
+// Where something stands on its shelf. What is found there is compared byte by byte before it is used: these keys
+// have to tell apart what is genuine, no more.
+
+fn snp_key(collateral: &SnpCollateral) -> Key {
+    sha256(collateral.vek.as_deref().unwrap_or_default())
+}
+
+fn tdx_key(collateral: &TdxCollateral) -> Key {
+    let signature = |signature: &Option<touchstone_formats::text::HexBytes>| {
+        signature.as_ref().map_or(Vec::new(), |s| s.0.clone())
+    };
+    sha256_parts(&[
+        &signature(&collateral.tcb_info_signature),
+        &signature(&collateral.qe_identity_signature),
+        // A list ends in its signature; both CAs' platforms share all the rest.
+        collateral
+            .pck_crl
+            .as_ref()
+            .and_then(|list| list.0.last_chunk::<64>())
+            .map_or(&[], |end| end.as_slice()),
+    ])
+}
+
+fn pck_key(pem: &[u8]) -> Key {
+    // The PCK's own certificate comes first, and ends, with its signature, before this.
+    sha256(pem.get(..2048).unwrap_or(pem))
+}
+
+fn sentence_key(evidence: &Evidence, about: Option<&'static str>) -> Key {
+    sha256_parts(&[about.unwrap_or_default().as_bytes(), &evidence.quote])
+}
+
+/// A map with a bound on what all of it weighs. It has two halves: what is new or was asked for goes into the
+/// young half, and when that is full it becomes the old one, and what nobody asked for since it became so is gone.
+struct Shelf<V> {
+    /// Of each half.
+    most: usize,
+    halves: RwLock<Halves<V>>,
+}
+
+struct Halves<V> {
+    young: HashMap<Key, (V, usize)>,
+    old: HashMap<Key, (V, usize)>,
+    /// Of the young.
+    weight: usize,
+}
+
+impl<V: Clone> Shelf<V> {
+    fn new(most: usize) -> Shelf<V> {
+        Shelf {
+            most: most / 2,
+            halves: RwLock::new(Halves {
+                young: HashMap::new(),
+                old: HashMap::new(),
+                weight: 0,
+            }),
+        }
+    }
+
+    fn find(&self, key: &Key) -> Option<V> {
+        // A thread that panicked while it held the lock left whole entries: there is no half-done one.
+        let halves = self.halves.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some((value, _)) = halves.young.get(key) {
+            return Some(value.clone());
+        }
+        let (value, weight) = halves.old.get(key)?.clone();
+        drop(halves);
+        self.keep(*key, value.clone(), weight);
+        Some(value)
+    }
+
+    fn keep(&self, key: Key, value: V, weight: usize) {
+        if weight > self.most {
+            return;
+        }
+        let mut halves = self.halves.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, before)) = halves.young.remove(&key) {
+            halves.weight = halves.weight.saturating_sub(before);
+        }
+        halves.old.remove(&key);
+        if halves.weight.saturating_add(weight) > self.most {
+            halves.old = std::mem::take(&mut halves.young);
+            halves.weight = 0;
+        }
+        halves.weight = halves.weight.saturating_add(weight);
+        halves.young.insert(key, (value, weight));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn k(n: u64) -> Key {
+        sha256(&n.to_le_bytes())
+    }
+
+    #[test]
+    fn a_shelf_keeps_what_is_asked_for_and_is_never_over_its_weight() {
+        let shelf = Shelf::new(200);
+        shelf.keep(k(0), 0, 10);
+        for n in 1..1000 {
+            shelf.keep(k(n), n, 10);
+            assert_eq!(shelf.find(&k(0)), Some(0), "{n}");
+            assert_eq!(shelf.find(&k(n)), Some(n));
+            let halves = shelf.halves.read().unwrap();
+            let weigh = |half: &HashMap<Key, (u64, usize)>| half.values().map(|(_, w)| w).sum();
+            let (young, old): (usize, usize) = (weigh(&halves.young), weigh(&halves.old));
+            assert_eq!(young, halves.weight);
+            assert!(young <= 100 && old <= 100, "{young} {old}");
+        }
+        assert_eq!(shelf.find(&k(1)), None);
+    }
+
+    #[test]
+    fn what_is_too_heavy_is_not_kept_and_pushes_nothing_out() {
+        let shelf = Shelf::new(200);
+        shelf.keep(k(0), 0, 100);
+        shelf.keep(k(1), 1, 101);
+        assert_eq!((shelf.find(&k(0)), shelf.find(&k(1))), (Some(0), None));
+        // The same key again weighs once.
+        shelf.keep(k(0), 2, 100);
+        assert_eq!(shelf.find(&k(0)), Some(2));
+        assert!(shelf.halves.read().unwrap().old.is_empty());
+    }
+
+    #[test]
+    fn signatures_are_known_for_the_same_parts_alone_and_only_if_right() {
+        let known = Known::new();
+        assert!(!known.signed(Fact::P256, &[b"k", b"m", b"s"], || false));
+        assert!(known.signed(Fact::P256, &[b"k", b"m", b"s"], || true));
+        assert!(known.signed(Fact::P256, &[b"k", b"m", b"s"], || panic!("known")));
+        for (fact, parts) in [
+            (Fact::P256Der, [b"k".as_slice(), b"m", b"s"]),
+            (Fact::P256, [b"km", b"", b"s"]),
+            (Fact::P256, [b"", b"km", b"s"]),
+            (Fact::P256, [b"k", b"ms", b""]),
+            (Fact::P256, [b"k", b"m", b"t"]),
+        ] {
+            assert!(!known.signed(fact, &parts, || false), "{fact:?} {parts:?}");
+        }
+        let work = known.work();
+        assert_eq!((work.signatures, work.remembered), (7, 1));
+    }
+}

@@ -1,0 +1,144 @@
+//! A verifier that is kept: it judges as the functions of this crate do, and verifies again only what is new.
+
+use touchstone_formats::{CollateralFile, Evidence};
+
+use crate::appraise::{Judged, appraise_by};
+use crate::bundle::check_by;
+use crate::exchange::{Comparison, SessionRecord};
+use crate::known::{Known, Work};
+use crate::session::{Connection, SessionVerdict, check_record_by, check_session_by};
+use crate::{At, Policy, Roots, Verdict};
+
+/// A policy, roots of trust, and what was verified under them so far.
+///
+/// Each method is the function of the same name in this crate, and gives the same verdict, byte for byte, whatever was judged
+/// before. What it is faster by: a certificate, revocation list, signed text or signature that was verified is known when the
+/// very same bytes come again (a VEK's chain, a TDX platform's PCK chain, collateral and QE report, the checkpoint of a log),
+/// and so is evidence that was accepted, when it comes again to be judged at the same second (the boot and checkpoint evidence
+/// that bundles share). Everything that depends on time is judged at the time of each judgement.
+///
+/// It keeps at most about 64 MiB, and what was not used for the longest goes first. Threads may share it. It
+/// reads no clock and no network.
+///
+/// ```
+/// use attestation_verifier::{At, Comparison, Policy, Roots, Verifier};
+/// # let policy = Policy::parse(&attestation_verifier::policy::template(touchstone_formats::Tee::SevSnp));
+/// # let (Ok(policy), bundles) = (policy, [b"{}"]) else { return };
+/// let verifier = Verifier::new(policy, Roots::pinned());
+/// for bundle_file in bundles {
+///     let at = At { time: 1_767_225_600, asserted: true };
+///     let verdict = verifier.check(bundle_file, &Comparison::default(), at);
+///     assert_ne!(verdict.exit(), 0);
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Verifier {
+    policy: Policy,
+    roots: Roots,
+    known: Known,
+}
+
+impl Verifier {
+    /// A verifier that has seen nothing yet.
+    pub fn new(policy: Policy, roots: Roots) -> Verifier {
+        Verifier {
+            policy,
+            roots,
+            known: Known::lasting(),
+        }
+    }
+
+    /// The policy it judges by.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The roots it trusts.
+    pub fn roots(&self) -> &Roots {
+        &self.roots
+    }
+
+    /// How many signatures it verified, and how many not again.
+    pub fn work(&self) -> Work {
+        self.known.work()
+    }
+
+    /// Judges a bundle file: [`crate::check`].
+    pub fn check(&self, bundle_file: &[u8], comparison: &Comparison, at: At) -> Verdict {
+        check_by(bundle_file, self.by(), comparison, at)
+    }
+
+    /// Judges an evidence file: [`crate::appraise()`].
+    pub fn appraise(
+        &self,
+        evidence_file: &[u8],
+        report_data: Option<&[u8; 64]>,
+        at: At,
+    ) -> Verdict {
+        appraise_by(evidence_file, self.by(), report_data, at)
+    }
+
+    /// Judges one evidence object: [`crate::judge`].
+    pub fn judge(
+        &self,
+        evidence: &Evidence,
+        report_data: Option<&[u8; 64]>,
+        at: At,
+        about: Option<&'static str>,
+    ) -> Judged {
+        self.by().judge(evidence, report_data, at, about)
+    }
+
+    /// Judges the answer to `POST /v1/session`: [`crate::check_session`].
+    pub fn check_session(
+        &self,
+        answer_file: &[u8],
+        connection: &Connection,
+        collateral: Option<&CollateralFile>,
+        at: At,
+        expect_simulated: bool,
+    ) -> SessionVerdict {
+        let by = self.by();
+        check_session_by(
+            answer_file,
+            connection,
+            collateral,
+            by,
+            at,
+            expect_simulated,
+        )
+    }
+
+    /// Judges what was kept of a connection: [`crate::check_session_record`].
+    pub fn check_session_record(
+        &self,
+        record: &SessionRecord,
+        at: At,
+        expect_simulated: bool,
+    ) -> SessionVerdict {
+        check_record_by(record, self.by(), at, expect_simulated)
+    }
+
+    fn by(&self) -> By<'_> {
+        By::new(&self.policy, &self.roots, &self.known)
+    }
+}
+
+/// What a judgement goes by.
+#[derive(Clone, Copy)]
+pub(crate) struct By<'a> {
+    pub(crate) policy: &'a Policy,
+    pub(crate) roots: &'a Roots,
+    pub(crate) known: &'a Known,
+}
+
+impl<'a> By<'a> {
+    /// `known` may have been filled under this policy and these roots alone.
+    pub(crate) fn new(policy: &'a Policy, roots: &'a Roots, known: &'a Known) -> By<'a> {
+        By {
+            policy,
+            roots,
+            known,
+        }
+    }
+}

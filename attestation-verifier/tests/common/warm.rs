@@ -1,0 +1,38 @@
+//! Every judgement a test makes, made again by a verifier that has judged everything this process judged before under the same
+//! policy and roots: honest twins and lies in whatever order the tests run. What it says has to be the same, byte for byte.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use attestation_verifier::{Policy, Roots, Verdict, Verifier};
+
+/// Verifiers, by everything that makes a difference between two.
+static ALL: Mutex<Option<HashMap<String, Arc<Verifier>>>> = Mutex::new(None);
+
+/// The verifier of this policy and these roots.
+pub fn verifier(policy: &Policy, roots: &Roots) -> Arc<Verifier> {
+    let ders: Vec<&[u8]> = roots
+        .anchors()
+        .iter()
+        .map(|anchor| anchor.certificate.der())
+        .collect();
+    let key = format!("{policy:?} {ders:?}");
+    let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+    let all = all.get_or_insert_default();
+    if all.len() > 200 {
+        all.clear();
+    }
+    let make = || Arc::new(Verifier::new(policy.clone(), roots.clone()));
+    Arc::clone(all.entry(key).or_insert_with(make))
+}
+
+/// The same verdict, whatever the verifier knows: twice, because the second time it has seen this very thing.
+#[track_caller]
+pub fn alike(cold: &Verdict, policy: &Policy, roots: &Roots, judge: impl Fn(&Verifier) -> Verdict) {
+    let verifier = verifier(policy, roots);
+    for time in ["first", "second"] {
+        let warm = judge(&verifier);
+        assert_eq!(warm.to_json(), cold.to_json(), "the {time} time");
+        assert_eq!(warm, *cold, "the {time} time");
+    }
+}

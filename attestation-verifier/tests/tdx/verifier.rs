@@ -1,0 +1,158 @@
+//! A verifier that is kept, and TDX evidence: what it saves, and what never helps a lie.
+
+use attestation_verifier::{At, Verifier, appraise};
+use touchstone_formats::evidence::{Collateral, Evidence, TdxCollateral};
+
+use crate::policy::{parsed, template};
+use crate::simulated::{NOW, Scene, processor, v4, v5};
+
+fn clock(time: u64) -> At {
+    At {
+        time,
+        asserted: false,
+    }
+}
+
+/// With everything waived that the simulated platform does not satisfy.
+fn verifier(scene: &Scene) -> Verifier {
+    let evidence = scene.evidence();
+    let mut text = template();
+    for _ in 0..100 {
+        let policy = parsed(&text);
+        let verdict = appraise(&evidence.to_file(), &policy, &scene.roots, None, clock(NOW));
+        let Some(id) = verdict.deciding() else {
+            return Verifier::new(policy, scene.roots.clone());
+        };
+        text = crate::policy::with(&text, id, "{ waive = \"not what this is about\" }");
+    }
+    panic!("no policy accepts the honest platform");
+}
+
+fn collateral(evidence: &mut Evidence) -> &mut TdxCollateral {
+    match &mut evidence.collateral {
+        Some(Collateral::Tdx(collateral)) => collateral,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The same verdict from a verifier and from the function; its exit code.
+#[track_caller]
+fn alike(verifier: &Verifier, evidence: &Evidence, at: At) -> u8 {
+    let file = evidence.to_file();
+    let cold = appraise(&file, verifier.policy(), verifier.roots(), None, at);
+    let warm = verifier.appraise(&file, None, at);
+    assert_eq!(warm.to_json(), cold.to_json());
+    warm.exit()
+}
+
+#[test]
+fn of_a_known_platform_the_quotes_own_signature_alone_is_verified() {
+    let mut scene = v5();
+    let verifier = verifier(&scene);
+    let first = scene.evidence();
+    assert_eq!(alike(&verifier, &first, clock(NOW)), 6);
+    let cold = verifier.work();
+    // PCK, CA and TCB signer by their issuers, two lists, two texts, QE report, quote.
+    assert_eq!((cold.signatures, cold.remembered), (9, 0));
+    // The quoting enclave signs its report once for its key: the next quote brings the same one.
+    let mut second = first.clone();
+    scene.quote(|_, quote| quote.report.report_data = [0x55; 64]);
+    let other = scene.evidence();
+    let end = first.quote.len();
+    let qe = qe_part(&first.quote);
+    second.quote = [&other.quote[..qe], &first.quote[qe..end]].concat();
+    assert_eq!(alike(&verifier, &second, clock(NOW)), 6);
+    let warm = verifier.work();
+    assert_eq!(warm.signatures - cold.signatures, 1);
+    assert_eq!(warm.remembered - cold.remembered, 8);
+    // The very same again, at the same second.
+    assert_eq!(alike(&verifier, &second, clock(NOW)), 6);
+    assert_eq!(verifier.work().judgements_remembered, 1);
+    assert_eq!(verifier.work().signatures, warm.signatures);
+}
+
+/// Where the quote's own signature and key end and the QE's certification begins, in version 5 over TD 1.5.
+fn qe_part(quote: &[u8]) -> usize {
+    assert_eq!(quote[..2], [5, 0]);
+    48 + 6 + 648 + 4 + 64 + 64
+}
+
+#[test]
+fn time_is_asked_every_time() {
+    const DAY: u64 = 86_400;
+    let scene = v5();
+    let verifier = verifier(&scene);
+    let evidence = scene.evidence();
+    let mut exits = Vec::new();
+    for days in [0, 1, 20, 31, 100, 4000, 20_000, 31, 0] {
+        exits.push(alike(&verifier, &evidence, clock(NOW + days * DAY)));
+        exits.push(alike(&verifier, &evidence, clock(NOW - days * DAY)));
+    }
+    for exit in [5, 6] {
+        assert!(exits.contains(&exit), "{exit} in {exits:?}");
+    }
+}
+
+/// A bit of every kept part after all were kept, and parts of other genuine platforms.
+#[test]
+fn flipped_bits_and_other_platforms_parts() {
+    let scene = v5();
+    let verifier = verifier(&scene);
+    let honest = scene.evidence();
+    assert_eq!(alike(&verifier, &honest, clock(NOW)), 6);
+    for other in [v5(), v4(), processor()] {
+        let mut theirs = other.evidence();
+        alike(&verifier, &theirs, clock(NOW));
+        let mut crossed = honest.clone();
+        crossed.collateral = theirs.collateral.clone();
+        alike(&verifier, &crossed, clock(NOW));
+        theirs.collateral = honest.collateral.clone();
+        alike(&verifier, &theirs, clock(NOW));
+    }
+    let mut evidence = honest.clone();
+    for bit in (0..evidence.quote.len() * 8).step_by(331) {
+        evidence.quote[bit / 8] ^= 1 << (bit % 8);
+        let exit = alike(&verifier, &evidence, clock(NOW));
+        assert!(exit != 6 || unsigned(&honest.quote, bit / 8), "bit {bit}");
+        evidence.quote[bit / 8] ^= 1 << (bit % 8);
+    }
+    let parts: [fn(&mut TdxCollateral) -> &mut Vec<u8>; 4] = [
+        |c| &mut c.tcb_info_signature.as_mut().unwrap().0,
+        |c| &mut c.qe_identity_signature.as_mut().unwrap().0,
+        |c| &mut c.pck_crl.as_mut().unwrap().0,
+        |c| &mut c.root_ca_crl.as_mut().unwrap().0,
+    ];
+    for part in parts {
+        for byte in (0..part(collateral(&mut evidence)).len()).step_by(7) {
+            part(collateral(&mut evidence))[byte] ^= 4;
+            assert_ne!(alike(&verifier, &evidence, clock(NOW)), 6, "byte {byte}");
+            part(collateral(&mut evidence))[byte] ^= 4;
+        }
+    }
+    let texts: [fn(&mut TdxCollateral) -> &mut String; 5] = [
+        |c| c.tcb_info.as_mut().unwrap(),
+        |c| c.qe_identity.as_mut().unwrap(),
+        |c| c.tcb_info_issuer_chain.as_mut().unwrap(),
+        |c| c.qe_identity_issuer_chain.as_mut().unwrap(),
+        |c| c.pck_crl_issuer_chain.as_mut().unwrap(),
+    ];
+    for text in texts {
+        let whole = text(collateral(&mut evidence)).clone();
+        for byte in (0..whole.len()).step_by(53) {
+            let changed = if whole.as_bytes()[byte] == b'1' {
+                "2"
+            } else {
+                "1"
+            };
+            text(collateral(&mut evidence)).replace_range(byte..=byte, changed);
+            assert_ne!(alike(&verifier, &evidence, clock(NOW)), 6, "byte {byte}");
+            *text(collateral(&mut evidence)) = whole.clone();
+        }
+    }
+    assert_eq!(alike(&verifier, &evidence, clock(NOW)), 6);
+}
+
+/// Whether a byte of a quote is signed by nobody: the zero that ends the PEM, which may be missing.
+fn unsigned(quote: &[u8], byte: usize) -> bool {
+    byte + 1 == quote.len()
+}
