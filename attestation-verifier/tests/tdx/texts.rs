@@ -348,6 +348,26 @@ fn texts_that_intel_would_not_write() {
             s.machine.tcb_info.tcb_levels[1].advisories = vec!["I".repeat(65)];
         },
     ));
+    lies.push(lie(
+        "levels of the QE in another order",
+        v5,
+        2,
+        "tdx.collateral",
+        |s| {
+            s.machine.qe_identity.tcb_levels.reverse();
+        },
+    ));
+    lies.push(lie(
+        "levels of a TDX module in another order",
+        v5,
+        2,
+        "tdx.collateral",
+        |s| {
+            for identity in &mut s.machine.tcb_info.tdx_module_identities {
+                identity.tcb_levels.reverse();
+            }
+        },
+    ));
     refuse(lies);
     // What Intel may add is passed over; hex may be in either case; older TCB info has no module identities.
     let mut scene = v5();

@@ -247,20 +247,7 @@ impl TcbInfo {
                     })
                 })
                 .collect::<Result<_, TcbError>>()?,
-            levels: highest_first(
-                wire.tcb_levels,
-                |level: &TcbLevel| (level.sgx_svn, level.tdx_svn, level.pce_svn),
-                |level| {
-                    Ok(TcbLevel {
-                        sgx_svn: level.tcb.sgxtcbcomponents.map(|component| component.svn),
-                        tdx_svn: level.tcb.tdxtcbcomponents.map(|component| component.svn),
-                        pce_svn: level.tcb.pcesvn,
-                        tcb_date: level.tcb_date.0,
-                        status: level.tcb_status.0,
-                        advisories: advisories(level.advisory_ids)?,
-                    })
-                },
-            )?,
+            levels: platform_levels(wire.tcb_levels)?,
         })
     }
 }
@@ -327,31 +314,48 @@ fn entries(member: &'static str, found: usize, required: bool) -> Result<(), Tcb
     Ok(())
 }
 
+/// Levels from the highest downward, in whatever order the text has them: the first that is reached is the one. The order is
+/// that of Intel's own verifier: SGX components, PCESVN, TDX components.
+fn platform_levels(wire: Vec<LevelWire>) -> Result<Vec<TcbLevel>, TcbError> {
+    let mut levels: Vec<TcbLevel> = wire
+        .into_iter()
+        .map(|level| {
+            Ok(TcbLevel {
+                sgx_svn: level.tcb.sgxtcbcomponents.map(|component| component.svn),
+                tdx_svn: level.tcb.tdxtcbcomponents.map(|component| component.svn),
+                pce_svn: level.tcb.pcesvn,
+                tcb_date: level.tcb_date.0,
+                status: level.tcb_status.0,
+                advisories: advisories(level.advisory_ids)?,
+            })
+        })
+        .collect::<Result<_, TcbError>>()?;
+    levels.sort_by_key(|level| Reverse((level.sgx_svn, level.pce_svn, level.tdx_svn)));
+    Ok(levels)
+}
+
 fn isv_levels(wire: Vec<IsvLevelWire>) -> Result<Vec<IsvLevel>, TcbError> {
     entries("tcbLevels", wire.len(), true)?;
-    highest_first(
-        wire,
-        |level: &IsvLevel| level.isvsvn,
-        |level| {
+    let levels: Vec<IsvLevel> = wire
+        .into_iter()
+        .map(|level| {
             Ok(IsvLevel {
                 isvsvn: level.tcb.isvsvn,
                 tcb_date: level.tcb_date.0,
                 status: level.tcb_status.0,
                 advisories: advisories(level.advisory_ids)?,
             })
-        },
-    )
-}
-
-/// Levels from the highest downward: the first that is reached is the one, in whatever order the text has them (Intel's own
-/// verifier keeps them sorted in this way, too).
-fn highest_first<W, L, K: Ord>(
-    wire: Vec<W>,
-    key: impl Fn(&L) -> K,
-    read: impl FnMut(W) -> Result<L, TcbError>,
-) -> Result<Vec<L>, TcbError> {
-    let mut levels: Vec<L> = wire.into_iter().map(read).collect::<Result<_, _>>()?;
-    levels.sort_by_key(|level| Reverse(key(level)));
+        })
+        .collect::<Result<_, TcbError>>()?;
+    // The first that is reached counts, and nothing says which Intel means of levels in another order than its own.
+    let mut pairs = levels.iter().zip(levels.iter().skip(1));
+    if let Some((above, below)) = pairs.find(|(above, below)| above.isvsvn <= below.isvsvn) {
+        return Err(TcbError::Text {
+            member: "tcbLevels isvsvn",
+            found: format!("{}, then {}", above.isvsvn, below.isvsvn),
+            expected: "the highest first, each once",
+        });
+    }
     Ok(levels)
 }
 
