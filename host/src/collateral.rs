@@ -25,17 +25,23 @@ use hyper::{
 use thiserror::Error;
 use touchstone_formats::{
     evidence::{Collateral, CollateralFile, SnpCollateral, Tee},
+    jcs,
     limits::{MAX_COLLATERAL, MAX_COLLATERAL_ITEMS},
     text::base64_decode,
 };
 
 use crate::{
+    outlook::Outlook,
     problem::{METHODS, Problem, json},
     relay::body::Answer,
 };
 
 /// Where the collateral is to be had by itself.
 pub const PATH: &str = "/v1/collateral";
+/// TDX's collateral, in the folder.
+const TDX: &str = "tdx.json";
+/// What `touchstone collateral serve` writes beside the collateral that it keeps.
+const OUTLOOK: &str = "status.json";
 
 /// Why a folder could not be read as collateral.
 #[derive(Debug, Error)]
@@ -56,6 +62,14 @@ pub enum CollateralError {
         /// What was found.
         found: String,
     },
+    /// No JSON object with TDX's members and no others.
+    #[error("{path}: expected the members of TDX collateral in one JSON object: {reason}")]
+    Tdx {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// More than bundles may hold.
     #[error("{what}: found {found}, at most {limit} can stand in a bundle")]
     TooMuch {
@@ -74,6 +88,9 @@ pub struct CollateralFolder {
     folder: Option<PathBuf>,
     /// For SEV-SNP evidence; `None`: there is none.
     snp: RwLock<Option<Written>>,
+    /// For TDX evidence.
+    tdx: RwLock<Option<Written>>,
+    outlook: Outlook,
     seen: RwLock<Option<Vec<Stamp>>>,
     warned: RwLock<Option<Instant>>,
 }
@@ -96,6 +113,8 @@ impl CollateralFolder {
         let collateral = Arc::new(Self {
             folder,
             snp: RwLock::default(),
+            tdx: RwLock::default(),
+            outlook: Outlook::default(),
             seen: RwLock::default(),
             warned: RwLock::default(),
         });
@@ -112,6 +131,7 @@ impl CollateralFolder {
     /// was read before stays in use.
     pub fn refresh(&self) {
         let Some(folder) = &self.folder else { return };
+        self.outlook.warn();
         let stamps = stamps(folder);
         if self
             .seen
@@ -122,25 +142,45 @@ impl CollateralFolder {
         {
             return;
         }
-        match read_snp(folder) {
-            Ok(snp) => {
-                tracing::info!(
-                    folder = %folder.display(),
-                    vek = snp.vek.is_some(),
-                    chain = snp.chain.len(),
-                    crls = snp.crls.len(),
-                    "collateral read"
-                );
-                let written = written(snp);
-                if written.is_none() {
-                    tracing::warn!(folder = %folder.display(), "there is no collateral");
-                }
-                *self.snp.write().unwrap_or_else(PoisonError::into_inner) = written;
+        let snp = read_snp(folder).map(|snp| {
+            tracing::info!(
+                folder = %folder.display(),
+                vek = snp.vek.is_some(),
+                chain = snp.chain.len(),
+                crls = snp.crls.len(),
+                "collateral read"
+            );
+            let there = snp != SnpCollateral::default();
+            there.then_some(CollateralFile {
+                tee: Tee::SevSnp,
+                collateral: Collateral::SevSnp(snp),
+            })
+        });
+        let tdx = read_tdx(folder).inspect(|tdx| {
+            if tdx.is_some() {
+                tracing::info!(folder = %folder.display(), tdx = true, "collateral read");
             }
-            Err(error) => {
-                tracing::error!(%error, "collateral not read; what was read before stays in use")
+        });
+        if matches!((&snp, &tdx), (Ok(None), Ok(None))) {
+            tracing::warn!(folder = %folder.display(), "there is no collateral");
+        }
+        if matches!((&snp, &tdx), (Ok(Some(_)), Ok(Some(_)))) {
+            tracing::warn!(
+                folder = %folder.display(),
+                "there is collateral for SEV-SNP and for TDX: evidence gets its own, and {PATH} gives that for SEV-SNP"
+            );
+        }
+        for (read, into) in [(snp, &self.snp), (tdx, &self.tdx)] {
+            match read {
+                Ok(file) => {
+                    *into.write().unwrap_or_else(PoisonError::into_inner) = file.and_then(written);
+                }
+                Err(error) => {
+                    tracing::error!(%error, "collateral not read; what was read before stays in use")
+                }
             }
         }
+        self.outlook.read(&folder.join(OUTLOOK));
         *self.seen.write().unwrap_or_else(PoisonError::into_inner) = Some(stamps);
     }
 
@@ -153,8 +193,14 @@ impl CollateralFolder {
     /// `stored` is canonical JSON of evidence without collateral. In canonical order `collateral` is
     /// the first of its members, and `tee` the last.
     pub fn attach(&self, stored: &str) -> String {
-        let snp = stored.ends_with("\"tee\":\"sev-snp\"}");
-        match (self.snp().filter(|_| snp), stored.strip_prefix('{')) {
+        let written = if stored.ends_with("\"tee\":\"sev-snp\"}") {
+            read(&self.snp)
+        } else if stored.ends_with("\"tee\":\"tdx\"}") {
+            read(&self.tdx)
+        } else {
+            None
+        };
+        match (written, stored.strip_prefix('{')) {
             (Some(Written { member, .. }), Some(members)) => {
                 format!("{{\"collateral\":{member},{members}")
             }
@@ -184,7 +230,7 @@ impl CollateralFolder {
                 "the collateral's address has no query",
             ));
         }
-        match self.snp() {
+        match read(&self.snp).or_else(|| read(&self.tdx)) {
             Some(Written { file, .. }) => Ok(json(StatusCode::OK, file)),
             None => Err(Problem::new(
                 StatusCode::NOT_FOUND,
@@ -192,13 +238,6 @@ impl CollateralFolder {
                  into collateral.folder",
             )),
         }
-    }
-
-    fn snp(&self) -> Option<Written> {
-        self.snp
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
     }
 
     fn warn(&self) {
@@ -211,14 +250,14 @@ impl CollateralFolder {
     }
 }
 
-fn written(snp: SnpCollateral) -> Option<Written> {
-    if snp == SnpCollateral::default() {
-        return None;
-    }
-    let file = CollateralFile {
-        tee: Tee::SevSnp,
-        collateral: Collateral::SevSnp(snp),
-    };
+fn read(written: &RwLock<Option<Written>>) -> Option<Written> {
+    written
+        .read()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone()
+}
+
+fn written(file: CollateralFile) -> Option<Written> {
     let file = file.to_file();
     // The formats crate alone knows how collateral is written; around it stand two short members.
     let text = str::from_utf8(&file).ok()?;
@@ -248,6 +287,7 @@ fn preflight() -> Response<Answer> {
 fn stamps(folder: &Path) -> Vec<Stamp> {
     let mut stamps: Vec<Stamp> = vek_files(folder)
         .into_iter()
+        .chain([TDX, OUTLOOK].map(|name| folder.join(name)))
         .chain(files(&folder.join("chain")).unwrap_or_default())
         .chain(files(&folder.join("crls")).unwrap_or_default())
         .map(|path| {
@@ -323,6 +363,39 @@ fn read_snp(folder: &Path) -> Result<SnpCollateral, CollateralError> {
         });
     }
     Ok(snp)
+}
+
+/// The members of formats.md §7 in one JSON object, however it is spaced and ordered; `None`: there is no such file.
+fn read_tdx(folder: &Path) -> Result<Option<CollateralFile>, CollateralError> {
+    let path = folder.join(TDX);
+    let mut bytes = Vec::new();
+    match File::open(&path) {
+        Err(missing) if missing.kind() == io::ErrorKind::NotFound => return Ok(None),
+        // Twice the bound leaves room for hex; more could not be served anyway.
+        file => file
+            .and_then(|file| file.take(2 * MAX_COLLATERAL as u64).read_to_end(&mut bytes))
+            .map_err(|error| CollateralError::Io {
+                path: path.clone(),
+                error,
+            })?,
+    };
+    let unfit = |reason: String| CollateralError::Tdx {
+        path: path.clone(),
+        reason,
+    };
+    let members: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(&bytes).map_err(|error| unfit(error.to_string()))?;
+    if members.is_empty() {
+        return Ok(None);
+    }
+    let file = serde_json::json!({
+        "collateral": members,
+        "tee": Tee::Tdx.name(),
+        "v": "touchstone/collateral/1",
+    });
+    let file = jcs::to_file(&file).map_err(|error| unfit(error.to_string()))?;
+    let file = CollateralFile::parse(&file).map_err(|error| unfit(error.to_string()))?;
+    Ok(Some(file))
 }
 
 fn read_all(folder: &Path, what: &'static str) -> Result<Vec<Vec<u8>>, CollateralError> {
@@ -417,7 +490,7 @@ fn is_one_der_sequence(bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use touchstone_formats::{Evidence, jcs, text::base64_encode};
+    use touchstone_formats::{Evidence, TdxCollateral, jcs, text::base64_encode};
 
     use super::*;
 
@@ -529,6 +602,68 @@ mod tests {
         fs::remove_dir_all(path.join("crls")).unwrap();
         folder.refresh();
         assert_eq!(attached(&folder), None);
+    }
+
+    #[test]
+    fn tdx_evidence_gets_its_own_collateral_and_the_newest() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path();
+        let mut tdx = TdxCollateral {
+            tcb_info: Some("{\"id\":\"TDX\"}".into()),
+            pck_crl_issuer_chain: Some("PEM\n".into()),
+            ..TdxCollateral::default()
+        };
+        let put = |tdx: &TdxCollateral| {
+            // Spaced, and in another order than the canonical one: both are the operator's affair.
+            let value = serde_json::to_value(tdx).unwrap();
+            fs::write(
+                path.join(TDX),
+                serde_json::to_string_pretty(&value).unwrap(),
+            )
+            .unwrap();
+        };
+        put(&tdx);
+        let folder = CollateralFolder::open(Some(path.to_owned()));
+        let of_tdx = Evidence {
+            tee: Tee::Tdx,
+            quote: vec![7; 1000],
+            ..evidence()
+        };
+        let attached_tdx = || {
+            let stored = String::from_utf8(jcs::to_vec(&of_tdx).unwrap()).unwrap();
+            let mut file = folder.attach(&stored).into_bytes();
+            file.push(b'\n');
+            let parsed = Evidence::parse(&file).unwrap();
+            assert_eq!(parsed.to_file(), file, "canonical");
+            parsed.collateral
+        };
+        assert_eq!(attached_tdx(), Some(Collateral::Tdx(tdx.clone())));
+        assert_eq!(attached(&folder), None, "SEV-SNP evidence gets none of it");
+        let answer = folder.answer(&Method::GET, None).unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+
+        tdx.qe_identity = Some("{}".into());
+        put(&tdx);
+        folder.refresh();
+        assert_eq!(attached_tdx(), Some(Collateral::Tdx(tdx.clone())));
+        for bad in [
+            "",
+            "{\"tcb_info\":",
+            "[]",
+            "{\"tcb_info\":1}",
+            "{\"vek\":\"AA==\"}",
+        ] {
+            fs::write(path.join(TDX), bad).unwrap();
+            assert!(
+                matches!(read_tdx(path), Err(CollateralError::Tdx { .. })),
+                "{bad}"
+            );
+            folder.refresh();
+            assert_eq!(attached_tdx(), Some(Collateral::Tdx(tdx.clone())), "{bad}");
+        }
+        fs::remove_file(path.join(TDX)).unwrap();
+        folder.refresh();
+        assert_eq!(attached_tdx(), None);
     }
 
     #[test]

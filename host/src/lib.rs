@@ -14,6 +14,7 @@ pub mod collateral;
 pub mod config;
 pub mod control;
 pub mod limits;
+mod outlook;
 pub mod pending;
 pub mod problem;
 pub mod puller;

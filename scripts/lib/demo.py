@@ -3,6 +3,7 @@
 Each outcome is asserted: the exit code of the command, and for a refusal the check that decided it.
 """
 
+import argparse
 import hashlib
 import json
 import os
@@ -22,7 +23,13 @@ from stack import ROOT, Failed, Process, Proxy, Stack, binary, die, say, touchst
 sys.path.insert(0, str(ROOT / "attestation-verifier" / "testkit" / "python"))
 from second_opinion import jcs, npy  # noqa: E402
 
+TEES = {"sev-snp": "SEV-SNP", "tdx": "TDX"}
+TEE = "sev-snp"
 DEMO = ROOT / "target" / "demo"
+# By kind of platform: the check of the launch measurement, that of the root, whose the real root is.
+MEASUREMENT = {"sev-snp": "snp.measurement", "tdx": "tdx.mrtd"}
+CHAIN_ROOT = {"sev-snp": "snp.chain.root", "tdx": "tdx.chain.root"}
+VENDOR = {"sev-snp": "AMD", "tdx": "Intel"}
 DATA = ROOT / "enclave" / "tests" / "data"
 DIGITS, TABULAR = "digits_cnn", "wine_rf"
 INPUTS = {DIGITS: "image", TABULAR: "X"}
@@ -186,7 +193,7 @@ class Demo:
             read, size = middle.decrypted(), (folder / "request.bin").stat().st_size
             self.outcomes.append((f"{lie} read no question", 0 < read < size))
             say(f"      of what came he could decrypt {read} bytes, the call for a session; the question, {size} bytes, never left")
-        self.unsent("an enclave of another measurement, on a genuine (simulated) platform", other.https, 4, "snp.measurement")
+        self.unsent("an enclave of another measurement, on a genuine (simulated) platform", other.https, 4, MEASUREMENT[TEE])
         self.unsent("http:// where nobody said --plaintext", stack.url, 1, "")
         with ManInTheMiddle("own-certificate", stack) as middle:
             done = touchstone("proxy", "--listen", "127.0.0.1:0", "--server", middle.url, "--policy", DEMO / "policy.toml", "--keep",
@@ -213,7 +220,7 @@ class Demo:
         row, _ = held_out(DIGITS, 1)
         lie = DEMO / "refusals" / "kept-from-another-measurement"
         self.ask(other.https, DIGITS, row, lie, policy_file="policy-other.toml", quiet=True)
-        self.refused("an answer of another measurement, kept by somebody whose policy accepts that one", lie, 4, ("snp.measurement",))
+        self.refused("an answer of another measurement, kept by somebody whose policy accepts that one", lie, 4, (MEASUREMENT[TEE],))
 
         lie = DEMO / "refusals" / "stripped-guarantee"
         with ManInTheMiddle("strip-require", stack) as host:
@@ -240,21 +247,23 @@ class Demo:
         self.refused("an answer without the record of its connection", lie, 4, ("session.binding",))
 
         lie = copied(honest, "without-the-simulated-root")
-        self.refused("a simulated bundle, without naming its root", lie, 3, ("root.simulated", "snp.chain.root"), simulated=False)
+        self.refused("a simulated bundle, without naming its root", lie, 3, ("root.simulated", CHAIN_ROOT[TEE]), simulated=False)
 
-    def policies(self) -> None:
+    def policies(self, stack: Stack) -> None:
         """The strict template, and the few values that are the caller's own to fill in."""
-        template = policies.template(DEMO)
+        template = policies.template(DEMO, TEE)
+        ours = stack.reference_values()
+        theirs = ours | {MEASUREMENT[TEE]: self.stranger}
         models = {name: policies.model_digest(DATA / "models" / name / "1") for name in (DIGITS, TABULAR)}
-        edits = policies.accepting(self.measurement, *models.values()) | {"answers": policy.expect(policy.strings("tls-exporter"))}
-        say("   touchstone policy init --tee sev-snp, and three lines of our own:")
+        edits = policies.expecting(ours, *models.values()) | {"answers": policy.expect(policy.strings("tls-exporter"))}
+        say(f"   touchstone policy init --tee {TEE}, and {len(edits)} lines of our own:")
         for key, value in edits.items():
             say(f"      {key} = {value if len(value) < 90 else value[:86] + ' …'}")
         waived = {"answers": '{ waive = "this one was asked in plain HTTP" }'}
         for name, changes in (
             ("policy", {}),
-            ("policy-digits-only", policies.accepting(self.measurement, models[DIGITS])),
-            ("policy-other", policies.accepting(self.stranger, models[DIGITS])),
+            ("policy-digits-only", policies.expecting(ours, models[DIGITS])),
+            ("policy-other", policies.expecting(theirs, models[DIGITS])),
             ("policy-plaintext", waived | policies.IN_PLAIN_SIGHT),
             ("policy-growing", waived | {"require": policy.strings("signed"), "nonce": '{ waive = "this question carries none" }'}),
         ):
@@ -266,10 +275,11 @@ class Demo:
         # what a launch measurement would be about.
         self.measurement = hashlib.sha384(binary("enclave").read_bytes()).hexdigest()
         self.stranger = hashlib.sha384(b"another program").hexdigest()
-        say("1. A SIMULATED SEV-SNP platform, an enclave and an untrusted host, on loopback")
-        with Stack(DEMO / "genuine", DATA / "models", measurement=self.measurement, latency_ms=QUOTE_MS, keys=DEMO / "keys") as stack:
+        say(f"1. A SIMULATED {TEES[TEE]} platform, an enclave and an untrusted host, on loopback")
+        shared = {"keys": DEMO / "keys", "tee": TEE}
+        with Stack(DEMO / "genuine", DATA / "models", measurement=self.measurement, latency_ms=QUOTE_MS, **shared) as stack:
             say(f"   after {self.elapsed()}: {stack.https} is ready; the platform takes {QUOTE_MS} ms for a quote")
-            self.policies()
+            self.policies(stack)
             self.grow(stack)
             say(
                 "\n3. Questions over attested TLS: the enclave is proven on this very connection before the first byte of one is sent.\n"
@@ -280,7 +290,7 @@ class Demo:
             wine = self.question(stack, TABULAR, 0, "binary")
             self.question(stack, TABULAR, 1, "json")
             self.through_the_proxy(stack)
-            with Stack(DEMO / "other", DATA / "models", measurement=self.stranger, latency_ms=5, keys=DEMO / "keys") as other:
+            with Stack(DEMO / "other", DATA / "models", measurement=self.stranger, latency_ms=5, **shared) as other:
                 self.nothing_sent(stack, other)
                 self.refusals(stack, other, honest, wine)
         return self.summary()
@@ -300,7 +310,7 @@ class Demo:
             "receipt for each answer with a key that exists only in its memory; quotes of the (simulated) platform bind that\n"
             "key, the connections and the log of all receipts to the enclave's measurement. The host in between passed on what\n"
             "it could not read, stored everything and could forge nothing: each of its lies was refused, with the reason. A\n"
-            "real platform would differ in one thing: its root is AMD's, and nobody has to name it.\n"
+            f"real platform would differ in one thing: its root is {VENDOR[TEE]}'s, and nobody has to name it.\n"
             f"All of it lies in {shown}/. To judge an answer again, at any time, offline:\n"
             f"  {os.path.relpath(binary('touchstone'))} check {shown}/answers/{DIGITS}-1-binary --policy {shown}/policy.toml \\\n"
             f"      --trust-simulated-root {self.root.relative_to(ROOT)}"
@@ -390,6 +400,11 @@ def outputs(folder: Path) -> list[float]:
 
 if __name__ == "__main__":
     os.chdir(ROOT)
+    parser = argparse.ArgumentParser(prog="scripts/demo")
+    parser.add_argument("--tee", choices=TEES, default=TEE, help="the kind of simulated platform [default: %(default)s]")
+    TEE = parser.parse_args().tee
+    if TEE != "sev-snp":
+        DEMO = ROOT / "target" / f"demo-{TEE}"
     try:
         sys.exit(Demo().run())
     except (Failed, OSError) as error:

@@ -12,21 +12,24 @@ from second_opinion import digests, policy  # noqa: E402
 IN_PLAIN_SIGHT = {"binding": '{ waive = "nothing secret is asked" }'}
 
 
-def template(folder: Path) -> str:
+def template(folder: Path, tee: str = "sev-snp") -> str:
     path = folder / "template.toml"
     path.unlink(missing_ok=True)
-    done = touchstone("policy", "init", "--tee", "sev-snp", "-o", path)
+    done = touchstone("policy", "init", "--tee", tee, "-o", path)
     if done.returncode:
         raise Failed(f"touchstone policy init: {done.stderr}")
     return path.read_text()
 
 
 def accepting(measurement: str, *models: str) -> dict[str, str]:
-    """The two values that nobody but the caller can know."""
-    return {
-        "snp.measurement": policy.expect(policy.strings(measurement)),
-        "models": policy.expect(policy.strings(*models)),
-    }
+    """The two values that nobody but the caller can know, on SEV-SNP."""
+    return expecting({"snp.measurement": measurement}, *models)
+
+
+def expecting(measurements: dict[str, str], *models: str) -> dict[str, str]:
+    """The same on any platform: a measurement for each check that compares one."""
+    measured = {check: policy.expect(policy.strings(value)) for check, value in measurements.items()}
+    return measured | {"models": policy.expect(policy.strings(*models))}
 
 
 def model_digest(folder: Path) -> str:

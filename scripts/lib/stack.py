@@ -83,11 +83,12 @@ class Stack:
     """Simulated platform, enclave and, unless it is left out, host. A context manager."""
 
     def __init__(self, folder: Path, models: Path, *, measurement: str, name="enclave.example", latency_ms=5,
-                 host=True, cpus=None, host_cpus=None, platform_cpus=None, threads=None, enclave="", keys=None):  # fmt: skip
+                 host=True, cpus=None, host_cpus=None, platform_cpus=None, threads=None, enclave="", keys=None,
+                 tee="sev-snp"):  # fmt: skip
         self.folder, self.models, self.measurement, self.name = folder, models, measurement, name
         self.latency_ms, self.with_host = latency_ms, host
         self.cpus, self.host_cpus, self.platform_cpus = cpus, host_cpus or cpus, platform_cpus
-        self.threads, self.extra, self.keys = threads, enclave, keys
+        self.threads, self.extra, self.keys, self.tee = threads, enclave, keys, tee
         self.root = folder / "platform" / "root.pem"
         self.processes: list[Process] = []
 
@@ -123,7 +124,7 @@ class Stack:
         socket = os.path.relpath(self.folder / "agent.sock")
         keys = ["--keys", self.keys] if self.keys else []
         self._run("platform", [
-            "--socket", socket, "--dir", self.folder / "platform", "--measurement", self.measurement,
+            "--tee", self.tee, "--socket", socket, "--dir", self.folder / "platform", "--measurement", self.measurement,
             "--latency-ms", self.latency_ms, "--control", self.folder / "fault", *keys,
         ], self.platform_cpus).wait_for("SIMULATED")  # fmt: skip
         threads = f"threads = {self.threads}\n" if self.threads else ""
@@ -154,6 +155,10 @@ class Stack:
         self.wait_ready(address)
         # One address for both: the host tells TLS, which it passes through unread, from its own HTTP.
         self.url, self.https = f"http://{address}", f"https://{address}"
+
+    def reference_values(self) -> dict[str, str]:
+        """What the guest measures, by check: what whoever built an image would have worked out from it."""
+        return json.loads((self.folder / "platform" / "reference-values.json").read_text())
 
     def _address(self, enclave: Process, name: str) -> str:
         return enclave.wait_for(rf'listening name="{name}" address="?tcp://([0-9.]+:[0-9]+)')[1]

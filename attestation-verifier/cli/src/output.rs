@@ -201,11 +201,13 @@ pub fn print_painted(words: &str, exit: u8) {
     print(&paint(words, exit, std::io::stdout().is_terminal()));
 }
 
-/// Text of somebody else's for a terminal: control characters are escaped, newlines aside.
+/// Text of somebody else's for a terminal: control characters are escaped, newlines aside, and characters that turn
+/// text around.
 pub fn clean(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() && c != '\n' {
+        let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if turns || (c.is_control() && c != '\n') {
             out.extend(c.escape_default());
         } else {
             out.push(c);
@@ -265,6 +267,7 @@ mod tests {
     #[test]
     fn nothing_printed_controls_a_terminal() {
         assert_eq!(clean("a\u{1b}[2J\nb\r"), "a\\u{1b}[2J\nb\\r");
+        assert_eq!(clean("gpj\u{202e}exe.é"), "gpj\\u{202e}exe.é");
     }
 
     #[test]

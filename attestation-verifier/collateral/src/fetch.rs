@@ -185,8 +185,9 @@ impl Fetcher {
                 })
             }
             (Ok(piece), _) => {
-                if let Some(cache) = &self.cache {
-                    cache.write(&piece, now)?;
+                // A full disk keeps nobody from what was fetched.
+                if let Some(Err(error)) = self.cache.as_ref().map(|c| c.write(&piece, now)) {
+                    tracing::warn!(%error, "not kept in the cache");
                 }
                 Ok(Had {
                     piece,

@@ -10,7 +10,7 @@
 //! | [`http`] | one bounded request over TLS, no redirects |
 //! | [`fetch`] | the cache, the pauses, the retries |
 //! | [`verify`] | is it genuine, and what was asked for? Before anything is kept |
-//! | [`platform`], [`gather`] | which pieces evidence needs; all of them, together |
+//! | [`platform`], [`gather`](mod@gather) | which pieces evidence needs; all of them, together |
 //! | [`folder`] | the folder that a host attaches from |
 //! | [`forecast`](mod@forecast) | until when verifiers will accept the platform |
 //! | [`serve`] | a daemon that keeps a folder fresh, and a mirror |

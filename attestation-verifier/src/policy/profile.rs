@@ -244,9 +244,6 @@ mod tests {
     #[test]
     fn every_change_has_its_line_in_the_template() {
         for tee in [Tee::SevSnp, Tee::Tdx] {
-            if super::super::check_ids(tee).is_empty() {
-                continue; // not judged yet
-            }
             let text = template(tee);
             for profile in Profile::ALL {
                 for change in profile.changes(tee, 1_790_000_000) {

@@ -9,7 +9,7 @@ use touchstone_testkit::machine::Machine;
 use touchstone_testkit::mint::World;
 use touchstone_testkit::policy::edit;
 
-use crate::{AT, judged, keys, parse, with};
+use crate::{AT, TEES, keys, parse, with};
 use Relation::{Incomparable, Looser, Same, Stricter};
 
 /// How the second stands to the first; and the first to the second is the same, turned round.
@@ -27,7 +27,7 @@ fn relation(a: &Policy, b: &Policy) -> Relation {
 
 #[test]
 fn whatever_is_waived_is_looser() {
-    for tee in judged() {
+    for tee in TEES {
         let text = template(tee);
         let strict = parse(&text);
         assert_eq!(diff(&strict, &strict, AT).differences, []);
@@ -236,9 +236,6 @@ fn values_compare_as_documented() {
         ),
         tdx("tdx.rtmr3.events", "[]", "[\"key=01\"]", Incomparable),
     ] {
-        if judged().all(|other| other != tee) {
-            continue;
-        }
         let policy = |value: &str| with(tee, &[(key, value)]);
         let (x, y) = (policy(&first), policy(&second));
         assert_eq!(relation(&x, &y), expected, "{key}: {first} and {second}");
@@ -302,9 +299,6 @@ fn evidence_has_to_satisfy_one_platform() {
         ("snp.vmpl", "{ expect = 1 }"),
         ("snp.version", "{ expect = 5 }"),
     ]);
-    if judged().count() < 2 {
-        return;
-    }
     let tdx = template(Tee::Tdx);
     let tdx = tdx[tdx.find("[[platform]]").unwrap()..].to_owned();
     let of = |platforms: &[&String]| {

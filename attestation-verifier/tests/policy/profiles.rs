@@ -6,11 +6,11 @@ use attestation_verifier::policy::{
 };
 use touchstone_formats::evidence::Tee;
 
-use crate::{AT, judged, parse};
+use crate::{AT, TEES, parse};
 
 #[test]
 fn every_profile_stands_with_every_check_named() {
-    for tee in judged() {
+    for tee in TEES {
         for profile in Profile::ALL {
             let text = profile.text(tee, AT);
             let policy = parse(&text);
@@ -28,7 +28,7 @@ fn every_profile_stands_with_every_check_named() {
 
 #[test]
 fn profiles_are_as_strict_as_they_say() {
-    for tee in judged() {
+    for tee in TEES {
         let strict = parse(&template(tee));
         for (profile, expected) in [
             (Profile::Explore, Relation::Looser),
@@ -54,7 +54,7 @@ fn profiles_are_as_strict_as_they_say() {
 /// Reference values are the author's to fill in: what the template leaves open stays open in every profile, or is waived aloud.
 #[test]
 fn no_profile_brings_a_reference_value() {
-    for tee in judged() {
+    for tee in TEES {
         let open = |policy: &Policy| lint(policy, AT).accepts_none;
         let template = open(&parse(&template(tee)));
         assert!(template.len() >= 2, "{template:?}");
@@ -72,7 +72,7 @@ fn no_profile_brings_a_reference_value() {
 
 #[test]
 fn what_explore_waives_ends_by_itself() {
-    for tee in judged() {
+    for tee in TEES {
         let text = Profile::Explore.text(tee, AT);
         let policy = parse(&text);
         let ended = |days: u64| {

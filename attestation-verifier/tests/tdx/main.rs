@@ -1,6 +1,10 @@
 //! TDX evidence, from bytes to verdict.
 
 mod chain;
+mod checks;
+mod checks_case;
+mod checks_more;
+mod events;
 mod fixtures;
 mod form;
 mod pck;

@@ -6,3 +6,4 @@ mod explain;
 mod fields;
 mod regrade;
 mod support;
+mod tdx;

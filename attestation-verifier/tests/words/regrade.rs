@@ -3,6 +3,7 @@
 use attestation_verifier::regrade::{
     Advisories, AdvisoriesError, ListContent, NOTICE, Regraded, regrade,
 };
+use attestation_verifier::{Policy, Roots};
 use serde_json::{Value, json};
 use touchstone_formats::checkpoint::LogKey;
 use touchstone_formats::{Purpose, jcs};
@@ -33,7 +34,7 @@ fn ring_public(seed: &[u8; 32]) -> [u8; 32] {
 }
 
 /// Genoa below microcode 255, since a time.
-fn notice(since: Option<u64>) -> Value {
+pub fn notice(since: Option<u64>) -> Value {
     json!({
         "advisories": [], "below": {"microcode": 255}, "id": "example-1", "not_trusted_since": since,
         "products": ["Genoa"], "source": "AMD-SB-0000", "statuses": [], "tee": "sev-snp",
@@ -63,8 +64,14 @@ fn regraded(world: &World, minted: &Minted, notices: &[Value]) -> Regraded {
     )
 }
 
+/// A bundle of any world under one notice.
+pub fn under(minted: &Minted, notice: &Value, policy: &Policy, roots: &Roots) -> Regraded {
+    let list = signed(std::slice::from_ref(notice));
+    regrade(&minted.file(), &list, policy, roots, &auditor(), at(minted))
+}
+
 #[track_caller]
-fn turned(regraded: &Regraded) {
+pub fn turned(regraded: &Regraded) {
     assert_eq!(regraded.before.exit(), 0, "{}", regraded.before.words());
     let after = &regraded.after;
     assert_eq!(

@@ -94,7 +94,10 @@ impl Mirror {
         }
         let target = request.uri().path_and_query().map_or("", |t| t.as_str());
         match target {
-            "/metrics" => plain("text/plain; version=0.0.4", self.state.metrics()),
+            "/metrics" => plain(
+                "text/plain; version=0.0.4",
+                self.state.metrics(self.fetcher.now()),
+            ),
             "/status" => match self.state.to_json() {
                 Some(status) => plain("application/json", format!("{status}\n")),
                 None => words(

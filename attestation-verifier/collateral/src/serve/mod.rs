@@ -47,8 +47,8 @@ impl State {
         })
     }
 
-    /// The same for a monitor, in Prometheus's text format.
-    pub fn metrics(&self) -> String {
+    /// The same for a monitor, in Prometheus's text format. `now`: Unix seconds.
+    pub fn metrics(&self, now: u64) -> String {
         const PREFIX: &str = "touchstone_collateral";
         let mut out = String::new();
         let mut metric = |name: &str, kind: &str, help: &str, samples: &[(String, u64)]| {
@@ -70,7 +70,9 @@ impl State {
             let Some(forecast) = &known.forecast else {
                 return;
             };
-            let refused = plain(forecast.is_refused().into());
+            // The forecast may be of some time ago: where nothing can be fetched any more, its day comes all the same.
+            let is_over = |(from, _): &(u64, _)| *from <= now;
+            let refused = plain(forecast.refused.as_ref().is_some_and(is_over).into());
             let help = "1 while verifiers refuse this platform.";
             metric("refused", "gauge", help, &refused);
             let from = match &forecast.refused {

@@ -55,11 +55,8 @@ impl Standing {
             now = state(authentic, info, &svn, names, &mut parts)?;
         }
         let qe = authentic.quote().qe_report.isvsvn();
-        parts.push(reached(
-            "quoting enclave",
-            &authentic.qe_identity().levels,
-            qe,
-        )?);
+        let levels = &authentic.qe_identity().levels;
+        parts.push(reached("quoting enclave", levels, qe, OF_ENCLAVES)?);
         let outdated = |status| Flaws::of(status).outdated;
         Ok(Standing {
             status: parts
@@ -105,7 +102,7 @@ fn state(
     let [isvsvn, major, ..] = *tee_tcb_svn;
     if major > 0 {
         let identity = identity(info, major)?;
-        let part = reached(module, &identity.levels, isvsvn.into())?;
+        let part = reached(module, &identity.levels, isvsvn.into(), OF_MODULES)?;
         status = converged(status, part.status);
         parts.push(part);
     }
@@ -133,11 +130,36 @@ fn identity(info: &TcbInfo, major: u8) -> Result<&TdxModuleIdentity, String> {
         .ok_or_else(|| format!("TCB info names no TDX module {id}"))
 }
 
-/// The first level that a security version reaches.
-fn reached(name: &'static str, levels: &[IsvLevel], isvsvn: u16) -> Result<Part, String> {
+/// What Intel says of TDX modules.
+const OF_MODULES: &[TcbStatus] = &[
+    TcbStatus::UpToDate,
+    TcbStatus::OutOfDate,
+    TcbStatus::Revoked,
+];
+/// What Intel says of quoting enclaves.
+const OF_ENCLAVES: &[TcbStatus] = &[
+    TcbStatus::UpToDate,
+    TcbStatus::ConfigurationNeeded,
+    TcbStatus::OutOfDate,
+    TcbStatus::OutOfDateConfigurationNeeded,
+    TcbStatus::Revoked,
+];
+
+/// The first level that a security version reaches. `words` are the statuses that Intel gives to such things: of another nobody
+/// knows what it means there.
+fn reached(
+    name: &'static str,
+    levels: &[IsvLevel],
+    isvsvn: u16,
+    words: &[TcbStatus],
+) -> Result<Part, String> {
     let level = levels.iter().find(|level| isvsvn >= level.isvsvn);
     let level = level
         .ok_or_else(|| format!("ISVSVN {isvsvn} is below every level that Intel names: {name}"))?;
+    if !words.contains(&level.status) {
+        let word = level.status.word();
+        return Err(format!("{word} is no status of: {name}"));
+    }
     Ok(Part {
         name,
         status: level.status,

@@ -138,8 +138,8 @@ pub(super) static FIXED: &[FixedCheck] = &[
         "tdx.tcb.level",
         "4",
         "TCB info has a level that the platform reaches (SGX components, PCESVN, TDX components), one that the TDX module \
-         reaches, at launch and now, the QE identity one that the quoting enclave reaches; none of them is Revoked. The \
-         first level that is reached, in Intel's order, is the one.",
+         reaches, at launch and now, the QE identity one that the quoting enclave reaches; none of them is Revoked, or of \
+         a status that Intel does not give to such things. The first level that is reached, in Intel's order, is the one.",
         PCS,
     ),
     tdx(

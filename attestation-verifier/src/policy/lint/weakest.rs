@@ -169,9 +169,6 @@ mod tests {
     #[test]
     fn every_aspect_is_a_check_of_its_platform() {
         for (tee, lines) in [(Tee::SevSnp, SNP), (Tee::Tdx, TDX)] {
-            if check_ids(tee).is_empty() {
-                continue; // not judged yet
-            }
             for line in lines {
                 let (id, flag) = match line {
                     Plain(_, id) => (id, false),

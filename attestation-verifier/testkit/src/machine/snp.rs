@@ -212,6 +212,7 @@ collateral/crls/*.der    the root's revocation list\n";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::TdxMachine;
 
     #[test]
     fn a_folder_holds_one_machine_at_a_time() {
@@ -236,5 +237,12 @@ mod tests {
         assert_eq!(list("collateral/crls"), ["ark.der"]);
         assert_eq!(list("collateral"), ["README", "chain", "crls", "vek.der"]);
         assert_eq!(list(""), ["README", "collateral", "root.pem"]);
+        let tdx = TdxMachine::strict(1_790_000_000);
+        tdx.write_to(folder.path()).unwrap();
+        let expected = ["README", "chain", "crls", "tdx.json"];
+        assert_eq!(list("collateral"), expected);
+        assert!(list("collateral/chain").is_empty() && list("collateral/crls").is_empty());
+        machine.write_to(folder.path()).unwrap();
+        assert_eq!(list("collateral"), ["README", "chain", "crls", "vek.der"]);
     }
 }
