@@ -12,9 +12,42 @@ pub const MAX_BODY: u64 = 256 << 20;
 /// Bound on small text files: policies, PEM files, `expect.json`.
 pub const MAX_TEXT: u64 = 1 << 20;
 
+/// Where a judgement reads what it judges. The disk, but for `prove-refusal`, which has every file judged as it is and
+/// as it might have been.
+pub trait Source {
+    /// As [`read_prefix`].
+    fn read_prefix(&self, path: &Path, what: &str, max: u64) -> Result<Vec<u8>>;
+
+    /// Whether there is such a file.
+    fn exists(&self, path: &Path) -> bool;
+
+    /// As [`read`].
+    fn read(&self, path: &Path, what: &str, max: u64) -> Result<Vec<u8>> {
+        let bytes = self.read_prefix(path, what, max)?;
+        within(path, what, max, bytes)
+    }
+}
+
+/// The files as they are.
+pub struct Disk;
+
+impl Source for Disk {
+    fn read_prefix(&self, path: &Path, what: &str, max: u64) -> Result<Vec<u8>> {
+        read_prefix(path, what, max)
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        path.exists()
+    }
+}
+
 /// Reads a file of at most `max` bytes; `what` says in messages what it should have been.
 pub fn read(path: &Path, what: &str, max: u64) -> Result<Vec<u8>> {
     let bytes = read_prefix(path, what, max)?;
+    within(path, what, max, bytes)
+}
+
+fn within(path: &Path, what: &str, max: u64, bytes: Vec<u8>) -> Result<Vec<u8>> {
     ensure!(
         bytes.len() as u64 <= max,
         "{what} {}: larger than the {max} bytes such a file may have",

@@ -10,6 +10,7 @@ use attestation_verifier::{At, Policy, Roots};
 use touchstone_formats::limits::MAX_BUNDLE;
 use touchstone_formats::{CollateralFile, GuaranteeSet};
 
+use crate::files::{Disk, Source};
 use crate::output::Failure;
 use crate::{files, npy};
 
@@ -35,12 +36,17 @@ pub fn named_file(text: &str) -> Result<NamedFile, String> {
 
 /// Reads the tensors that `NAME=FILE.npy` arguments name; each name once.
 pub fn tensors(named: &[NamedFile]) -> Result<Vec<OwnedTensor>> {
+    tensors_from(&Disk, named)
+}
+
+/// As [`tensors`], from another source than the disk.
+pub fn tensors_from(source: &dyn Source, named: &[NamedFile]) -> Result<Vec<OwnedTensor>> {
     let mut tensors: Vec<OwnedTensor> = Vec::with_capacity(named.len());
     for NamedFile { name, path } in named {
         if tensors.iter().any(|t| t.name == *name) {
             return Err(anyhow!("tensor {name:?} is given twice"));
         }
-        let file = files::read(path, "tensor", files::MAX_BODY)?;
+        let file = source.read(path, "tensor", files::MAX_BODY)?;
         let tensor = npy::parse(name, &file);
         tensors.push(tensor.with_context(|| format!("tensor {name:?}, {}", path.display()))?);
     }
@@ -105,6 +111,24 @@ pub fn now() -> Result<u64> {
     Ok(since
         .context("this machine's clock is before 1970")?
         .as_secs())
+}
+
+/// What things are judged by, the time aside.
+pub struct Basis {
+    /// The policy.
+    pub policy: Policy,
+    /// The pinned roots, and the caller's.
+    pub roots: Roots,
+}
+
+impl Basis {
+    /// Reads a policy and, if there is one, the file of the caller's roots.
+    pub fn read(policy_file: &Path, simulated: Option<&Path>) -> Result<Basis, Failure> {
+        Ok(Basis {
+            policy: policy(policy_file)?,
+            roots: roots(simulated)?,
+        })
+    }
 }
 
 /// Reads a policy.

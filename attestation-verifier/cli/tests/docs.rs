@@ -36,6 +36,7 @@ fn the_reference_has_every_option_and_no_other() {
         "explain",
         "regrade",
         "advisories sign",
+        "prove-refusal",
         "evidence sev-snp",
         "evidence tdx",
         "show",

@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use attestation_verifier::Verdict;
+use attestation_verifier::{At, Verdict};
 use touchstone_formats::limits::MAX_BUNDLE;
 
 use super::check::Judging;
+use crate::files::{Disk, Source};
+use crate::inputs::{self, Basis};
 use crate::output::{Failure, Outcome, Printed};
-use crate::{files, inputs};
 
 /// Judge one piece of attestation evidence, whoever asked for it
 #[derive(clap::Args)]
@@ -43,15 +44,21 @@ pub fn judge(
     report_data: Option<&[u8; 64]>,
     judging: &Judging,
 ) -> Result<Verdict, Failure> {
-    let policy = inputs::policy(policy)?;
-    let roots = inputs::roots(judging.trust_simulated_root.as_deref())?;
-    let evidence = files::read_prefix(evidence, "evidence", MAX_BUNDLE as u64)?;
-    let at = inputs::at(judging.at)?;
-    Ok(attestation_verifier::appraise(
-        &evidence,
-        &policy,
-        &roots,
-        report_data,
-        at,
-    ))
+    let basis = Basis::read(policy, judging.trust_simulated_root.as_deref())?;
+    let at = || inputs::at(judging.at);
+    judge_from(&Disk, evidence, &basis, report_data, at)
+}
+
+/// As [`judge`], with what is read from `source` and judged by `basis`. `at` is asked when all is read.
+pub fn judge_from(
+    source: &dyn Source,
+    evidence: &Path,
+    basis: &Basis,
+    report_data: Option<&[u8; 64]>,
+    at: impl FnOnce() -> anyhow::Result<At>,
+) -> Result<Verdict, Failure> {
+    let Basis { policy, roots } = basis;
+    let evidence = source.read_prefix(evidence, "evidence", MAX_BUNDLE as u64)?;
+    let verdict = attestation_verifier::appraise(&evidence, policy, roots, report_data, at()?);
+    Ok(verdict)
 }

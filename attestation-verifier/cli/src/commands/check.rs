@@ -6,13 +6,13 @@ use anyhow::{Context, Result, anyhow, bail};
 use attestation_verifier::exchange::{
     Comparison, Expect, RequestBytes, ResponseBytes, ResponseInfo, SessionRecord,
 };
-use attestation_verifier::{Binding, Fault, SessionVerdict, Verdict, check_session_record};
+use attestation_verifier::{At, Binding, Fault, SessionVerdict, Verdict, check_session_record};
 use serde_json::Value;
 use touchstone_formats::GuaranteeSet;
 use touchstone_formats::limits::MAX_BUNDLE;
 
-use crate::files;
-use crate::inputs::{self, Hex, NamedFile};
+use crate::files::{self, Disk, Source};
+use crate::inputs::{self, Basis, Hex, NamedFile};
 use crate::output::{Failure, Outcome, Printed};
 
 /// Judge offline whether a kept answer is what its receipt claims
@@ -42,7 +42,7 @@ pub struct Args {
 }
 
 /// What the caller holds against a bundle. Options come before the files of a folder.
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 pub struct Held {
     /// What was asked (expect.json): method, target, nonce, guarantees, digest of the request
     #[arg(long, value_name = "FILE")]
@@ -103,6 +103,36 @@ pub struct Judging {
 }
 
 impl Held {
+    /// The same, and this record of the connection has to hold.
+    pub fn demanding_session(&self, record: PathBuf) -> Held {
+        Held {
+            session: Some(record),
+            ..self.clone()
+        }
+    }
+
+    /// What is held against another answer: nothing that these options say about this one's own request, answer and
+    /// connection.
+    pub fn of_another(&self) -> Held {
+        Held {
+            expect: None,
+            request: None,
+            method: None,
+            path: None,
+            header_length: None,
+            response: None,
+            status: self.status,
+            response_header_length: None,
+            session: None,
+            input: Vec::new(),
+            output: Vec::new(),
+            nonce: None,
+            require: self.require,
+            receipt_only: self.receipt_only,
+            expect_simulated: self.expect_simulated,
+        }
+    }
+
     /// Whether an option says anything: none of them has a meaning for anything but a bundle.
     pub fn is_empty(&self) -> bool {
         let Held {
@@ -152,19 +182,26 @@ pub fn judge(
     args: &Held,
     judging: &Judging,
 ) -> Result<Verdict, Failure> {
-    let policy = inputs::policy(policy)?;
-    let roots = inputs::roots(judging.trust_simulated_root.as_deref())?;
-    let folder = target.is_dir().then_some(target);
-    let mut comparison = comparison(args, folder)?;
-    let bundle_path = folder.map_or(target.to_owned(), |folder| folder.join("bundle.json"));
-    let bundle = files::read_prefix(&bundle_path, "bundle", MAX_BUNDLE as u64)?;
-    let at = inputs::at(judging.at)?;
-    let session = session_file(args, folder)
-        .map(|path| record(&path, "session.format", SessionRecord::parse))
-        .transpose()?
-        .map(|record| check_session_record(&record, &policy, &roots, at, args.expect_simulated));
+    let basis = Basis::read(policy, judging.trust_simulated_root.as_deref())?;
+    judge_from(&Disk, target, &basis, args, || inputs::at(judging.at))
+}
+
+/// As [`judge`], with what is read from `source` and judged by `basis`. `at` is asked when all is read.
+pub fn judge_from(
+    source: &dyn Source,
+    target: &Path,
+    basis: &Basis,
+    args: &Held,
+    at: impl FnOnce() -> Result<At>,
+) -> Result<Verdict, Failure> {
+    let Basis { policy, roots } = basis;
+    let mut comparison = comparison(source, args, target)?;
+    let bundle = source.read_prefix(&bundle_path(target), "bundle", MAX_BUNDLE as u64)?;
+    let at = at()?;
+    let session = session_record(source, args, target)?
+        .map(|record| check_session_record(&record, policy, roots, at, args.expect_simulated));
     comparison.session = session.as_ref().map(SessionVerdict::bound);
-    let mut verdict = attestation_verifier::check(&bundle, &policy, &roots, &comparison, at);
+    let mut verdict = attestation_verifier::check(&bundle, policy, roots, &comparison, at);
     if let Some(session) = session {
         let expected = policy.session.as_ref().and_then(|s| s.answers.expected());
         let demanded = args.session.is_some()
@@ -211,21 +248,43 @@ fn add_session(verdict: &mut Verdict, session: &Verdict, demanded: bool) {
         .conclude(context.simulated, context.expect_simulated);
 }
 
-/// The record of the connection: what was named, or what `ask` kept. Plaintext has none.
-fn session_file(args: &Held, folder: Option<&Path>) -> Option<PathBuf> {
-    let kept = || folder.map(|folder| folder.join("session.json"));
-    args.session
-        .clone()
-        .or_else(|| kept().filter(|path| path.exists()))
+fn folder(target: &Path) -> Option<&Path> {
+    target.is_dir().then_some(target)
 }
 
-/// What the caller holds: the files of a folder, and the options, which come first.
-fn comparison(args: &Held, folder: Option<&Path>) -> Result<Comparison, Failure> {
+/// The bundle of a folder; or the file itself.
+pub fn bundle_path(target: &Path) -> PathBuf {
+    folder(target).map_or(target.to_owned(), |folder| folder.join("bundle.json"))
+}
+
+/// The record of the connection: what was named, or what `ask` kept. Plaintext has none.
+pub fn session_file(source: &dyn Source, args: &Held, target: &Path) -> Option<PathBuf> {
+    let kept = || folder(target).map(|folder| folder.join("session.json"));
+    args.session
+        .clone()
+        .or_else(|| kept().filter(|path| source.exists(path)))
+}
+
+/// Reads that record.
+pub fn session_record(
+    source: &dyn Source,
+    args: &Held,
+    target: &Path,
+) -> Result<Option<SessionRecord>, Failure> {
+    session_file(source, args, target)
+        .map(|path| record(source, &path, "session.format", SessionRecord::parse))
+        .transpose()
+}
+
+/// What the caller holds: the files of a folder, and the options, which come first. What the connection was bound to is
+/// not in it: that is judged.
+pub fn comparison(source: &dyn Source, args: &Held, target: &Path) -> Result<Comparison, Failure> {
+    let folder = folder(target);
     // Who judges the receipt alone has the folder's files neither compared nor missed. What was demanded
     // stays demanded: a record that is there counts, or a stripped guarantee would go unnoticed.
     let kept_record = folder
         .map(|folder| folder.join("expect.json"))
-        .filter(|path| !args.receipt_only || path.exists());
+        .filter(|path| !args.receipt_only || source.exists(path));
     let folder = folder.filter(|_| !args.receipt_only);
     let in_folder = |given: &Option<PathBuf>, name: &str| {
         given
@@ -234,7 +293,7 @@ fn comparison(args: &Held, folder: Option<&Path>) -> Result<Comparison, Failure>
     };
     let expect = args.expect.clone().or(kept_record);
     let expect = expect
-        .map(|path| record(&path, "expect.format", Expect::parse))
+        .map(|path| record(source, &path, "expect.format", Expect::parse))
         .transpose()?;
     let request = in_folder(&args.request, "request.bin");
     let response = in_folder(&args.response, "response.bin");
@@ -245,21 +304,21 @@ fn comparison(args: &Held, folder: Option<&Path>) -> Result<Comparison, Failure>
         _ => None,
     };
     let info = info
-        .map(|path| record(&path, "response.format", ResponseInfo::parse))
+        .map(|path| record(source, &path, "response.format", ResponseInfo::parse))
         .transpose()?;
 
     let tensors = |named: &[NamedFile]| {
         if named.is_empty() {
             Ok(None)
         } else {
-            inputs::tensors(named).map(Some)
+            inputs::tensors_from(source, named).map(Some)
         }
     };
     let demanded = expect.as_ref().and_then(|e| e.require);
     Ok(Comparison {
-        request: request_bytes(args, request.as_deref(), expect.as_ref())?,
+        request: request_bytes(source, args, request.as_deref(), expect.as_ref())?,
         request_sha256: expect.as_ref().map(|e| e.request_sha256),
-        response: response_bytes(args, response.as_deref(), info.as_ref())?,
+        response: response_bytes(source, args, response.as_deref(), info.as_ref())?,
         inputs: tensors(&args.input)?,
         outputs: tensors(&args.output)?,
         nonce: match &args.nonce {
@@ -283,16 +342,18 @@ fn comparison(args: &Held, folder: Option<&Path>) -> Result<Comparison, Failure>
 
 /// Reads one of the JSON files that `ask` writes.
 fn record<T>(
+    source: &dyn Source,
     path: &Path,
     id: &'static str,
     parse: impl Fn(&[u8]) -> touchstone_formats::Result<T>,
 ) -> Result<T, Failure> {
     // Each has its own bound, none a larger one than a bundle.
-    let file = files::read_prefix(path, "record", MAX_BUNDLE as u64)?;
+    let file = source.read_prefix(path, "record", MAX_BUNDLE as u64)?;
     parse(&file).map_err(|error| Failure::malformed(id, anyhow!("{}: {error}", path.display())))
 }
 
 fn request_bytes(
+    source: &dyn Source,
     args: &Held,
     body: Option<&Path>,
     expect: Option<&Expect>,
@@ -318,11 +379,12 @@ fn request_bytes(
         header_length: args
             .header_length
             .or_else(|| expect.and_then(|e| e.header_length)),
-        body: files::read(body, "request", files::MAX_BODY)?,
+        body: source.read(body, "request", files::MAX_BODY)?,
     }))
 }
 
 fn response_bytes(
+    source: &dyn Source,
     args: &Held,
     body: Option<&Path>,
     info: Option<&ResponseInfo>,
@@ -341,6 +403,6 @@ fn response_bytes(
         header_length: args
             .response_header_length
             .or(info.and_then(|i| i.header_length)),
-        body: files::read(body, "response", files::MAX_BODY)?,
+        body: source.read(body, "response", files::MAX_BODY)?,
     }))
 }

@@ -8,6 +8,7 @@ mod collateral;
 mod evidence;
 mod explain;
 mod policy;
+mod prove_refusal;
 mod proxy;
 mod regrade;
 mod show;
@@ -28,6 +29,7 @@ pub enum Command {
     Advisories(advisories::Args),
     Evidence(evidence::Args),
     Show(show::Args),
+    ProveRefusal(prove_refusal::Args),
     Policy(policy::Args),
     Collateral(collateral::Args),
 }
@@ -45,6 +47,7 @@ impl Command {
             Command::Advisories(args) => advisories::run(args),
             Command::Evidence(args) => evidence::run(args),
             Command::Show(args) => show::run(args),
+            Command::ProveRefusal(args) => prove_refusal::run(args),
             Command::Policy(args) => policy::run(args),
             Command::Collateral(args) => collateral::run(args),
         }
