@@ -43,7 +43,7 @@ pub struct Work {
     pub signatures: u64,
     /// Those that were not verified again, because the same key, message and signature were before.
     pub remembered: u64,
-    /// Evidence objects that were not judged again, because the very same were before, at the same time.
+    /// Evidence objects that were not judged again, because the very same were twice before, and then at the same time.
     pub judgements_remembered: u64,
 }
 
@@ -53,6 +53,8 @@ const MOST_SIGNATURES: usize = 16 << 10;
 const MOST_BYTES: usize = 16 << 20;
 /// What parsing makes of bytes takes about this many times their room, the bytes included.
 const PARSED: usize = 4;
+/// Room that it takes to know that evidence was accepted before.
+const SEEN: usize = 128;
 /// Room that the checks of one evidence object take, bytes, about.
 const CHECKS: usize = 16 << 10;
 
@@ -63,7 +65,7 @@ pub(crate) struct Known {
     tdx: Shelf<Arc<Collateral<TdxCollateral, TdxParts>>>,
     pck: Shelf<Arc<(Vec<u8>, PckChain)>>,
     /// None where one judgement is all there will be.
-    judged: Option<Shelf<Arc<Sentence>>>,
+    judged: Option<Shelf<Option<Arc<Sentence>>>>,
     checked: AtomicU64,
     remembered: AtomicU64,
     judgements: AtomicU64,
@@ -191,28 +193,40 @@ impl Known {
         self.pck.keep(key, Arc::new((pem, chain)), weight);
     }
 
-    /// What was judged of this very evidence object by the same policy and roots at the same time.
+    /// What was judged of this very evidence object by the same policy and roots at the same time; else whatever
+    /// [`Self::keep_judged`] needs.
     pub(crate) fn judged(
         &self,
         evidence: &Evidence,
         report_data: Option<&[u8; 64]>,
         at: At,
         about: Option<&'static str>,
-    ) -> Option<Judged> {
-        let found = self.judged.as_ref()?.find(&sentence_key(evidence, about))?;
-        let same = found.at == at
-            && found.about == about
-            && found.report_data.as_ref() == report_data
-            && found.evidence == *evidence;
-        same.then(|| {
-            self.judgements.fetch_add(1, Relaxed);
-            found.judged.clone()
-        })
+    ) -> Result<Judged, Sight> {
+        let Some(shelf) = &self.judged else {
+            return Err(Sight::Never);
+        };
+        let key = sentence_key(evidence, about);
+        let sentence = match shelf.find(&key) {
+            None => return Err(Sight::First(key)),
+            Some(None) => return Err(Sight::Again(key)),
+            Some(Some(sentence)) => sentence,
+        };
+        let same = sentence.at == at
+            && sentence.about == about
+            && sentence.report_data.as_ref() == report_data
+            && sentence.evidence == *evidence;
+        if !same {
+            return Err(Sight::Again(key));
+        }
+        self.judgements.fetch_add(1, Relaxed);
+        Ok(sentence.judged.clone())
     }
 
-    /// Keeps what was judged of an evidence object, if it was accepted.
+    /// Keeps what was judged of an evidence object, if it was accepted. The first time it keeps no more than that it was: most
+    /// evidence is about one receipt or one connection, and never comes again.
     pub(crate) fn keep_judged(
         &self,
+        sight: Sight,
         evidence: &Evidence,
         report_data: Option<&[u8; 64]>,
         at: At,
@@ -222,17 +236,30 @@ impl Known {
         let Some(shelf) = self.judged.as_ref().filter(|_| judged.checks.hold()) else {
             return;
         };
-        let sentence = Sentence {
-            evidence: evidence.clone(),
-            report_data: report_data.copied(),
-            at,
-            about,
-            judged: judged.clone(),
-        };
-        let weight = evidence.size().saturating_add(CHECKS);
-        let key = sentence_key(evidence, about);
-        shelf.keep(key, Arc::new(sentence), weight);
+        match sight {
+            Sight::Never => {}
+            Sight::First(key) => shelf.keep(key, None, SEEN),
+            Sight::Again(key) => {
+                let sentence = Sentence {
+                    evidence: evidence.clone(),
+                    report_data: report_data.copied(),
+                    at,
+                    about,
+                    judged: judged.clone(),
+                };
+                let weight = evidence.size().saturating_add(CHECKS);
+                shelf.keep(key, Some(Arc::new(sentence)), weight);
+            }
+        }
     }
+}
+
+/// Whether evidence was accepted before.
+pub(crate) enum Sight {
+    /// Nobody will ask.
+    Never,
+    First(Key),
+    Again(Key),
 }
 
 impl fmt::Debug for Known {
@@ -241,7 +268,8 @@ impl fmt::Debug for Known {
     }
 }
 
-type Key = [u8; 32];
+/// A digest.
+pub(crate) type Key = [u8; 32];
 
 /// A digest of a kind and of parts, each behind its length.
 fn key(kind: u8, parts: &[&[u8]]) -> Key {

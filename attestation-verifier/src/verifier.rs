@@ -14,7 +14,7 @@ use crate::{At, Policy, Roots, Verdict};
 /// Each method is the function of the same name in this crate, and gives the same verdict, byte for byte, whatever was judged
 /// before. What it is faster by: a certificate, revocation list, signed text or signature that was verified is known when the
 /// very same bytes come again (a VEK's chain, a TDX platform's PCK chain, collateral and QE report, the checkpoint of a log),
-/// and so is evidence that was accepted, when it comes again to be judged at the same second (the boot and checkpoint evidence
+/// and so is evidence that was accepted twice, when it comes again to be judged at the same second (the boot and checkpoint evidence
 /// that bundles share). Everything that depends on time is judged at the time of each judgement.
 ///
 /// It keeps at most about 64 MiB, and what was not used for the longest goes first. Threads may share it. It

@@ -61,12 +61,13 @@ impl By<'_> {
         at: At,
         about: Option<&'static str>,
     ) -> Judged {
-        if let Some(judged) = self.known.judged(evidence, report_data, at, about) {
-            return judged;
-        }
+        let sight = match self.known.judged(evidence, report_data, at, about) {
+            Ok(judged) => return judged,
+            Err(sight) => sight,
+        };
         let judged = judge_anew(evidence, self, report_data, at, about);
         self.known
-            .keep_judged(evidence, report_data, at, about, &judged);
+            .keep_judged(sight, evidence, report_data, at, about, &judged);
         judged
     }
 }

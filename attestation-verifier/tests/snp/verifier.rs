@@ -72,6 +72,7 @@ fn of_a_known_platform_the_reports_own_signature_alone_is_verified() {
     let second = with(2);
     assert_eq!(signatures(&second, NOW), (1, 3, 0));
     // The very same, at the same second and at the next.
+    assert_eq!(signatures(&second, NOW), (0, 4, 0));
     assert_eq!(signatures(&second, NOW), (0, 0, 1));
     assert_eq!(signatures(&second, NOW + 1), (0, 4, 0));
     // The next list is a new list.

@@ -66,7 +66,9 @@ fn of_a_known_platform_the_quotes_own_signature_alone_is_verified() {
     assert_eq!(warm.signatures - cold.signatures, 1);
     assert_eq!(warm.remembered - cold.remembered, 8);
     // The very same again, at the same second.
-    assert_eq!(alike(&verifier, &second, clock(NOW)), 6);
+    for _ in 0..2 {
+        assert_eq!(alike(&verifier, &second, clock(NOW)), 6);
+    }
     assert_eq!(verifier.work().judgements_remembered, 1);
     assert_eq!(verifier.work().signatures, warm.signatures);
 }

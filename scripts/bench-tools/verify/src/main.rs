@@ -36,6 +36,9 @@ struct Arguments {
     /// Threads of the figures for all threads; all that the machine has without this
     #[arg(long)]
     threads: Option<usize>,
+    /// These rows alone
+    #[arg(long)]
+    only: Vec<String>,
     /// Bundles that share one checkpoint
     #[arg(long, default_value_t = 512)]
     bundles: usize,
@@ -54,6 +57,7 @@ fn main() -> Result<()> {
     rows.extend(snp_rows(&snp)?);
     rows.extend(tdx_rows(&tdx)?);
     rows.extend(bundle_rows(&bundles)?);
+    rows.retain(|row| arguments.only.is_empty() || arguments.only.iter().any(|o| o == row.name()));
     let figures = compare(rows, threads, arguments.seconds);
     let backend = match cfg!(feature = "aws-lc-rs") {
         true => "aws-lc-rs",

@@ -15,6 +15,11 @@ pub struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
+    /// What it is called.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// One operation, again and again.
     pub fn new(name: &'static str, operation: impl Fn() + Send + Sync + 'a) -> Row<'a> {
         Row::batch(name, 16, || (), move |(), _| operation())
