@@ -126,6 +126,9 @@ impl Certificate {
     /// # Errors
     /// [`CertError`] says which rule of form is broken.
     pub fn parse(bytes: &[u8]) -> Result<Certificate, CertError> {
+        if bytes.len() > LONGEST {
+            return Err(CertError::Form("a certificate of over 16 KiB".into()));
+        }
         let outer = Outer::split(bytes)?;
         // Version 3 writes [0] first; what follows is serial number, then the algorithm.
         let mut inner = outer.tbs_reader;
@@ -283,6 +286,8 @@ pub(super) fn shown(bytes: &[u8]) -> String {
     }
 }
 
+/// Longest certificate. AMD's and Intel's have less than 2 KiB; what is read of one takes twenty times its room.
+const LONGEST: usize = 16 << 10;
 /// Longest name, DER. AMD's have about 120 bytes.
 const LONGEST_NAME: usize = 512;
 

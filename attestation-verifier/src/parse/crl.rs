@@ -2,14 +2,16 @@
 
 use std::ops::Range;
 
-use x509_parser::prelude::{FromDer, X509Extension, X509Version};
-use x509_parser::revocation_list::CertificateRevocationList;
+use x509_parser::extensions::X509Extension;
+use x509_parser::prelude::FromDer;
+use x509_parser::time::ASN1Time;
+use x509_parser::x509::X509Name;
 
 use super::cert::{
     CertError, Extension, Outer, critical, extension, form, is_ecdsa_sha256, is_pss_sha384,
     name_words, unix,
 };
-use super::der::{INTEGER, SEQUENCE};
+use super::der::{Element, INTEGER, Reader, SEQUENCE};
 
 /// A well-formed CRL. Nothing says yet that it is genuine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,33 +56,47 @@ impl Crl {
     /// [`CertError`] says which rule of form is broken.
     pub fn parse(bytes: &[u8]) -> Result<Crl, CertError> {
         let outer = Outer::split(bytes)?;
-        let mut inner = outer.tbs_reader;
-        inner.optional(INTEGER)?;
-        outer.same_algorithm(inner.expect(SEQUENCE)?.whole)?;
-
-        let (rest, parsed) = CertificateRevocationList::from_der(bytes).map_err(|e| form(&e))?;
-        if !rest.is_empty() {
-            return Err(CertError::Form("bytes after the CRL".into()));
-        }
-        let tbs = &parsed.tbs_cert_list;
-        if !matches!(tbs.version, None | Some(X509Version::V2)) {
+        let mut tbs = outer.tbs_reader;
+        // Read part by part: a list read whole takes ten times its own room, and whoever sends it decides how long it is.
+        let version = tbs.optional(INTEGER)?;
+        if version.is_some_and(|version| version.contents != [1]) {
             return Err(CertError::Form("a CRL of neither version 1 nor 2".into()));
         }
-        let Some(next_update) = tbs.next_update else {
-            return Err(CertError::Form("a CRL without nextUpdate".into()));
+        // Version 1 has none (RFC 5280 §5.1.2.1).
+        let allowed = |extensions: &Option<Element<'_>>| match (version, extensions) {
+            (None, Some(_)) => Err(CertError::Form("extensions in a CRL of version 1".into())),
+            _ => Ok(()),
         };
-        let entries = tbs.revoked_certificates.iter();
-        let mut extended = entries.map(|entry| !entry.extensions().is_empty());
-        if tbs.version.is_none() && (!tbs.extensions().is_empty() || extended.any(|any| any)) {
-            return Err(CertError::Form(
-                "extensions in a CRL of version 1".to_owned(),
-            ));
-        }
-        let mut unknown = critical(tbs.extensions())?.or(of_a_part(tbs.extensions()));
-        let mut revoked = Vec::with_capacity(tbs.revoked_certificates.len());
-        for entry in &tbs.revoked_certificates {
-            revoked.push(entry.raw_serial().to_vec());
-            unknown = unknown.or(critical(entry.extensions())?);
+        outer.same_algorithm(tbs.expect(SEQUENCE)?.whole)?;
+        let (_, issuer) = X509Name::from_der(tbs.expect(SEQUENCE)?.whole).map_err(|e| form(&e))?;
+        let this_update = time(&mut tbs)?.ok_or_else(|| missing("thisUpdate"))?;
+        let next_update = time(&mut tbs)?.ok_or_else(|| missing("nextUpdate"))?;
+        let mut entries = tbs.optional(SEQUENCE)?.map(Element::reader);
+        let extensions = match tbs.optional(EXTENSIONS)? {
+            None => None,
+            Some(tagged) => {
+                let mut tagged = tagged.reader();
+                let list = tagged.expect(SEQUENCE)?;
+                tagged.end()?;
+                Some(list)
+            }
+        };
+        tbs.end()?;
+        allowed(&extensions)?;
+        let extensions = extensions_of(extensions)?;
+        let mut unknown = critical(&extensions)?.or(of_a_part(&extensions));
+        let mut revoked = Vec::new();
+        while let Some(entry) = entries.as_mut().map(Reader::next).transpose()?.flatten() {
+            if entry.tag != SEQUENCE {
+                return Err(CertError::Form("an entry that is no SEQUENCE".into()));
+            }
+            let mut entry = entry.reader();
+            revoked.push(entry.expect(INTEGER)?.contents.to_vec());
+            time(&mut entry)?.ok_or_else(|| missing("revocationDate"))?;
+            let extensions = entry.optional(SEQUENCE)?;
+            entry.end()?;
+            allowed(&extensions)?;
+            unknown = unknown.or(critical(&extensions_of(extensions)?)?);
         }
         Ok(Crl {
             der: bytes.to_vec(),
@@ -88,9 +104,9 @@ impl Crl {
             signature: outer.signature.to_vec(),
             signed_with_pss_sha384: is_pss_sha384(outer.algorithm),
             signed_with_ecdsa_sha256: is_ecdsa_sha256(outer.algorithm),
-            issuer: tbs.issuer.as_raw().to_vec(),
-            issuer_words: name_words(&tbs.issuer)?,
-            this_update: unix(tbs.this_update),
+            issuer: issuer.as_raw().to_vec(),
+            issuer_words: name_words(&issuer)?,
+            this_update: unix(this_update),
             next_update: unix(next_update),
             revoked,
             critical: unknown,
@@ -106,4 +122,48 @@ impl Crl {
     pub fn tbs(&self) -> &[u8] {
         self.der.get(self.tbs.clone()).unwrap_or_default()
     }
+}
+
+/// The tag of a list's extensions, [0].
+const EXTENSIONS: u8 = 0xa0;
+/// Most bytes of a list's extensions, or of an entry's. The vendors' have less than 100.
+const LONGEST_EXTENSIONS: usize = 4 << 10;
+const UTC_TIME: u8 = 0x17;
+const GENERALIZED_TIME: u8 = 0x18;
+
+/// A time, if one comes next.
+fn time(reader: &mut Reader<'_>) -> Result<Option<ASN1Time>, CertError> {
+    let mut element = reader.optional(UTC_TIME)?;
+    if element.is_none() {
+        element = reader.optional(GENERALIZED_TIME)?;
+    }
+    let Some(element) = element else {
+        return Ok(None);
+    };
+    let (_, time) = ASN1Time::from_der(element.whole).map_err(|e| form(&e))?;
+    Ok(Some(time))
+}
+
+/// A sequence of extensions, one by one.
+fn extensions_of(list: Option<Element<'_>>) -> Result<Vec<X509Extension<'_>>, CertError> {
+    if list
+        .as_ref()
+        .is_some_and(|list| list.whole.len() > LONGEST_EXTENSIONS)
+    {
+        return Err(CertError::Form("over 4 KiB of extensions".into()));
+    }
+    let mut parsed = Vec::new();
+    let mut reader = list.map(Element::reader);
+    while let Some(next) = reader.as_mut().map(Reader::next).transpose()?.flatten() {
+        let (rest, extension) = X509Extension::from_der(next.whole).map_err(|e| form(&e))?;
+        if !rest.is_empty() {
+            return Err(CertError::Form("bytes after an extension".into()));
+        }
+        parsed.push(extension);
+    }
+    Ok(parsed)
+}
+
+fn missing(field: &str) -> CertError {
+    CertError::Form(format!("a CRL without {field}"))
 }
