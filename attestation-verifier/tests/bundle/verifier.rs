@@ -77,7 +77,7 @@ fn parts_of_two_honest_bundles() {
             mixed.proof = theirs.proof.clone();
         }
         if mask & 4 != 0 {
-            mixed.openings = theirs.openings.clone();
+            mixed.openings = theirs.openings;
         }
         if mask & 8 != 0 {
             mixed.evidence[1] = theirs.evidence[1].clone();
