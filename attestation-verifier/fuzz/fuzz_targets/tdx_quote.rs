@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|input: &[u8]| {
     if let Ok(quote) = Quote::parse(input) {
         assert!(input.starts_with(&quote.signed));
-        for certificate in &quote.pck_chain {
+        for certificate in quote.pck_chain.iter() {
             let _ = PckExtensions::read(certificate);
         }
         let _ = fields::tdx_quote(input);
