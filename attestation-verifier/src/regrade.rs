@@ -20,34 +20,6 @@ pub use list::{Advisories, AdvisoriesError, ListContent, Notice, SIGNED_LIST_LIM
 /// Id of the check that a notice fails.
 pub const NOTICE: &str = "advisories.notice";
 
-/// The checks that are made here: id, exit codes, summary, source.
-pub const CHECKS: &[(&str, &str, &str, &str)] = &[
-    (
-        "advisories.format",
-        "2",
-        "The list of notices is a signed note over canonical JSON, within its bounds, and every notice can be evaluated.",
-        "formats §12; C2SP signed-note",
-    ),
-    (
-        "advisories.signature",
-        "3",
-        "The key that you named signed the list of notices.",
-        "formats §12; C2SP signed-note",
-    ),
-    (
-        "advisories.version",
-        "4",
-        "The list of notices is not older than the version that you demand.",
-        "formats §12",
-    ),
-    (
-        NOTICE,
-        "4",
-        "No notice of the list applies to the platform that evidence proves, at the time that the receipt states.",
-        "formats §12",
-    ),
-];
-
 /// A bundle judged without the notices and with them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Regraded {

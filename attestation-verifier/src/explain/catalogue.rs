@@ -5,7 +5,6 @@ use std::sync::LazyLock;
 use touchstone_formats::Tee;
 
 use crate::policy::{check_ids, fixed_checks};
-use crate::regrade;
 use crate::verdict::{Class, Outcome};
 
 /// What is known about one check.
@@ -45,8 +44,7 @@ fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// All checks there are: those of policies, those always made, those of advisories, and those that the command adds for
-/// the files it reads.
+/// All checks there are: those of policies, and those that no policy decides.
 pub fn all() -> &'static [About] {
     static ALL: LazyLock<Vec<About>> = LazyLock::new(gathered);
     &ALL
@@ -68,52 +66,17 @@ fn gathered() -> Vec<About> {
         expects: Some(spec.form.words()),
         template: Some(spec.template.to_owned()),
     });
-    let always = |id: &str, exit: &str, summary: &str, source: &str| About {
-        id: id.to_owned(),
-        summary: summary.to_owned(),
-        why: why(id).to_owned(),
-        source: source.to_owned(),
-        exit: exit.to_owned(),
+    let fixed = fixed_checks().iter().map(|check| About {
+        id: check.id.to_owned(),
+        summary: check.summary.to_owned(),
+        why: why(check.id).to_owned(),
+        source: check.source.to_owned(),
+        exit: check.exit.to_owned(),
         expects: None,
         template: None,
-    };
-    let fixed = fixed_checks()
-        .iter()
-        .map(|check| always(check.id, check.exit, check.summary, check.source));
-    let others = regrade::CHECKS
-        .iter()
-        .chain(FILES)
-        .map(|(id, exit, summary, source)| always(id, exit, summary, source));
-    policy.chain(fixed).chain(others).collect()
+    });
+    policy.chain(fixed).collect()
 }
-
-/// Checks that the command makes of files beside the bundle: id, exit, summary, source.
-const FILES: &[(&str, &str, &str, &str)] = &[
-    (
-        "expect.format",
-        "2",
-        "The record of what was asked (expect.json) is written as `ask` writes it.",
-        "docs/cli.md",
-    ),
-    (
-        "response.format",
-        "2",
-        "The record of the answer (response.json) is written as `ask` writes it.",
-        "docs/cli.md",
-    ),
-    (
-        "collateral.format",
-        "2",
-        "A file of collateral is canonical and within its bounds.",
-        "formats §7",
-    ),
-    (
-        "verdict.format",
-        "2",
-        "A file that is to be explained is a verdict, and does not contradict itself.",
-        "docs/cli.md",
-    ),
-];
 
 /// Why a check that no policy decides matters: by what its id begins or ends with, the first that fits.
 fn why(id: &str) -> &'static str {
@@ -158,6 +121,10 @@ const WHY: &[(&str, &str)] = &[
     (
         "*.format",
         "What is not written as its specification says can be read in two ways, and was not made by what it claims.",
+    ),
+    (
+        "collateral.*",
+        "Collateral says whose signature it is, and what has been revoked since: the vendor's own, of this platform, and of now.",
     ),
     (
         "receipt.signature",
@@ -485,20 +452,16 @@ mod tests {
 
     #[test]
     fn every_reason_is_used() {
-        let ids: Vec<String> = fixed_checks()
-            .iter()
-            .map(|check| check.id.to_owned())
-            .collect();
-        let others = regrade::CHECKS
-            .iter()
-            .chain(FILES)
-            .map(|(id, ..)| (*id).to_owned());
-        let ids: Vec<String> = ids.into_iter().chain(others).collect();
         for (_, why) in WHY
             .iter()
             .filter(|(rule, _)| !rule.starts_with("tdx.") && !rule.starts_with('*'))
         {
-            assert!(ids.iter().any(|id| super::why(id) == *why), "{why}");
+            assert!(
+                fixed_checks()
+                    .iter()
+                    .any(|check| super::why(check.id) == *why),
+                "{why}"
+            );
         }
     }
 

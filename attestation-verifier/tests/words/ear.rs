@@ -242,7 +242,8 @@ fn every_check_of_a_platform_counts_for_something() {
                     "evidence.format",
                     "evidence.purpose",
                     "evidence.nonce",
-                    "evidence.report_data"
+                    "evidence.report_data",
+                    "advisories.notice",
                 ]
                 .contains(&check.id),
             "{}",

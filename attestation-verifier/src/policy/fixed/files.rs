@@ -1,0 +1,81 @@
+//! The checks of what lies beside a bundle: lists of notices, fetched collateral, records, and files that are only read.
+
+use super::{FixedCheck, check};
+
+const NOTE: &str = "formats §12; C2SP signed-note";
+const FETCHED: &str = "docs/collateral.md";
+
+pub(super) static FIXED: &[FixedCheck] = &[
+    check(
+        "advisories.format",
+        "2",
+        "The list of notices is a signed note over canonical JSON, within its bounds, and every notice can be evaluated.",
+        NOTE,
+    ),
+    check(
+        "advisories.signature",
+        "3",
+        "The key that you named signed the list of notices.",
+        NOTE,
+    ),
+    check(
+        "advisories.version",
+        "4",
+        "The list of notices is not older than the version that you demand.",
+        "formats §12",
+    ),
+    check(
+        "advisories.notice",
+        "4",
+        "No notice of the list applies to the platform that evidence proves, at the time that the receipt states.",
+        "formats §12",
+    ),
+    check(
+        "collateral.format",
+        "2",
+        "A file of collateral, or what a vendor's service answered, is well-formed and within its bounds. Made by the command.",
+        "formats §7; docs/collateral.md",
+    ),
+    check(
+        "collateral.fetch",
+        "5",
+        "The vendor's service can be reached, and gives what it is asked for. Made by the command.",
+        FETCHED,
+    ),
+    check(
+        "collateral.authentic",
+        "3",
+        "What was fetched is signed by the vendor, and of the platform that it was asked for. Made by the command.",
+        FETCHED,
+    ),
+    check(
+        "collateral.validity",
+        "5",
+        "What was fetched is valid now. Made by the command.",
+        FETCHED,
+    ),
+    check(
+        "expect.format",
+        "2",
+        "The record of what was asked (expect.json) is written as `ask` writes it. Made by the command.",
+        "docs/cli.md",
+    ),
+    check(
+        "response.format",
+        "2",
+        "The record of the answer (response.json) is written as `ask` writes it. Made by the command.",
+        "docs/cli.md",
+    ),
+    check(
+        "show.format",
+        "2",
+        "A file that is to be shown is one that `show` knows, and written as it must be. Made by the command.",
+        "docs/cli.md",
+    ),
+    check(
+        "verdict.format",
+        "2",
+        "A file that is to be explained is a verdict, and does not contradict itself. Made by the command.",
+        "docs/cli.md",
+    ),
+];
