@@ -204,22 +204,7 @@ impl Case {
     }
 
     fn dcap_qvl(&self) -> Result<(), String> {
-        let ours = self.collateral.clone();
-        let missing = || "collateral is missing".to_owned();
-        let text = |text: Option<String>| text.ok_or_else(missing);
-        let bytes = |bytes: Option<HexBytes>| bytes.map(|b| b.0).ok_or_else(missing);
-        let theirs = QuoteCollateralV3 {
-            pck_crl_issuer_chain: text(ours.pck_crl_issuer_chain)?,
-            root_ca_crl: bytes(ours.root_ca_crl)?,
-            pck_crl: bytes(ours.pck_crl)?,
-            tcb_info_issuer_chain: text(ours.tcb_info_issuer_chain)?,
-            tcb_info: text(ours.tcb_info)?,
-            tcb_info_signature: bytes(ours.tcb_info_signature)?,
-            qe_identity_issuer_chain: text(ours.qe_identity_issuer_chain)?,
-            qe_identity: text(ours.qe_identity)?,
-            qe_identity_signature: bytes(ours.qe_identity_signature)?,
-            pck_certificate_chain: None,
-        };
+        let theirs = as_theirs(&self.collateral)?;
         let verified = QuoteVerifier::new(self.root.clone()).verify(&self.quote, &theirs, self.at);
         let verified = verified.map_err(|e| format!("{e:#}"))?;
         match verified.status.as_str() {
@@ -238,6 +223,28 @@ impl Case {
         let pck = tdx_quote::VerifyingKey::from_sec1_bytes(point).map_err(|e| format!("{e:?}"))?;
         quote.verify_with_pck(&pck).map_err(|e| format!("{e:?}"))
     }
+}
+
+/// Collateral as `dcap-qvl` takes it.
+///
+/// # Errors
+/// A member is missing.
+pub fn as_theirs(ours: &TdxCollateral) -> Result<QuoteCollateralV3, String> {
+    let missing = || "collateral is missing".to_owned();
+    let text = |text: &Option<String>| text.clone().ok_or_else(missing);
+    let bytes = |bytes: &Option<HexBytes>| bytes.as_ref().map(|b| b.0.clone()).ok_or_else(missing);
+    Ok(QuoteCollateralV3 {
+        pck_crl_issuer_chain: text(&ours.pck_crl_issuer_chain)?,
+        root_ca_crl: bytes(&ours.root_ca_crl)?,
+        pck_crl: bytes(&ours.pck_crl)?,
+        tcb_info_issuer_chain: text(&ours.tcb_info_issuer_chain)?,
+        tcb_info: text(&ours.tcb_info)?,
+        tcb_info_signature: bytes(&ours.tcb_info_signature)?,
+        qe_identity_issuer_chain: text(&ours.qe_identity_issuer_chain)?,
+        qe_identity: text(&ours.qe_identity)?,
+        qe_identity_signature: bytes(&ours.qe_identity_signature)?,
+        pck_certificate_chain: None,
+    })
 }
 
 /// All that are honest are accepted by all, version 5 aside, which `tdx-quote` cannot read.

@@ -82,8 +82,26 @@ fn dependencies_run_downward_only() {
     }
 }
 
-/// The crates of the workspace by name. `--no-deps` reads manifests alone, so this needs no network.
-fn crates() -> BTreeMap<String, Crate> {
+/// Features are shared by all crates of a workspace: what another verifier turns on would be in every test here, and in no
+/// product. Such peers are judges in `crosscheck`, a workspace of its own, or optional (`scripts/bench-tools/verify`).
+#[test]
+fn tests_run_with_the_features_of_products() {
+    for package in packages() {
+        for dependency in package["dependencies"].as_array().unwrap() {
+            let features = dependency["features"].as_array().unwrap();
+            let (name, crate_name) = (&dependency["name"], &package["name"]);
+            let ordered = name == "serde_json" && features.iter().any(|f| f == "preserve_order");
+            let peer = name == "dcap-qvl" && dependency["optional"] == false;
+            assert!(
+                !ordered && !peer,
+                "{crate_name} turns on preserve_order of serde_json, by {name}"
+            );
+        }
+    }
+}
+
+/// The packages of the workspace. `--no-deps` reads manifests alone, so this needs no network.
+fn packages() -> Vec<Value> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .args([
@@ -103,9 +121,13 @@ fn crates() -> BTreeMap<String, Crate> {
         String::from_utf8_lossy(&output.stderr)
     );
     let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let packages = metadata["packages"].as_array().unwrap();
+    metadata["packages"].as_array().unwrap().clone()
+}
+
+/// The crates of the workspace by name.
+fn crates() -> BTreeMap<String, Crate> {
     let mut crates = BTreeMap::new();
-    for package in packages {
+    for package in packages() {
         let mut entry = Crate::default();
         for dependency in package["dependencies"].as_array().unwrap() {
             if dependency["path"].is_null() {

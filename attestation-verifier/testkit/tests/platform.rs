@@ -6,9 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use attestation_verifier::parse::tdx::{Quote, TdReport};
+use attestation_verifier::policy::template;
+use attestation_verifier::{At, Policy, Roots, appraise};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+use touchstone_formats::evidence::{Collateral, Evidence, TdxCollateral, Tee};
+use touchstone_formats::text::HexBytes;
 use touchstone_testkit::amd::{Product, Tcb};
 use touchstone_testkit::events::event_type;
 use touchstone_testkit::machine::{Endorsement, Machine, TdxMachine, TeeMachine as _};
@@ -338,14 +343,13 @@ fn a_tdx_machine_gives_quotes_with_their_event_log() {
     let platform = SimulatedPlatform::start(config).unwrap();
     let mut client = Client::connect(platform.socket());
     let before = tdx_quote(&client.ask(&[3; 64]));
-    judged(&before, &platform.machine(), AT).unwrap();
+    judged_of(&before, &platform.machine()).unwrap();
     platform.change(|machine| machine.measure(3, event_type::EVENT_TAG, b"an application"));
     let answer = client.ask(&[3; 64]);
-    let report = judged(&tdx_quote(&answer), &platform.machine(), AT).unwrap();
-    let report = report.report.as_td10().unwrap();
+    let report = judged_of(&tdx_quote(&answer), &platform.machine()).unwrap();
     assert_eq!(report.report_data, [3; 64]);
-    assert_eq!(report.rt_mr3, platform.machine().events.replay(3));
-    assert_ne!(report.rt_mr3, [0; 48]);
+    assert_eq!(report.rtmr[3], platform.machine().events.replay(3));
+    assert_ne!(report.rtmr[3], [0; 48]);
     assert_eq!(answer["event_log"]["format"], "ccel");
     let log = answer["event_log"]["data"].as_str().unwrap();
     let log = STANDARD.decode(log).unwrap();
@@ -355,11 +359,12 @@ fn a_tdx_machine_gives_quotes_with_their_event_log() {
     assert_eq!(client.ask(&[3; 64])["tee"], "sev-snp");
     platform.set_fault(Fault::Lie, Some(1));
     let lie = tdx_quote(&client.ask(&[3; 64]));
-    let report = judged(&lie, &platform.machine(), AT).unwrap().report;
-    assert_eq!(report.as_td10().unwrap().report_data, [!3; 64]);
+    let report = judged_of(&lie, &platform.machine()).unwrap();
+    assert_eq!(report.report_data, [!3; 64]);
     platform.set_fault(Fault::Truncate, Some(1));
     let short = tdx_quote(&client.ask(&[3; 64]));
-    assert!(judged(&short, &platform.machine(), AT).is_err());
+    let refused = judged_of(&short, &platform.machine()).unwrap_err();
+    assert!(refused.contains("tdx.format"), "{refused}");
 }
 
 #[test]
@@ -393,20 +398,15 @@ fn the_program_is_a_tdx_machine_when_asked() {
         let read = |path: &str| std::fs::read(dir.join(path)).unwrap();
         let values: Value = serde_json::from_slice(&read("reference-values.json")).unwrap();
         assert_eq!(values["tdx.mrtd"], "cd".repeat(48));
-        let collateral = serde_json::from_slice(&read("collateral/tdx.json")).unwrap();
-        let collateral = theirs(&collateral);
-        let (_, root) = x509_parser::pem::parse_x509_pem(&read("root.pem"))
-            .map(|(r, p)| (r.to_vec(), p.contents))
-            .unwrap();
+        let collateral = collateral(&serde_json::from_slice(&read("collateral/tdx.json")).unwrap());
+        let root = String::from_utf8(read("root.pem")).unwrap();
         let now = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .unwrap();
-        let judged = dcap_qvl::verify::QuoteVerifier::new(root.clone())
-            .verify(&quote, &collateral, now.as_secs())
-            .unwrap();
-        assert_eq!(judged.status, "OutOfDate");
-        assert_eq!(judged.report.as_td10().unwrap().mr_td, [0xcd; 48]);
-        assert_ne!(judged.report.as_td10().unwrap().rt_mr3, [0; 48]);
+        let (report, status) = judged(&quote, collateral, &root, now.as_secs()).unwrap();
+        assert_eq!(status, "OutOfDate");
+        assert_eq!(report.mr_td, [0xcd; 48]);
+        assert_ne!(report.rtmr[3], [0; 48]);
         roots.push(root);
         kill(&mut program);
     }
@@ -437,33 +437,58 @@ fn tdx_quote(answer: &Value) -> Vec<u8> {
     STANDARD.decode(answer["quote"].as_str().unwrap()).unwrap()
 }
 
-/// By another verifier, under the machine's root.
+/// By the verifier, under this root: what the quote says, and the status of its platform.
 fn judged(
     quote: &[u8],
-    machine: &TdxMachine,
+    collateral: TdxCollateral,
+    root_pem: &str,
     at: u64,
-) -> Result<dcap_qvl::verify::VerifiedReport, String> {
-    let collateral = serde_json::to_value(machine.collateral()).unwrap();
-    dcap_qvl::verify::QuoteVerifier::new(machine.pki.root_der())
-        .verify(quote, &theirs(&collateral), at)
-        .map_err(|e| e.to_string())
+) -> Result<(TdReport, Value), String> {
+    let evidence = Evidence {
+        purpose: None,
+        nonce: None,
+        tee: Tee::Tdx,
+        quote: quote.to_vec(),
+        collateral: Some(Collateral::Tdx(collateral)),
+        event_log: None,
+    };
+    let policy = Policy::parse(&template(Tee::Tdx)).unwrap();
+    let roots = Roots::pinned().with_simulated_pem(root_pem.as_bytes());
+    let at = At {
+        time: at,
+        asserted: false,
+    };
+    let verdict = appraise(&evidence.to_file(), &policy, &roots.unwrap(), None, at);
+    // No policy was made for this machine: what it is refuses with 4.
+    if verdict.exit() != 4 {
+        return Err(verdict.words());
+    }
+    let quote = Quote::parse(quote).map_err(|e| e.to_string())?;
+    Ok((
+        quote.report,
+        verdict.context.platform["tcb"]["status"].clone(),
+    ))
 }
 
-/// Collateral as evidence holds it, as dcap-qvl takes it.
-fn theirs(ours: &Value) -> dcap_qvl::QuoteCollateralV3 {
-    let text = |name: &str| ours[name].as_str().unwrap().to_owned();
-    let bytes = |name: &str| hex::decode(text(name)).unwrap();
-    dcap_qvl::QuoteCollateralV3 {
-        pck_crl_issuer_chain: text("pck_crl_issuer_chain"),
-        root_ca_crl: bytes("root_ca_crl"),
-        pck_crl: bytes("pck_crl"),
-        tcb_info_issuer_chain: text("tcb_info_issuer_chain"),
+/// The quote of a running platform, under the machine's collateral and root.
+fn judged_of(quote: &[u8], machine: &TdxMachine) -> Result<TdReport, String> {
+    judged(quote, machine.collateral(), &machine.root_pem(), AT).map(|(report, _)| report)
+}
+
+/// Collateral out of the platform's file.
+fn collateral(json: &Value) -> TdxCollateral {
+    let text = |name: &str| Some(json[name].as_str().unwrap().to_owned());
+    let bytes = |name: &str| Some(HexBytes(hex::decode(json[name].as_str().unwrap()).unwrap()));
+    TdxCollateral {
         tcb_info: text("tcb_info"),
         tcb_info_signature: bytes("tcb_info_signature"),
-        qe_identity_issuer_chain: text("qe_identity_issuer_chain"),
+        tcb_info_issuer_chain: text("tcb_info_issuer_chain"),
         qe_identity: text("qe_identity"),
         qe_identity_signature: bytes("qe_identity_signature"),
-        pck_certificate_chain: None,
+        qe_identity_issuer_chain: text("qe_identity_issuer_chain"),
+        pck_crl: bytes("pck_crl"),
+        pck_crl_issuer_chain: text("pck_crl_issuer_chain"),
+        root_ca_crl: bytes("root_ca_crl"),
     }
 }
 

@@ -1,17 +1,15 @@
 //! A simulated machine and the policy that its evidence is held against, of which a test changes one thing.
 
 use attestation_verifier::verdict::Verdict;
-use dcap_qvl::verify::QuoteVerifier;
-use touchstone_formats::evidence::{Collateral, EventLog, Evidence};
+use touchstone_formats::evidence::{EventLog, Evidence};
 use touchstone_testkit::events::event_type;
 use touchstone_testkit::intel::{Configuration, SgxExtensions};
 use touchstone_testkit::machine::{TdxMachine, TeeMachine};
 use touchstone_testkit::tdx::TdReport;
 
 use crate::case::Inputs;
-use crate::fixtures::theirs;
-use crate::policy::{template, with};
 use crate::simulated::{Scene, processor, v4, v5};
+use crate::support::{template, with};
 
 /// A machine, and the policy that its evidence is held against.
 pub struct Case {
@@ -151,17 +149,5 @@ impl Case {
 
     pub fn judge(&self) -> Verdict {
         self.inputs().judge()
-    }
-
-    /// What dcap-qvl says of the same quote, collateral, root and time.
-    pub fn theirs(&self) -> Result<String, String> {
-        let evidence = self.evidence();
-        let Some(Collateral::Tdx(own)) = &evidence.collateral else {
-            panic!("no collateral")
-        };
-        QuoteVerifier::new(self.scene.machine.pki.root_der())
-            .verify(&evidence.quote, &theirs(own), self.scene.time)
-            .map(|report| report.status)
-            .map_err(|error| format!("{error:#}"))
     }
 }

@@ -1,23 +1,18 @@
-//! Real evidence that is not committed, and what EXPECTED.tsv says of it; and a second opinion on all of it.
+//! Real evidence that is not committed, and what EXPECTED.tsv says of it. A second opinion on it is in `crosscheck/tests/dcap_qvl`.
 //!
 //! Every case is judged under the strict template and under a policy that differs from it in exactly the
 //! checks that the table below names. That both the exit code and the set of refusing checks are compared
 //! keeps "loosened" from growing.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use attestation_verifier::Roots;
 use attestation_verifier::dates::parse_rfc3339;
-use attestation_verifier::verdict::Verdict;
-use dcap_qvl::QuoteCollateralV3;
-use dcap_qvl::verify::QuoteVerifier;
-use touchstone_formats::evidence::{Collateral, Evidence, TdxCollateral};
-use touchstone_formats::text::HexBytes;
 use touchstone_testkit::fixtures;
 
-use crate::policy::{as_found, judged, refusing, strict_value, template, with};
-use crate::support::{V4_TIME, V5_TIME, collateral, evidence, file, v4, v5};
+use crate::policy::{as_found, judged, refusing, strict_value};
+use crate::support::{V4_TIME, V5_TIME, collateral, evidence, file, template, v4, v5, with};
+use crate::table::{Row, rows, stripped};
 
 /// What can be measured: the template accepts none.
 const MEASURED: [&str; 4] = ["tdx.mrtd", "tdx.rtmr0", "tdx.rtmr1", "tdx.rtmr2"];
@@ -91,53 +86,6 @@ const BEFORE: &[(&str, u8, &str)] = &[
     ("tdx/dcapqvl-sgx-v3", 2, "tdx.format"),
 ];
 
-/// A row of EXPECTED.tsv.
-struct Row {
-    name: String,
-    evidence: Evidence,
-    time: u64,
-    exit: u8,
-}
-
-/// A quote without the zeros that a source appended; one with anything else behind its end stays as it is.
-fn stripped(quote: Vec<u8>) -> Vec<u8> {
-    let mut short = quote.clone();
-    while short.last() == Some(&0) {
-        short.pop();
-    }
-    // The end of a PCK chain is a zero byte or a new line, so that a byte too many may have gone.
-    (0..=1)
-        .map(|zeros| [short.clone(), vec![0; zeros]].concat())
-        .find(|quote| attestation_verifier::parse::tdx::Quote::parse(quote).is_ok())
-        .unwrap_or(quote)
-}
-
-fn rows(root: &Path) -> Vec<Row> {
-    let table = std::fs::read_to_string(root.join("EXPECTED.tsv")).unwrap();
-    let rows = table.lines().skip(1).filter(|row| row.starts_with("tdx/"));
-    rows.map(|row| {
-        let columns: Vec<&str> = row.split('\t').collect();
-        let [name, _, beside, at, exit, ..] = columns[..] else {
-            panic!("{row}")
-        };
-        let beside = match beside.split(' ').next().unwrap() {
-            "none" => None,
-            "its" => Some(format!("{name}/collateral.json")),
-            path if path.contains('/') => Some(format!("tdx/{path}")),
-            folder => Some(format!("tdx/{folder}/collateral.json")),
-        };
-        let beside = beside.map(|path| collateral(&file(root.join(path))));
-        let quote = stripped(file(root.join(name).join("quote.bin")));
-        Row {
-            name: name.to_owned(),
-            evidence: evidence(quote, beside),
-            time: parse_rfc3339(at).unwrap_or(V5_TIME),
-            exit: exit.parse().unwrap(),
-        }
-    })
-    .collect()
-}
-
 #[test]
 fn every_case_of_the_table() {
     let Some(root) = fixtures::evidence() else {
@@ -206,61 +154,10 @@ fn case(row: &Row, own: &[&str], holds: bool) {
         let verdict = judge(&with(&policy, id, &strict_value(id)));
         assert_eq!(refusing(&verdict), [*id], "{name}");
     }
-    oracle(row, &loose);
-}
-
-/// What `dcap-qvl` refuses, whoever asks, of what holds here once a policy says so.
-const OUTRIGHT: &[(&str, &str)] = &[
-    ("tdx/azure-td-quote", "SEPT_VE_DISABLE"),
-    ("tdx/trustee-quote4", "debug"),
-    ("tdx/automata-v5", "service"),
-];
-
-/// `dcap-qvl` accepts what is accepted here, and finds the same status and advisories.
-fn oracle(row: &Row, verdict: &Verdict) {
-    let Some(Collateral::Tdx(own)) = &row.evidence.collateral else {
-        panic!("{}: no collateral", row.name)
-    };
-    let theirs = theirs(own);
-    let judged = QuoteVerifier::new_prod().verify(&row.evidence.quote, &theirs, row.time);
-    if let Some((_, why)) = OUTRIGHT.iter().find(|(name, _)| *name == row.name) {
-        let error = format!("{:#}", judged.expect_err(&row.name)).to_lowercase();
-        assert!(error.contains(&why.to_lowercase()), "{}: {error}", row.name);
-        return;
-    }
-    let judged = judged.unwrap_or_else(|error| panic!("{}: {error:#}", row.name));
-    let tcb = &verdict.context.platform["tcb"];
-    assert_eq!(tcb["status"], judged.status, "{}", row.name);
-    let mut advisories = judged.advisory_ids;
-    advisories.sort_unstable();
-    assert_eq!(
-        tcb["advisories"],
-        serde_json::json!(advisories),
-        "{}",
-        row.name
-    );
-}
-
-/// Collateral as `dcap-qvl` takes it.
-pub fn theirs(own: &TdxCollateral) -> QuoteCollateralV3 {
-    let text = |member: &Option<String>| member.clone().expect("a text");
-    let bytes = |member: &Option<HexBytes>| member.as_ref().expect("bytes").0.clone();
-    QuoteCollateralV3 {
-        pck_crl_issuer_chain: text(&own.pck_crl_issuer_chain),
-        root_ca_crl: bytes(&own.root_ca_crl),
-        pck_crl: bytes(&own.pck_crl),
-        tcb_info_issuer_chain: text(&own.tcb_info_issuer_chain),
-        tcb_info: text(&own.tcb_info),
-        tcb_info_signature: bytes(&own.tcb_info_signature),
-        qe_identity_issuer_chain: text(&own.qe_identity_issuer_chain),
-        qe_identity: text(&own.qe_identity),
-        qe_identity_signature: bytes(&own.qe_identity_signature),
-        pck_certificate_chain: None,
-    }
 }
 
 #[test]
-fn the_committed_quote_holds_and_a_second_verifier_agrees() {
+fn the_committed_quote_holds() {
     let row = Row {
         name: "committed v4".into(),
         evidence: v4(),

@@ -17,6 +17,7 @@ mod real_bytes;
 mod revocation;
 mod simulated;
 mod support;
+mod table;
 mod texts;
 mod verifier;
 

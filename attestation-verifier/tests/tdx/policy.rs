@@ -1,35 +1,12 @@
 //! Policies for TDX: loosened one check at a time, and refused where they do not stand.
 
-use attestation_verifier::policy::{self, Form, Policy, PolicyError, check_ids};
+use attestation_verifier::policy::{Form, Policy, PolicyError, check_ids};
 use attestation_verifier::verdict::Verdict;
 use attestation_verifier::{At, Roots, appraise};
 use touchstone_formats::evidence::{Evidence, Tee};
 
+use crate::support::{template, with};
 use crate::warm;
-
-/// The strict template.
-pub fn template() -> String {
-    policy::template(Tee::Tdx)
-}
-
-/// The policy with another value for one check. The check has to be there, once.
-pub fn with(policy: &str, id: &str, value: &str) -> String {
-    let starts = [format!("\"{id}\" = "), format!("{id} = ")];
-    let mut seen = 0;
-    let lines =
-        policy.lines().map(
-            |line| match starts.iter().find(|start| line.starts_with(*start)) {
-                Some(start) => {
-                    seen += 1;
-                    format!("{start}{value}\n")
-                }
-                None => format!("{line}\n"),
-            },
-        );
-    let text: String = lines.collect();
-    assert_eq!(seen, 1, "{id} stands in the policy once");
-    text
-}
 
 /// The template's value of a check.
 pub fn strict_value(id: &str) -> String {
@@ -223,7 +200,7 @@ fn a_grace_is_waived_until_a_day_only() {
 /// Two kinds of platform in one policy: evidence is judged by its own.
 #[test]
 fn a_policy_may_have_both_kinds_of_platform() {
-    let snp = policy::template(Tee::SevSnp);
+    let snp = attestation_verifier::policy::template(Tee::SevSnp);
     let (_, platform) = snp.split_once("[[platform]]").expect("a platform");
     let both = format!("{}\n[[platform]]{platform}", template());
     let tees: Vec<Tee> = parsed(&both).platforms.iter().map(|p| p.tee).collect();

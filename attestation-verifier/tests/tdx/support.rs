@@ -1,10 +1,10 @@
-//! What the tests of bytes and signatures need: real items, and the two steps that they are about.
+//! What the tests of bytes and signatures need: real items, policies, and the two steps that they are about.
 
 use std::path::PathBuf;
 
 use attestation_verifier::authenticate::intel::{AuthenticTdx, authenticate};
 use attestation_verifier::parse::tdx;
-use attestation_verifier::{Checks, Roots};
+use attestation_verifier::{Checks, Roots, policy};
 use touchstone_formats::evidence::{Collateral, Evidence, TdxCollateral, Tee};
 use touchstone_formats::text::HexBytes;
 
@@ -65,6 +65,30 @@ pub fn collateral(json: &[u8]) -> TdxCollateral {
         pck_crl_issuer_chain: text("pck_crl_issuer_chain"),
         root_ca_crl: bytes("root_ca_crl"),
     }
+}
+
+/// The strict template.
+pub fn template() -> String {
+    policy::template(Tee::Tdx)
+}
+
+/// The policy with another value for one check. The check has to be there, once.
+pub fn with(policy: &str, id: &str, value: &str) -> String {
+    let starts = [format!("\"{id}\" = "), format!("{id} = ")];
+    let mut seen = 0;
+    let lines =
+        policy.lines().map(
+            |line| match starts.iter().find(|start| line.starts_with(*start)) {
+                Some(start) => {
+                    seen += 1;
+                    format!("{start}{value}\n")
+                }
+                None => format!("{line}\n"),
+            },
+        );
+    let text: String = lines.collect();
+    assert_eq!(seen, 1, "{id} stands in the policy once");
+    text
 }
 
 /// Evidence of no purpose.

@@ -3,8 +3,9 @@
 use attestation_verifier::{At, Verifier, appraise};
 use touchstone_formats::evidence::{Collateral, Evidence, TdxCollateral};
 
-use crate::policy::{parsed, template};
+use crate::policy::parsed;
 use crate::simulated::{NOW, Scene, processor, v4, v5};
+use crate::support::template;
 
 fn clock(time: u64) -> At {
     At {
@@ -23,7 +24,7 @@ fn verifier(scene: &Scene) -> Verifier {
         let Some(id) = verdict.deciding() else {
             return Verifier::new(policy, scene.roots.clone());
         };
-        text = crate::policy::with(&text, id, "{ waive = \"not what this is about\" }");
+        text = crate::support::with(&text, id, "{ waive = \"not what this is about\" }");
     }
     panic!("no policy accepts the honest platform");
 }

@@ -1,38 +1,17 @@
-//! The synthetic Intel PKI and the quotes under it, read and judged by code that is not ours, and compared with what Intel
-//! itself signed.
+//! The synthetic Intel PKI and the quotes under it, read by code that is not ours, and compared with what Intel itself signed.
+//! Another verifier judges them in `crosscheck/tests/dcap_qvl`.
 
-mod judged;
-mod minted;
 mod real;
 mod shapes;
 
 use std::path::PathBuf;
 
-use dcap_qvl::QuoteCollateralV3;
 use serde_json::Value;
-use touchstone_formats::evidence::TdxCollateral;
 use touchstone_testkit::fixtures;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// When everything here is judged.
 pub const AT: u64 = 1_790_000_000;
-
-/// Our collateral as dcap-qvl takes it.
-pub fn theirs(ours: &TdxCollateral) -> QuoteCollateralV3 {
-    let ours = ours.clone();
-    QuoteCollateralV3 {
-        pck_crl_issuer_chain: ours.pck_crl_issuer_chain.unwrap(),
-        root_ca_crl: ours.root_ca_crl.unwrap().0,
-        pck_crl: ours.pck_crl.unwrap().0,
-        tcb_info_issuer_chain: ours.tcb_info_issuer_chain.unwrap(),
-        tcb_info: ours.tcb_info.unwrap(),
-        tcb_info_signature: ours.tcb_info_signature.unwrap().0,
-        qe_identity_issuer_chain: ours.qe_identity_issuer_chain.unwrap(),
-        qe_identity: ours.qe_identity.unwrap(),
-        qe_identity_signature: ours.qe_identity_signature.unwrap().0,
-        pck_certificate_chain: None,
-    }
-}
 
 /// The folder of real TDX evidence, or a line that says that the test was skipped.
 pub fn real_folder(test: &str) -> Option<PathBuf> {

@@ -1,7 +1,9 @@
 //! Certificates and lists, read by two parsers that are not ours.
 
 use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
+use touchstone_formats::text::HexBytes;
 use touchstone_testkit::intel::{Entry, PckCa, Pki, PkiKeys, SgxExtensions, oid, sgx_extension};
+use touchstone_testkit::machine::{TdxMachine, TeeMachine as _};
 use touchstone_testkit::x509::{Curve, EcKey};
 use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
@@ -150,4 +152,32 @@ fn parse_root(pki: &Pki) -> (Vec<u8>, Vec<u8>) {
     let root = parse(&der);
     let signature = root.signature_value.data.to_vec();
     (root.tbs_certificate.as_ref().to_vec(), signature)
+}
+
+/// Between two quotes of one platform nothing differs but what is about the guest, as on a real one.
+#[test]
+fn quotes_of_one_platform_share_everything_but_their_body() {
+    let machine = TdxMachine::strict(AT);
+    let (one, two) = (machine.quote([0x42; 64]), machine.quote([0x42; 64]));
+    let body = machine.report([0x42; 64]).to_be_signed().len();
+    let signature = body + 4..body + 4 + 64;
+    assert_ne!(one[signature.clone()], two[signature.clone()]);
+    assert_eq!(one[..signature.start], two[..signature.start]);
+    assert_eq!(one[signature.end..], two[signature.end..]);
+    assert_eq!(machine.collateral(), machine.collateral());
+}
+
+#[test]
+fn the_collateral_file_is_what_evidence_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = TdxMachine::strict(AT);
+    machine.write_to(folder.path()).unwrap();
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&read("collateral/tdx.json")).unwrap();
+    assert_eq!(json.as_object().unwrap().len(), 9);
+    let ours = machine.collateral();
+    assert_eq!(json["tcb_info"], ours.tcb_info.unwrap());
+    let HexBytes(crl) = ours.root_ca_crl.unwrap();
+    assert_eq!(json["root_ca_crl"], hex::encode(crl));
+    assert_eq!(read("root.pem").matches("BEGIN").count(), 1);
 }

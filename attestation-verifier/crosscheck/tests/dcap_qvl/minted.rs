@@ -8,7 +8,7 @@ use touchstone_testkit::events::event_type;
 use touchstone_testkit::machine::TdxMachine;
 use touchstone_testkit::mint::{Exchange, Minted, World};
 
-use super::theirs;
+use crate::theirs;
 
 type TdxWorld = World<TdxMachine>;
 

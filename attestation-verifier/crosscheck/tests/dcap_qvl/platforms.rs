@@ -3,13 +3,13 @@
 
 use dcap_qvl::quote::{Quote as TheirQuote, Report};
 use dcap_qvl::verify::{QuoteVerifier, VerifiedReport};
-use touchstone_formats::text::HexBytes;
 use touchstone_testkit::intel::{PckCa, Pki, PkiKeys};
 use touchstone_testkit::machine::{TdxMachine, TeeMachine as _};
 use touchstone_testkit::tdx::{Quote, Td15, TdReport, attributes};
 use touchstone_testkit::x509::EcKey;
 
-use super::{AT, theirs};
+use crate::simulated::NOW as AT;
+use crate::theirs;
 
 const DATA: [u8; 64] = [0x42; 64];
 
@@ -272,32 +272,4 @@ fn declared_lengths_lie_when_they_are_told_to() {
     let mut longer = honest;
     longer.trailing = vec![1, 2, 3];
     assert!(machine.sign(&longer).ends_with(&[0, 1, 2, 3]));
-}
-
-/// Between two quotes of one platform nothing differs but what is about the guest, as on a real one.
-#[test]
-fn quotes_of_one_platform_share_everything_but_their_body() {
-    let machine = TdxMachine::strict(AT);
-    let (one, two) = (machine.quote(DATA), machine.quote(DATA));
-    let body = machine.report(DATA).to_be_signed().len();
-    let signature = body + 4..body + 4 + 64;
-    assert_ne!(one[signature.clone()], two[signature.clone()]);
-    assert_eq!(one[..signature.start], two[..signature.start]);
-    assert_eq!(one[signature.end..], two[signature.end..]);
-    assert_eq!(machine.collateral(), machine.collateral());
-}
-
-#[test]
-fn the_collateral_file_is_what_evidence_holds() {
-    let folder = tempfile::tempdir().unwrap();
-    let machine = TdxMachine::strict(AT);
-    machine.write_to(folder.path()).unwrap();
-    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
-    let json: serde_json::Value = serde_json::from_str(&read("collateral/tdx.json")).unwrap();
-    assert_eq!(json.as_object().unwrap().len(), 9);
-    let ours = machine.collateral();
-    assert_eq!(json["tcb_info"], ours.tcb_info.unwrap());
-    let HexBytes(crl) = ours.root_ca_crl.unwrap();
-    assert_eq!(json["root_ca_crl"], hex::encode(crl));
-    assert_eq!(read("root.pem").matches("BEGIN").count(), 1);
 }
