@@ -10,6 +10,7 @@
 //!
 //! Tests only: `tdx-quote` is AGPL-3.0-or-later, and nothing that people link may depend on this crate.
 
+mod mutate;
 pub mod random;
 pub mod run;
 pub mod snp;

@@ -12,12 +12,13 @@ use sev::certs::snp::{Certificate as Theirs, Chain, Verifiable, ca};
 use sev::firmware::guest::AttestationReport;
 use sev::parser::ByteParser;
 use touchstone_formats::{Collateral, Evidence, SnpCollateral, Tee};
-use touchstone_testkit::amd::{Certificate, Extension, Pki, PkiKeys, Product, oid};
+use touchstone_testkit::amd::{Extension, Pki, PkiKeys, Product, oid};
 use touchstone_testkit::machine::{Endorsement, Machine};
 use touchstone_testkit::snp::{
     REPORT_LENGTH, Report, SIGNATURE_PART, SIGNED_LENGTH, platform_info,
 };
 
+use crate::mutate::{Honest, change, patch, several, subtract};
 use crate::random::Random;
 use crate::run::{Excuse, Mutant, Other};
 
@@ -35,15 +36,8 @@ struct Case {
     at: u64,
 }
 
-/// What mutants start from.
-struct Honest {
-    case: Case,
-    /// None of genuine evidence: nobody else has its keys.
-    machine: Option<Machine>,
-}
-
-fn honest() -> &'static [Honest] {
-    static HONEST: OnceLock<Vec<Honest>> = OnceLock::new();
+fn honest() -> &'static [Honest<Case, Machine>] {
+    static HONEST: OnceLock<Vec<Honest<Case, Machine>>> = OnceLock::new();
     HONEST.get_or_init(|| {
         let mut all = vec![genuine()];
         for product in Product::ALL {
@@ -101,7 +95,7 @@ fn honest() -> &'static [Honest] {
 }
 
 /// A report of a Milan's, and AMD's own chain.
-fn genuine() -> Honest {
+fn genuine() -> Honest<Case, Machine> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/snp/sev-8.0.0");
     let read =
         |name: &str| std::fs::read(folder.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
@@ -191,9 +185,7 @@ pub fn both_accept_what_is_honest() {
 
 /// A mutant.
 pub fn mutant(random: &mut Random) -> Mutant<'static> {
-    let all = honest();
-    let honest = random.pick(all);
-    let other = &random.pick(all).case;
+    let (honest, other) = Honest::two(random, honest());
     let mut case = honest.case.clone();
     let (kind, what) = match (random.below(100), &honest.machine) {
         (0..35, _) => (
@@ -258,11 +250,7 @@ pub const MUST_ACCEPT: [&str; 5] = [
 fn fields(random: &mut Random, machine: &Machine, case: &mut Case) -> String {
     let mut report = machine.report.clone();
     report.report_data = [0x42; 64];
-    let mut what = String::new();
-    for _ in 0..=random.below(3) {
-        what += field(random, &mut report);
-        what += ", ";
-    }
+    let what = several(random, 3, |random| field(random, &mut report).into());
     case.quote = report.sign(&machine.key);
     what
 }
@@ -384,14 +372,9 @@ fn field(random: &mut Random, report: &mut Report) -> &'static str {
 /// Any bytes, reserved ones too.
 fn patches(random: &mut Random, machine: &Machine, case: &mut Case) -> String {
     let mut report = machine.report.clone();
-    let mut what = String::new();
-    for _ in 0..=random.below(3) {
-        let at = random.below(SIGNED_LENGTH);
-        let length = 1 + random.below(4.min(SIGNED_LENGTH - at));
-        let bytes: Vec<u8> = (0..length).map(|_| random.byte()).collect();
-        what += &format!("{} at {at:#x}, ", hex::encode(&bytes));
-        report.patches.push((at, bytes));
-    }
+    let what = several(random, 3, |random| {
+        patch(random, SIGNED_LENGTH, &mut report.patches)
+    });
     case.quote = report.sign(&machine.key);
     what
 }
@@ -455,20 +438,6 @@ fn signature(random: &mut Random, quote: &mut [u8]) -> String {
     }
 }
 
-/// a − b, little-endian, modulo 2³⁸⁴.
-pub(crate) fn subtract(a: &[u8], b: &[u8]) -> Vec<u8> {
-    let mut borrow = false;
-    a.iter()
-        .zip(b)
-        .map(|(a, b)| {
-            let (x, under) = a.overflowing_sub(*b);
-            let (x, more) = x.overflowing_sub(u8::from(borrow));
-            borrow = under || more;
-            x
-        })
-        .collect()
-}
-
 fn certificates(random: &mut Random, case: &mut Case, other: &Case) -> String {
     let theirs = &other.collateral;
     let ours = &mut case.collateral;
@@ -509,89 +478,6 @@ fn reissued(random: &mut Random, machine: &Machine, case: &mut Case) -> String {
     let what = change(random, &mut certificate);
     case.collateral.vek = Some(certificate.sign(issuer));
     format!("VEK: {what}")
-}
-
-/// Changes a certificate before it is signed.
-pub(crate) fn change(random: &mut Random, certificate: &mut Certificate) -> String {
-    let place = random.below(certificate.extensions.len().max(1));
-    let name = certificate
-        .extensions
-        .get(place)
-        .map_or("", |e| &e.oid)
-        .to_owned();
-    match random.below(16) {
-        0 => {
-            certificate.version = *random.pick(&[None, Some(0), Some(1), Some(3), Some(2)]);
-            "version".into()
-        }
-        1 => {
-            let length = random.below(24);
-            certificate.serial = (0..length).map(|_| random.byte()).collect();
-            format!("serial of {length} bytes")
-        }
-        2 => {
-            random.scribble(&mut certificate.algorithm);
-            "algorithm".into()
-        }
-        3 => {
-            let mut other = certificate.algorithm.clone();
-            random.scribble(&mut other);
-            certificate.outer_algorithm = Some(other);
-            "outer algorithm".into()
-        }
-        4 => {
-            certificate.issuer.common_name = name;
-            "issuer".into()
-        }
-        5 => {
-            certificate.subject.common_name += *random.pick(&["", " ", "x", "é"]);
-            "subject".into()
-        }
-        6 => {
-            certificate.not_before = random.number() % (1 << 33);
-            "notBefore".into()
-        }
-        7 => {
-            certificate.not_after = random.number() % (1 << 33);
-            "notAfter".into()
-        }
-        8 => {
-            let at = random.below(certificate.spki.len());
-            random.scribble(&mut certificate.spki[at..]);
-            "key".into()
-        }
-        9 => {
-            certificate.signature_unused_bits = random.below(9) as u8;
-            "spare bits".into()
-        }
-        10 => {
-            certificate.trailing = vec![random.byte()];
-            "trailing".into()
-        }
-        11 if !name.is_empty() => {
-            certificate.remove(&name);
-            format!("without {name}")
-        }
-        12 if !name.is_empty() => {
-            certificate.duplicate(&name);
-            format!("{name} twice")
-        }
-        13 if !name.is_empty() => {
-            let value = &mut certificate.extensions[place].value;
-            random.damage(value, &[5, 0]);
-            format!("value of {name}")
-        }
-        14 if !name.is_empty() => {
-            certificate.extensions[place].critical ^= true;
-            format!("critical of {name}")
-        }
-        _ => {
-            let critical = random.one_in(3);
-            let extension = Extension::new("1.3.6.1.4.1.99999.1", critical, vec![5, 0]);
-            certificate.extensions.insert(place, extension);
-            format!("unknown extension, critical {critical}")
-        }
-    }
 }
 
 fn list(random: &mut Random, machine: &Machine, case: &mut Case) -> String {
