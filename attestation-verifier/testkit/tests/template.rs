@@ -1,11 +1,12 @@
 //! What the simulated machine says by default is what the strict policy template asks for, measurement aside; and what the
 //! template is strict about, it refuses when the machine says otherwise.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
+use tempfile::TempDir;
 use touchstone_formats::Evidence;
 use touchstone_testkit::amd::Product;
 use touchstone_testkit::events::event_type;
@@ -17,43 +18,25 @@ use touchstone_testkit::{fixtures, policy, stack};
 
 #[test]
 fn default_reports_satisfy_the_strict_template() {
-    let test = "default_reports_satisfy_the_strict_template";
-    let program = stack::programs().join("touchstone");
-    if !program.is_file() {
-        return fixtures::skipped(
-            test,
-            &format!(
-                "no {}: build it first, or set TOUCHSTONE_BIN_DIR",
-                program.display()
-            ),
-        );
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let template = Command::new(&program)
-        .args(["policy", "init", "--tee", "sev-snp"])
-        .output()
-        .unwrap();
-    let template = String::from_utf8(template.stdout).unwrap();
-    let at = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap()
-        .as_secs();
+    let Some(set_up) = SetUp::new("default_reports_satisfy_the_strict_template", "sev-snp") else {
+        return;
+    };
     for (product, version) in [
         (Product::Genoa, 3),
         (Product::Genoa, 5),
         (Product::Turin, 3),
         (Product::Turin, 5),
     ] {
-        let machine = Machine::new(product, version, at);
+        let machine = Machine::new(product, version, set_up.at);
         let measurement = hex::encode(machine.report.measurement);
         let policy = policy::edit(
-            &template,
+            &set_up.template,
             &[(
                 "snp.measurement",
                 &format!("{{ expect = [{measurement:?}] }}"),
             )],
         );
-        let judge = |machine: &Machine| judge(&program, folder.path(), &policy, machine, at);
+        let judge = |machine: &Machine| set_up.judge(&policy, machine);
         assert_eq!(judge(&machine), (6, None), "{product} v{version}");
 
         type Lie = fn(&mut Machine);
@@ -81,41 +64,23 @@ fn default_reports_satisfy_the_strict_template() {
 
 #[test]
 fn default_quotes_satisfy_the_strict_template() {
-    let test = "default_quotes_satisfy_the_strict_template";
-    let program = stack::programs().join("touchstone");
-    if !program.is_file() {
-        return fixtures::skipped(
-            test,
-            &format!(
-                "no {}: build it first, or set TOUCHSTONE_BIN_DIR",
-                program.display()
-            ),
-        );
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let template = Command::new(&program)
-        .args(["policy", "init", "--tee", "tdx"])
-        .output()
-        .unwrap();
-    let template = String::from_utf8(template.stdout).unwrap();
-    let at = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap()
-        .as_secs();
+    let Some(set_up) = SetUp::new("default_quotes_satisfy_the_strict_template", "tdx") else {
+        return;
+    };
     for (version, report) in [
         (4, TdReport::v1_0()),
         (5, TdReport::v1_0()),
         (5, TdReport::v1_5()),
     ] {
-        let machine = TdxMachine::new(version, report, at);
+        let machine = TdxMachine::new(version, report, set_up.at);
         let expected: Vec<(&str, String)> = machine
             .reference_values()
             .into_iter()
             .map(|(key, value)| (key, format!("{{ expect = [{value:?}] }}")))
             .collect();
         let expected: Vec<(&str, &str)> = expected.iter().map(|(k, v)| (*k, v.as_str())).collect();
-        let policy = policy::edit(&template, &expected);
-        let judge = |machine: &TdxMachine| judge(&program, folder.path(), &policy, machine, at);
+        let policy = policy::edit(&set_up.template, &expected);
+        let judge = |machine: &TdxMachine| set_up.judge(&policy, machine);
         assert_eq!(judge(&machine), (6, None), "v{version}");
 
         type Lie = fn(&mut TdxMachine);
@@ -152,38 +117,69 @@ fn default_quotes_satisfy_the_strict_template() {
     }
 }
 
-/// Exit code and deciding check for this machine's evidence.
-fn judge<M: TeeMachine>(
-    program: &Path,
-    folder: &Path,
-    policy: &str,
-    machine: &M,
+/// The command, and the strict template that it writes.
+struct SetUp {
+    program: PathBuf,
+    folder: TempDir,
+    template: String,
+    /// Now, Unix seconds.
     at: u64,
-) -> (i32, Option<String>) {
-    let world = World::on(machine.clone(), 1, at);
-    let bind = touchstone_formats::report_data::bind_boot();
-    let evidence = Evidence {
-        purpose: None,
-        ..world.evidence(touchstone_formats::Purpose::Boot, None, bind)
-    };
-    let path = |name: &str| folder.join(name);
-    std::fs::write(path("evidence.json"), evidence.to_file()).unwrap();
-    std::fs::write(path("policy.toml"), policy).unwrap();
-    std::fs::write(path("root.pem"), machine.root_pem()).unwrap();
-    let output = Command::new(program)
-        .args([
-            "appraise",
-            "evidence.json",
-            "--policy",
-            "policy.toml",
-            "--trust-simulated-root",
-            "root.pem",
-            "--json",
-        ])
-        .current_dir(folder)
-        .output()
-        .unwrap();
-    let verdict: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let deciding = verdict["deciding"].as_str().map(str::to_owned);
-    (output.status.code().unwrap(), deciding)
+}
+
+impl SetUp {
+    /// None, and a line that says so, where the command has not been built.
+    fn new(test: &str, tee: &str) -> Option<SetUp> {
+        let program = stack::programs().join("touchstone");
+        if !program.is_file() {
+            let why = format!(
+                "no {}: build it first, or set TOUCHSTONE_BIN_DIR",
+                program.display()
+            );
+            fixtures::skipped(test, &why);
+            return None;
+        }
+        let template = Command::new(&program)
+            .args(["policy", "init", "--tee", tee])
+            .output()
+            .unwrap();
+        Some(SetUp {
+            program,
+            folder: tempfile::tempdir().unwrap(),
+            template: String::from_utf8(template.stdout).unwrap(),
+            at: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap()
+                .as_secs(),
+        })
+    }
+
+    /// Exit code and deciding check for this machine's evidence.
+    fn judge<M: TeeMachine>(&self, policy: &str, machine: &M) -> (i32, Option<String>) {
+        let world = World::on(machine.clone(), 1, self.at);
+        let bind = touchstone_formats::report_data::bind_boot();
+        let evidence = Evidence {
+            purpose: None,
+            ..world.evidence(touchstone_formats::Purpose::Boot, None, bind)
+        };
+        let path = |name: &str| self.folder.path().join(name);
+        std::fs::write(path("evidence.json"), evidence.to_file()).unwrap();
+        std::fs::write(path("policy.toml"), policy).unwrap();
+        std::fs::write(path("root.pem"), machine.root_pem()).unwrap();
+        let output = Command::new(&self.program)
+            .args([
+                "appraise",
+                "evidence.json",
+                "--policy",
+                "policy.toml",
+                "--trust-simulated-root",
+                "root.pem",
+                "--json",
+            ])
+            .current_dir(&self.folder)
+            .output()
+            .unwrap();
+        let verdict: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let deciding = verdict["deciding"].as_str().map(str::to_owned);
+        (output.status.code().unwrap(), deciding)
+    }
 }

@@ -45,11 +45,8 @@ const fn snp(
     source: &'static str,
 ) -> FixedCheck {
     FixedCheck {
-        id,
-        summary,
-        exit,
-        source,
         required_of: Some(Tee::SevSnp),
+        ..check(id, exit, summary, source)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use touchstone_formats::evidence::Tee;
 
-use super::FixedCheck;
+use super::{FixedCheck, check};
 
 const fn tdx(
     id: &'static str,
@@ -11,11 +11,8 @@ const fn tdx(
     source: &'static str,
 ) -> FixedCheck {
     FixedCheck {
-        id,
-        summary,
-        exit,
-        source,
         required_of: Some(Tee::Tdx),
+        ..check(id, exit, summary, source)
     }
 }
 
@@ -149,12 +146,11 @@ pub(super) static FIXED: &[FixedCheck] = &[
          (tdxModuleIdentities; of version 0 tdxModule).",
         "Intel PCS API v4, tdxModule and tdxModuleIdentities",
     ),
-    FixedCheck {
-        id: "tdx.collateral.age",
-        exit: "5",
-        summary: "TCB info, QE identity and, unless `tdx.chain.crl` is waived or fails, the PCK CA's revocation list are no \
-                  older than answer.collateral_age_seconds. The root's list, which Intel issues once a year, is not asked.",
-        source: "formats §7, Time",
-        required_of: None,
-    },
+    check(
+        "tdx.collateral.age",
+        "5",
+        "TCB info, QE identity and, unless `tdx.chain.crl` is waived or fails, the PCK CA's revocation list are no \
+         older than answer.collateral_age_seconds. The root's list, which Intel issues once a year, is not asked.",
+        "formats §7, Time",
+    ),
 ];

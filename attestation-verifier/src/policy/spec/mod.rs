@@ -132,12 +132,7 @@ const fn platform_check(
     template: &'static str,
 ) -> CheckSpec {
     CheckSpec {
-        id,
-        form,
-        summary,
-        why,
-        source,
-        template,
         operations: true,
+        ..policy_check(id, form, summary, why, source, template)
     }
 }

@@ -141,14 +141,14 @@ impl TcbInfo {
         // Where module versions are known by identities, Intel's levels leave component 1 at zero.
         tdx[1] = 0;
         let level = |below: u8, tcb_status: &str, advisories: &[&str]| TcbLevel {
-            tcb: Tcb {
-                sgxtcbcomponents: components(&sgx.comp_svn.map(|n| n.saturating_sub(below)), &SGX),
-                pcesvn: sgx.pce_svn,
-                tdxtcbcomponents: components(&tdx.map(|n| n.saturating_sub(below)), &TDX),
-            },
+            tcb: Tcb::new(
+                &sgx.comp_svn.map(|n| n.saturating_sub(below)),
+                sgx.pce_svn,
+                &tdx.map(|n| n.saturating_sub(below)),
+            ),
             tcb_date: tcb_date(at, below),
             tcb_status: tcb_status.into(),
-            advisories: advisories.iter().map(|&a| a.into()).collect(),
+            advisories: texts(advisories),
         };
         let module = |major: u8, levels: Vec<IsvLevel>| TdxModuleIdentity {
             id: format!("TDX_{major:02X}"),
@@ -198,8 +198,7 @@ impl TcbInfo {
     /// Changes what the newest level, which an honest platform reaches, says.
     pub fn set_status(&mut self, status: &str, advisories: &[&str]) {
         let level = &mut self.tcb_levels[0];
-        level.tcb_status = status.into();
-        level.advisories = advisories.iter().map(|&a| a.into()).collect();
+        (level.tcb_status, level.advisories) = (status.into(), texts(advisories));
     }
 
     /// The text.
@@ -211,11 +210,17 @@ impl TcbInfo {
 impl TcbLevel {
     /// Sets the component SVNs.
     pub fn set_svns(&mut self, sgx: &[u8; 16], pce: u16, tdx: &[u8; 16]) {
-        self.tcb = Tcb {
+        self.tcb = Tcb::new(sgx, pce, tdx);
+    }
+}
+
+impl Tcb {
+    fn new(sgx: &[u8; 16], pce: u16, tdx: &[u8; 16]) -> Self {
+        Self {
             sgxtcbcomponents: components(sgx, &SGX),
             pcesvn: pce,
             tdxtcbcomponents: components(tdx, &TDX),
-        };
+        }
     }
 }
 
@@ -287,8 +292,7 @@ impl QeIdentity {
     /// Changes what the newest level, which an honest enclave reaches, says.
     pub fn set_status(&mut self, status: &str, advisories: &[&str]) {
         let level = &mut self.tcb_levels[0];
-        level.tcb_status = status.into();
-        level.advisories = advisories.iter().map(|&a| a.into()).collect();
+        (level.tcb_status, level.advisories) = (status.into(), texts(advisories));
     }
 
     /// The text.
@@ -304,9 +308,13 @@ impl IsvLevel {
             isvsvn,
             tcb_date,
             tcb_status: status.into(),
-            advisories: advisories.iter().map(|&a| a.into()).collect(),
+            advisories: texts(advisories),
         }
     }
+}
+
+fn texts(advisories: &[&str]) -> Vec<String> {
+    advisories.iter().map(|&a| a.into()).collect()
 }
 
 /// Above every number that Intel had given by the end of 2026.
