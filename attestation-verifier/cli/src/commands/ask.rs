@@ -332,10 +332,15 @@ fn connection(name: &str, session: &Verdict) -> String {
     } else {
         ""
     };
+    let id = |member: &str| context.platform[member].as_str();
+    // A TDX platform has no chip's id, but what `tdx.platform.instance` compares: its instance's, if it has one, and its PPID.
+    let platform = match id("tee") {
+        Some("tdx") => format!("platform {}", short(id("instance_id").or(id("ppid")))),
+        _ => format!("chip {}", short(id("chip_id"))),
+    };
     format!(
-        "connection: bound by {} to {name}, chip {}, measurement {}{simulated}\n",
+        "connection: bound by {} to {name}, {platform}, measurement {}{simulated}\n",
         session.binding(),
-        short(context.platform["chip_id"].as_str()),
         short(context.measurement.as_deref()),
     )
 }
@@ -371,6 +376,18 @@ mod tests {
             connection("a\u{1b}[2J\n", &verdict),
             "connection: bound by tls-exporter to a[2J, chip abababababababab…, \
              measurement cdcdcdcdcdcdcdcd… (SIMULATED platform)\n"
+        );
+        verdict.context.platform = json!({"tee": "tdx", "ppid": "ef".repeat(16)});
+        let said = connection("a", &verdict);
+        assert!(
+            said.contains("to a, platform efefefefefefefef…, "),
+            "{said}"
+        );
+        verdict.context.platform["instance_id"] = json!("12".repeat(16));
+        let said = connection("a", &verdict);
+        assert!(
+            said.contains("to a, platform 1212121212121212…, "),
+            "{said}"
         );
         let verdict = Verdict {
             context: Default::default(),
