@@ -2,8 +2,9 @@
 //! can stand behind them without a change elsewhere: ring, or AWS-LC where the feature `aws-lc-rs` says so. One of
 //! them per build; what they accept is the same.
 //!
-//! Each verification is one call; [`Budget`] counts them, because hostile evidence decides how
-//! many there would be, and asks [`Known`] first, because genuine evidence is much the same every time.
+//! Each verification is one call. In a judgement a budget counts them, because hostile evidence decides how
+//! many there would be, and what is known is asked first, because genuine evidence is much the same every time. The public
+//! functions count nothing: they are for who looks at one certificate, list or text by itself, as `touchstone-collateral` does.
 
 #[cfg(feature = "aws-lc-rs")]
 use aws_lc_rs::{digest, signature};
@@ -102,11 +103,38 @@ impl<'a> Budget<'a> {
         };
         self.left = left;
         self.known.signed(fact, &[key, message, signature], || {
-            UnparsedPublicKey::new(algorithm, key)
-                .verify(message, signature)
-                .is_ok()
+            verifies(algorithm, key, message, signature)
         })
     }
+}
+
+/// Whether `r_s`, both numbers big-endian, 32 bytes each, is an ECDSA signature (P-256, SHA-256) of `message` under the
+/// uncompressed point (65 bytes). What is of another size is no signature, and no key.
+pub fn p256_sha256(point: &[u8], message: &[u8], r_s: &[u8]) -> bool {
+    verifies(&ECDSA_P256_SHA256_FIXED, point, message, r_s)
+}
+
+/// The same with the signature as certificates have it: DER of an Ecdsa-Sig-Value (RFC 3279 §2.2.3), and nothing but its
+/// one encoding.
+pub fn p256_sha256_der(point: &[u8], message: &[u8], der: &[u8]) -> bool {
+    verifies(&ECDSA_P256_SHA256_ASN1, point, message, der)
+}
+
+/// Whether `signature` is one of RSASSA-PSS (SHA-384, MGF1 of SHA-384, 48 bytes of salt) of `message` under `key`, the DER of
+/// an RSAPublicKey (RFC 8017, A.1.1) of 2048 to 8192 bits.
+pub fn rsa_pss_sha384(key: &[u8], message: &[u8], signature: &[u8]) -> bool {
+    verifies(&RSA_PSS_2048_8192_SHA384, key, message, signature)
+}
+
+fn verifies(
+    algorithm: &'static dyn VerificationAlgorithm,
+    key: &[u8],
+    message: &[u8],
+    signature: &[u8],
+) -> bool {
+    UnparsedPublicKey::new(algorithm, key)
+        .verify(message, signature)
+        .is_ok()
 }
 
 #[cfg(test)]

@@ -64,7 +64,7 @@
 pub mod appraise;
 pub mod authenticate;
 pub mod bundle;
-mod crypto;
+pub mod crypto;
 pub mod dates;
 pub mod describe;
 pub mod ear;

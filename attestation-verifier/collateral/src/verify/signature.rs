@@ -1,11 +1,8 @@
-//! Who signed a certificate, a list or a text. The algorithms are the two that the vendors use; ring does the work.
+//! Who signed a certificate, a list or a text. The algorithms are the two that the vendors use, and the verifier's own.
 
+use attestation_verifier::crypto::{p256_sha256, p256_sha256_der, rsa_pss_sha384};
 use attestation_verifier::parse::cert::{Certificate, PublicKey};
 use attestation_verifier::parse::crl::Crl;
-use ring::signature::{
-    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, RSA_PSS_2048_8192_SHA384, UnparsedPublicKey,
-    VerificationAlgorithm,
-};
 
 /// What both certificates and lists have.
 struct Signed<'a> {
@@ -40,7 +37,7 @@ pub(super) fn listed(issuer: &Certificate, crl: &Crl) -> bool {
 /// Whether this P-256 key signed a text, r ‖ s.
 pub(super) fn said(signer: &Certificate, text: &[u8], signature: &[u8]) -> bool {
     match &signer.key {
-        PublicKey::P256(point) => verify(&ECDSA_P256_SHA256_FIXED, point, text, signature),
+        PublicKey::P256(point) => p256_sha256(point, text, signature),
         _ => false,
     }
 }
@@ -53,19 +50,8 @@ fn by(issuer: &Certificate, signed: Signed<'_>) -> bool {
         ecdsa,
     } = signed;
     match &issuer.key {
-        PublicKey::Rsa(key) => pss && verify(&RSA_PSS_2048_8192_SHA384, key, tbs, signature),
-        PublicKey::P256(point) => ecdsa && verify(&ECDSA_P256_SHA256_ASN1, point, tbs, signature),
+        PublicKey::Rsa(key) => pss && rsa_pss_sha384(key, tbs, signature),
+        PublicKey::P256(point) => ecdsa && p256_sha256_der(point, tbs, signature),
         PublicKey::P384(_) | PublicKey::Other => false,
     }
-}
-
-fn verify(
-    algorithm: &'static dyn VerificationAlgorithm,
-    key: &[u8],
-    message: &[u8],
-    signature: &[u8],
-) -> bool {
-    UnparsedPublicKey::new(algorithm, key)
-        .verify(message, signature)
-        .is_ok()
 }
