@@ -339,6 +339,9 @@ pub(super) fn extension(parsed: &X509Extension<'_>) -> Extension {
     }
 }
 
+/// Bits of a tag that say that it is of no universal type (X.690 §8.1.2.2).
+const OTHER_CLASS: u8 = 0xc0;
+
 fn well_formed(parsed: &[X509Extension<'_>]) -> Result<(), CertError> {
     // A set: a megabyte of collateral has room for a hundred thousand extensions.
     let mut seen = BTreeSet::new();
@@ -349,7 +352,15 @@ fn well_formed(parsed: &[X509Extension<'_>]) -> Result<(), CertError> {
         }
         // Values of the standard's own extensions (2.5.29.…) are DER; AMD's HWID is not.
         if oid.starts_with(&[0x55, 0x1d]) {
-            der::strict(extension.value)?;
+            let value = der::strict(extension.value)?;
+            // All are of universal types. A reader that goes by the numbers of tags takes those of another class for them.
+            if value.tag & OTHER_CLASS != 0 {
+                return Err(CertError::Extension {
+                    name: extension.oid.to_id_string(),
+                    found: shown(extension.value),
+                    expected: "a value of a universal type",
+                });
+            }
         }
     }
     Ok(())

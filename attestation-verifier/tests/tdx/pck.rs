@@ -168,6 +168,12 @@ fn sgx_extensions() {
                 Extension::new(oid::BASIC_CONSTRAINTS, true, value);
         },
     ));
+    for id in [oid::CRL_POINTS, oid::SUBJECT_KEY_ID, oid::AUTHORITY_KEY_ID] {
+        let name = format!("{id} of another class");
+        lies.push(lie(name, v5, 2, "tdx.format", move |s| {
+            s.machine.pck.extension_mut(id).value[0] |= 0x40;
+        }));
+    }
     lies.push(lie("the SGX extension twice", v5, 2, "tdx.format", |s| {
         s.machine.pck.duplicate(oid::SGX);
     }));
