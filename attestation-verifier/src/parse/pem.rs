@@ -1,8 +1,9 @@
-//! PEM of certificates, in one form only.
+//! PEM of certificates, in one form but for how a text ends.
 //!
 //! Around the DER of a certificate PEM has room for anything: text between the blocks, lines of any length, white space. None
 //! of it is signed, so what comes with evidence has to be the strict form of RFC 7468 (section 3, "stricttextualmsg"): blocks one
-//! after another, lines of 64 characters, one kind of line end throughout.
+//! after another, lines of 64 characters, one kind of line end throughout. Where texts were put together there may be empty
+//! lines behind a block, and at the very end one zero byte, as C ends its strings and Intel's library its chains.
 
 use thiserror::Error;
 use touchstone_formats::text::base64_decode;
@@ -33,12 +34,13 @@ pub enum PemError {
     },
 }
 
-/// The DER of each certificate, at most `most` of them. The line end of the last line may be missing.
+/// The DER of each certificate, at most `most` of them. The line end of the last line may be missing, a zero byte may follow it.
 ///
 /// # Errors
 /// [`PemError::Form`]; [`PemError::Count`] for none, or for more than `most`.
 pub(crate) fn certificates(pem: &[u8], most: usize) -> Result<Vec<Vec<u8>>, PemError> {
     let form = |offset, reason| PemError::Form { offset, reason };
+    let pem = pem.strip_suffix(&[0]).unwrap_or(pem);
     let text = std::str::from_utf8(pem).map_err(|e| form(e.valid_up_to(), "not text"))?;
     let eol = if text.contains('\r') { "\r\n" } else { "\n" };
     let mut found = Vec::new();
@@ -62,11 +64,10 @@ pub(crate) fn certificates(pem: &[u8], most: usize) -> Result<Vec<Vec<u8>>, PemE
         let base64 =
             joined(lines, eol).ok_or_else(|| wrong("lines of other than 64 characters"))?;
         found.push(base64_decode(&base64).map_err(|_| wrong("not base64 in its one form"))?);
-        rest = match after.strip_prefix(eol) {
-            Some(rest) => rest,
-            None if after.is_empty() => after,
-            None => return Err(wrong("more than a line end behind the certificate")),
-        };
+        if !after.is_empty() && !after.starts_with(eol) {
+            return Err(wrong("more than a line end behind the certificate"));
+        }
+        rest = after.trim_start_matches(eol);
     }
     if found.is_empty() {
         return Err(PemError::Count {
@@ -120,7 +121,15 @@ mod tests {
                 );
                 assert!(certificates(twice.as_bytes(), 1).is_err());
                 let open = text.strip_suffix(eol).unwrap();
-                assert_eq!(certificates(open.as_bytes(), 1), Ok(vec![der.clone()]));
+                for end in ["", "\0", eol, &eol.repeat(3), &format!("{eol}\0")] {
+                    let text = format!("{open}{end}");
+                    assert_eq!(certificates(text.as_bytes(), 1), Ok(vec![der.clone()]));
+                }
+                let joined = format!("{text}{eol}{eol}{text}");
+                assert_eq!(
+                    certificates(joined.as_bytes(), 2),
+                    Ok(vec![der.clone(), der.clone()])
+                );
             }
         }
     }
@@ -133,10 +142,15 @@ mod tests {
             String::new(),
             format!("\n{good}"),
             format!(" {good}"),
-            format!("{good}\n"),
             format!("{good} "),
+            format!("{good}\n "),
+            format!("{good} \n"),
+            format!("{good}\r\n"),
             format!("{good}text\n"),
-            format!("{good}\0"),
+            format!("{good}\ntext\n"),
+            format!("{good}\0\0"),
+            format!("{good}\0\n"),
+            format!("{good}\0{good}"),
             good.replace("CERTIFICATE", "certificate"),
             good.replace("CERTIFICATE", "PRIVATE KEY"),
             good.replace(
