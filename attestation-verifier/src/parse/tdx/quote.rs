@@ -357,8 +357,9 @@ fn value(field: &'static str, found: impl Into<u32>, expected: &'static str) -> 
     }
 }
 
-/// The certificates, PCK's first.
+/// The certificates, PCK's first. Intel's library ends the PEM with a zero byte, as C does its strings.
 pub(super) fn pck_chain(pem: &[u8]) -> Result<Arc<[Certificate]>, QuoteError> {
+    let pem = pem.strip_suffix(&[0]).unwrap_or(pem);
     let ders = pem::certificates(pem, MOST_CERTIFICATES)?;
     if ders.len() < 2 {
         return Err(PemError::Count {
