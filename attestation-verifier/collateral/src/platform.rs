@@ -181,9 +181,12 @@ impl Platform {
             .first()
             .ok_or_else(|| malformed("no PCK certificate".into()))?;
         let pck = PckExtensions::read(pck).map_err(|e| malformed(e.to_string()))?;
+        let ca = pck
+            .ca
+            .ok_or_else(|| malformed("its PCK certificate was issued by no PCK CA".into()))?;
         Ok(Platform::Tdx {
             fmspc: pck.fmspc,
-            ca: pck.ca,
+            ca,
         })
     }
 

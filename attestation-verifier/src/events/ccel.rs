@@ -2,26 +2,25 @@
 //! crypto-agile form, with measurement registers in place of PCRs (Intel TDX Virtual Firmware Design Guide §8,
 //! UEFI CC measurement protocol): register 0 is MRTD, 1 to 4 are RTMR0 to RTMR3.
 
-use super::{Event, EventLogError, Replay};
+use super::{Digest384, Event, EventLogError, Replay};
 
 /// EV_NO_ACTION: words between the events, extended into nothing.
 const NO_ACTION: u32 = 3;
 const TPM_ALG_SHA384: u16 = 0x000c;
+/// Most algorithms of a log: TCG's registry has about a dozen hashes.
+const MOST_ALGORITHMS: u32 = 16;
 const SIGNATURE: &[u8; 16] = b"Spec ID Event03\0";
 
 /// `content`: how long the log is without the padding behind it. Its last event may reach into what looks like
 /// padding: an event that ends in zeros.
 pub(super) fn replay(log: &[u8], content: usize) -> Result<Replay, EventLogError> {
     let mut reader = Reader { log, at: 0 };
-    specification(&mut reader)?;
+    let algorithms = specification(&mut reader)?;
     let mut replay = Replay::new();
     while reader.at < content {
         let register = reader.u32()?;
         let kind = reader.u32()?;
-        if reader.u32()? != 1 || reader.u16()? != TPM_ALG_SHA384 {
-            return reader.wrong("not one digest, by SHA-384");
-        }
-        let digest = reader.array::<48>()?;
+        let digest = digests(&mut reader, &algorithms)?;
         // What it is about: nothing rests on it, because the digest need not be of these bytes.
         let size = reader.u32()?;
         reader.skip(size)?;
@@ -41,8 +40,35 @@ pub(super) fn replay(log: &[u8], content: usize) -> Result<Replay, EventLogError
     Ok(replay)
 }
 
-/// The first event, still in the old form, says how the others are written (§10.4.5.1).
-fn specification(reader: &mut Reader) -> Result<(), EventLogError> {
+/// An event's digests, one by each algorithm of the log, in any order. Returns the one by SHA-384: RTMRs know no other.
+fn digests(reader: &mut Reader, algorithms: &[(u16, u16)]) -> Result<Digest384, EventLogError> {
+    const WHAT: &str = "not one digest by each algorithm that the first event names";
+    if usize::try_from(reader.u32()?) != Ok(algorithms.len()) {
+        return reader.wrong(WHAT);
+    }
+    let mut left = algorithms.to_vec();
+    let mut own = None;
+    for _ in algorithms {
+        let algorithm = reader.u16()?;
+        let Some(place) = left.iter().position(|(id, _)| *id == algorithm) else {
+            return reader.wrong(WHAT);
+        };
+        let (_, size) = left.swap_remove(place);
+        if algorithm == TPM_ALG_SHA384 {
+            own = Some(reader.array()?);
+        } else {
+            reader.skip(size.into())?;
+        }
+    }
+    match own {
+        Some(digest) => Ok(digest),
+        None => reader.wrong(WHAT),
+    }
+}
+
+/// The first event, still in the old form, says how the others are written (§10.4.5.1). Returns the algorithms of their
+/// digests and how long each one's are.
+fn specification(reader: &mut Reader) -> Result<Vec<(u16, u16)>, EventLogError> {
     let first = (reader.u32()?, reader.u32()?, reader.array::<20>()?);
     if first != (0, NO_ACTION, [0; 20]) {
         return reader.wrong("the first event is no EV_NO_ACTION");
@@ -57,16 +83,27 @@ fn specification(reader: &mut Reader) -> Result<(), EventLogError> {
     if major != 2 {
         return reader.wrong("not version 2 of the specification");
     }
-    let algorithms = (reader.u32()?, reader.u16()?, reader.u16()?);
-    if algorithms != (1, TPM_ALG_SHA384, 48) {
-        return reader.wrong("not SHA-384 as the one algorithm");
+    let count = reader.u32()?;
+    let mut algorithms: Vec<(u16, u16)> = Vec::new();
+    if count > MOST_ALGORITHMS {
+        return reader.wrong("more algorithms than a log has");
+    }
+    for _ in 0..count {
+        let (id, size) = (reader.u16()?, reader.u16()?);
+        if algorithms.iter().any(|(before, _)| *before == id) {
+            return reader.wrong("an algorithm twice");
+        }
+        algorithms.push((id, size));
+    }
+    if !algorithms.contains(&(TPM_ALG_SHA384, 48)) {
+        return reader.wrong("not SHA-384 among the algorithms");
     }
     let [vendor] = reader.array::<1>()?;
     reader.skip(vendor.into())?;
     if reader.at.checked_sub(start) != usize::try_from(size).ok() {
         return reader.wrong("the first event has another size than it says");
     }
-    Ok(())
+    Ok(algorithms)
 }
 
 struct Reader<'a> {

@@ -1,8 +1,9 @@
-//! PEM of certificates, in one form only.
+//! PEM of certificates, in one form but for empty lines.
 //!
 //! Around the DER of a certificate PEM has room for anything: text between the blocks, lines of any length, white space. None
 //! of it is signed, so what comes with evidence has to be the strict form of RFC 7468 (section 3, "stricttextualmsg"): blocks one
-//! after another, lines of 64 characters, one kind of line end throughout.
+//! after another, lines of 64 characters, one kind of line end throughout. Where blocks were put together there may be empty
+//! lines behind each.
 
 use thiserror::Error;
 use touchstone_formats::text::base64_decode;
@@ -62,11 +63,10 @@ pub(crate) fn certificates(pem: &[u8], most: usize) -> Result<Vec<Vec<u8>>, PemE
         let base64 =
             joined(lines, eol).ok_or_else(|| wrong("lines of other than 64 characters"))?;
         found.push(base64_decode(&base64).map_err(|_| wrong("not base64 in its one form"))?);
-        rest = match after.strip_prefix(eol) {
-            Some(rest) => rest,
-            None if after.is_empty() => after,
-            None => return Err(wrong("more than a line end behind the certificate")),
-        };
+        if !after.is_empty() && !after.starts_with(eol) {
+            return Err(wrong("more than a line end behind the certificate"));
+        }
+        rest = after.trim_start_matches(eol);
     }
     if found.is_empty() {
         return Err(PemError::Count {
@@ -120,7 +120,15 @@ mod tests {
                 );
                 assert!(certificates(twice.as_bytes(), 1).is_err());
                 let open = text.strip_suffix(eol).unwrap();
-                assert_eq!(certificates(open.as_bytes(), 1), Ok(vec![der.clone()]));
+                for end in ["", eol, &eol.repeat(3)] {
+                    let text = format!("{open}{end}");
+                    assert_eq!(certificates(text.as_bytes(), 1), Ok(vec![der.clone()]));
+                }
+                let joined = format!("{text}{eol}{eol}{text}");
+                assert_eq!(
+                    certificates(joined.as_bytes(), 2),
+                    Ok(vec![der.clone(), der.clone()])
+                );
             }
         }
     }
@@ -133,10 +141,14 @@ mod tests {
             String::new(),
             format!("\n{good}"),
             format!(" {good}"),
-            format!("{good}\n"),
             format!("{good} "),
+            format!("{good}\n "),
+            format!("{good} \n"),
+            format!("{good}\r\n"),
             format!("{good}text\n"),
+            format!("{good}\ntext\n"),
             format!("{good}\0"),
+            format!("{good}\0\n"),
             good.replace("CERTIFICATE", "certificate"),
             good.replace("CERTIFICATE", "PRIVATE KEY"),
             good.replace(

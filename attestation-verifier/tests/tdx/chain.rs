@@ -129,6 +129,20 @@ fn chains() {
                 s.machine = TdxMachine::under(pki, 5, s.machine.report.report.clone());
             },
         ),
+        forged(
+            "a self-made vendor whose every name is another, with its root",
+            ROOT,
+            |s| {
+                let mut pki = Pki::with_keys(NOW, rogue_keys());
+                let name = Name::intel("My Root");
+                pki.root.subject = name.clone();
+                for certificate in [&mut pki.root, &mut pki.platform_ca, &mut pki.tcb_signing] {
+                    certificate.issuer = name.clone();
+                }
+                pki.platform_ca.subject = Name::intel("My CA");
+                s.machine = TdxMachine::under(pki, 5, s.machine.report.report.clone());
+            },
+        ),
         forged("nobody named the simulated root", ROOT, |s| {
             s.roots = Roots::pinned()
         }),
@@ -328,6 +342,11 @@ fn constraints() {
                 s.machine.pck.issuer = Name::intel("SIM Intel SGX PCK Processor CA of my own");
             },
         ),
+        called("the root's CA of something else", "SIM Intel SGX Other CA"),
+        called(
+            "a CA of both names",
+            "SGX PCK Platform CA, SGX PCK Processor CA",
+        ),
         sent("the PCK CA signed TCB info", 3, CONSTRAINTS, |m, c| {
             let text = c.tcb_info.clone().unwrap();
             let signature = m.pki.ca_key(m.ca).sign(text.as_bytes());
@@ -338,6 +357,15 @@ fn constraints() {
         certificate_algorithm("ECDSA with SHA-384 said", "1.2.840.10045.4.3.3"),
         certificate_algorithm("RSA with SHA-256 said", "1.2.840.113549.1.1.11"),
     ]);
+}
+
+/// The PCK CA, certified by the trusted root, has another name; everything fits it.
+fn called(name: &str, cn: &'static str) -> Lie {
+    forged(name, CONSTRAINTS, move |s| {
+        let mut pki = s.machine.pki.clone();
+        pki.platform_ca.subject = Name::intel(cn);
+        s.machine = TdxMachine::under(pki, 5, s.machine.report.report.clone());
+    })
 }
 
 fn certificate_algorithm(name: &str, algorithm: &'static str) -> Lie {

@@ -136,6 +136,82 @@ fn registers_are_extended_one_by_one_from_zero() {
     }
 }
 
+/// A log with digests by several algorithms, `(TCG's number, length)`; the registers know those by SHA-384.
+fn several(
+    algorithms: &[(u16, u16)],
+    events: &[Event],
+    order: fn(&mut Vec<(u16, u16)>),
+) -> Vec<u8> {
+    let mut spec = b"Spec ID Event03\0".to_vec();
+    spec.extend([0, 0, 0, 0, 0, 2, 0, 2]);
+    spec.extend((algorithms.len() as u32).to_le_bytes());
+    for (id, size) in algorithms {
+        spec.extend([id.to_le_bytes(), size.to_le_bytes()].concat());
+    }
+    spec.push(0);
+    let mut out = [0_u32.to_le_bytes(), event_type::NO_ACTION.to_le_bytes()].concat();
+    out.extend([0; 20]);
+    out.extend((spec.len() as u32).to_le_bytes());
+    out.extend(spec);
+    for event in events {
+        let mut own = algorithms.to_vec();
+        order(&mut own);
+        for number in [event.mr_index, event.event_type, own.len() as u32] {
+            out.extend(number.to_le_bytes());
+        }
+        for (id, size) in own {
+            out.extend(id.to_le_bytes());
+            match id {
+                0x0c => out.extend(event.digest),
+                _ => out.extend(vec![0x5a; size.into()]),
+            }
+        }
+        out.extend((event.data.len() as u32).to_le_bytes());
+        out.extend(&event.data);
+    }
+    out
+}
+
+#[test]
+fn of_several_digests_those_by_sha384_count() {
+    const SHA256: (u16, u16) = (0x0b, 32);
+    const SHA384: (u16, u16) = (0x0c, 48);
+    const SM3: (u16, u16) = (0x12, 32);
+    let made = Made::boot();
+    let honest = ccel(&made.to_ccel()).unwrap();
+    let log = |algorithms: &[(u16, u16)], order| ccel(&several(algorithms, &made.events, order));
+    assert_eq!(several(&[SHA384], &made.events, |_| ()), made.to_ccel());
+    let both = [SHA256, SHA384];
+    for algorithms in [&both[..], &[SHA384, SHA256], &[SM3, SHA384, SHA256]] {
+        assert_eq!(log(algorithms, |_| ()).as_ref(), Ok(&honest));
+        assert_eq!(log(algorithms, |own| own.reverse()).as_ref(), Ok(&honest));
+    }
+    let says = |result: Result<Replay, EventLogError>, words: &str| {
+        let error = result.unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    };
+    let each = "not one digest by each algorithm";
+    says(log(&both, |own| own.truncate(1)), each);
+    says(log(&both, |own| *own = own.split_off(1)), each);
+    says(log(&both, |own| own.push(SHA256)), each);
+    says(log(&both, |own| own[1] = SHA256), each);
+    says(log(&both, |own| own[0] = SHA384), each);
+    says(log(&both, |own| own[0] = SM3), each);
+    says(log(&both, Vec::clear), each);
+    says(log(&[SHA256], |_| ()), "not SHA-384 among");
+    says(log(&[], |_| ()), "not SHA-384 among");
+    says(log(&[(0x0c, 32)], |_| ()), "not SHA-384 among");
+    says(log(&[SHA384, SHA384], |_| ()), "twice");
+    says(log(&[SHA384, SHA256, SHA256], |_| ()), "twice");
+    let many: Vec<(u16, u16)> = (1..=17).map(|id| (id, 48)).collect();
+    says(log(&many, |_| ()), "more algorithms");
+    assert_eq!(log(&many[..16], |_| ()).as_ref(), Ok(&honest));
+    // A length of digests that leads out of the log.
+    let mut data = several(&both, &made.events, |_| ());
+    data[62..64].fill(0xff);
+    says(ccel(&data), "ends within");
+}
+
 #[test]
 fn padding_is_passed_over_and_nothing_else() {
     let replay = ccel(&Made::boot().to_ccel()).unwrap();

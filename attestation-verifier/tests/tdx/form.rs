@@ -190,7 +190,7 @@ fn pem_of_the_pck_chain() {
         }),
         armour("text before it", |pem| format!("PCK\n{pem}")),
         armour("an empty line before it", |pem| format!("\n{pem}")),
-        armour("an empty line after it", |pem| pem + "\n"),
+        armour("a space on an empty line after it", |pem| pem + " \n"),
         armour("text between the certificates", |pem| {
             pem.replacen("-----\n-----B", "-----\nx\n-----B", 1)
         }),
@@ -240,6 +240,9 @@ fn pem_of_the_pck_chain() {
         ("no zero at the end", (|pem| pem) as fn(String) -> String),
         ("no line end at the end", |pem| pem.trim_end().to_owned()),
         ("CRLF", |pem| pem.replace('\n', "\r\n")),
+        ("empty lines between and after them", |pem| {
+            pem.replace("E-----\n-", "E-----\n\n-") + "\n"
+        }),
     ] {
         let mut scene = v5();
         scene.quote(move |m, q| q.pck_chain = change(chain_pem(&ders(m))).into_bytes());

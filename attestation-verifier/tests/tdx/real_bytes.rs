@@ -54,7 +54,7 @@ fn the_committed_quotes_are_authentic() {
         assert_eq!(authentic.root().name, "Intel SGX Root CA");
         assert!(!authentic.root().simulated);
         let pck = authentic.pck();
-        assert_eq!(pck.ca, PckCa::Platform);
+        assert_eq!(pck.ca, Some(PckCa::Platform));
         assert_eq!(pck.sgx_type, SgxType::Scalable);
         assert_eq!(pck.fmspc, authentic.tcb_info().fmspc);
         assert!(pck.platform_instance_id.is_some());

@@ -427,8 +427,11 @@ fn other_members() {
         member("an empty chain", |_, c| {
             c.qe_identity_issuer_chain = Some(String::new())
         }),
-        member("a chain with a zero behind it", |_, c| {
-            c.qe_identity_issuer_chain.as_mut().unwrap().push('\0');
+        member("a chain with two zeros behind it", |_, c| {
+            c.qe_identity_issuer_chain
+                .as_mut()
+                .unwrap()
+                .push_str("\0\0");
         }),
         member("a chain of three", |m, c| {
             let root = m.pki.root_der();
@@ -478,6 +481,13 @@ fn other_members() {
             },
         ),
     ]);
+    // Chains that somebody put together line by line.
+    let mut scene = v5();
+    scene.collateral(|_, c| {
+        let chain = c.tcb_info_issuer_chain.as_mut().unwrap();
+        *chain = chain.replace("E-----\n-", "E-----\n\n-") + "\n";
+    });
+    scene.holds("empty lines in a chain");
     // What is there is looked at although something else is missing.
     let mut scene = v5();
     scene.collateral(|_, c| {

@@ -377,7 +377,7 @@ impl Genuine {
             "tdx.mr_owner" => hex(&report.mr_owner),
             "tdx.mr_owner_config" => hex(&report.mr_owner_config),
             "tdx.platform.fmspc" => hex(&pck.fmspc),
-            "tdx.platform.ca" => Text(pck.ca.word().into()),
+            "tdx.platform.ca" => Text(pck.ca?.word().into()),
             "tdx.platform.integrity" => Text(pck.sgx_type.word().into()),
             "tdx.platform.smt" => configuration(|c| c.smt_enabled),
             "tdx.platform.dynamic" => configuration(|c| c.dynamic_platform),

@@ -5,7 +5,7 @@ use touchstone_formats::text::hex_encode;
 
 use super::Genuine;
 use crate::dates::rfc3339;
-use crate::parse::tdx::pck::SgxType;
+use crate::parse::tdx::pck::{PckCa, SgxType};
 use crate::parse::tdx::quote::TdVersion;
 
 /// The `platform` member of a verdict. All of it is signed: by the quote's chain, or by Intel in the collateral.
@@ -20,7 +20,7 @@ pub(in crate::appraise) fn describe(genuine: &Genuine) -> Value {
         "body": report.version.name(),
         "root": authentic.root().name,
         "simulated": authentic.root().simulated,
-        "ca": pck.ca.word(),
+        "ca": pck.ca.map(PckCa::word),
         "fmspc": hex(&pck.fmspc),
         "ppid": hex(&pck.ppid),
         "instance_id": pck.platform_instance_id.map(|id| hex(&id)),

@@ -11,7 +11,7 @@ use crate::crypto::Budget;
 use crate::dates::rfc3339;
 use crate::parse::cert::{CRL_SIGN, Certificate, DIGITAL_SIGNATURE, PublicKey};
 use crate::parse::crl::Crl;
-use crate::parse::tdx::{Parsed, TdxParts};
+use crate::parse::tdx::{Parsed, PckCa, TdxParts};
 use crate::roots::{Anchor, Roots};
 use crate::verdict::{Checks, Fault};
 
@@ -25,6 +25,8 @@ const ROOT_CRL: &str = "the root's revocation list";
 /// Certificates that name each other; the root is a trusted one.
 pub(super) struct Path<'a> {
     pub(super) pck: &'a Certificate,
+    /// Which CA the PCK's certificate says issued it.
+    kind: Option<PckCa>,
     /// The PCK CA's certificate in the quote.
     ca: &'a Certificate,
     /// The one that came with its revocation list, if that is another.
@@ -95,6 +97,7 @@ pub(super) fn find<'a>(
     checks.pass_because(id, Value::Null, name, anchor.kind());
     Some(Path {
         pck,
+        kind: parsed.pck.ca,
         ca,
         list_ca,
         anchor,
@@ -166,6 +169,11 @@ impl<'a> Path<'a> {
     fn constraints(&self) -> Result<(), (&'static str, &'a Certificate)> {
         if self.pck.issuer != self.ca.subject {
             return Err(("issued by another name than the PCK CA's", self.pck));
+        }
+        if self.kind.is_none() {
+            let reason =
+                "its issuer is called neither SGX PCK Processor CA nor SGX PCK Platform CA";
+            return Err((reason, self.ca));
         }
         if let Some(ca) = self.cas().find(|ca| !ca.may_sign_certificates()) {
             let reason = "not a CA with keyCertSign (basicConstraints, keyUsage)";

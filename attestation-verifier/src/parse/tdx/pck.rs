@@ -1,7 +1,8 @@
 //! The SGX extensions of PCK certificates (Intel SGX PCK Certificate and CRL Profile Specification, "SGX Extensions").
 //!
-//! One X.509 extension, 1.2.840.113741.1.13.1, holds a sequence of pairs of an OID and a value. Every field has to be there
-//! exactly once, and nothing that is not known: a field that stands twice would have two readings.
+//! One X.509 extension, 1.2.840.113741.1.13.1, holds a sequence of pairs of an OID and a value. Platform Instance ID and
+//! Configuration may be left out, as the Processor CA does; every other field has to be there, each once, and nothing that
+//! is not known: a field that stands twice would have two readings.
 
 use crate::parse::cert::{CertError, Certificate, shown};
 use crate::parse::der::{
@@ -49,7 +50,7 @@ impl SgxType {
     }
 }
 
-/// Configuration of a platform; certificates by the Platform CA alone.
+/// Configuration of a platform, as certificates by the Platform CA give it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlatformConfiguration {
     /// Packages can be added to the platform. `None`: undefined.
@@ -77,12 +78,12 @@ pub struct PckExtensions {
     pub fmspc: [u8; 6],
     /// SGX Type.
     pub sgx_type: SgxType,
-    /// Platform Instance ID; Platform CA alone.
+    /// Platform Instance ID; optional.
     pub platform_instance_id: Option<[u8; 16]>,
-    /// Configuration; Platform CA alone.
+    /// Configuration; optional.
     pub configuration: Option<PlatformConfiguration>,
-    /// Which CA the certificate says issued it.
-    pub ca: PckCa,
+    /// Which CA the certificate says issued it. `None`: neither of the two, which no authentic evidence has.
+    pub ca: Option<PckCa>,
 }
 
 /// Contents of the OID 1.2.840.113741.1.13.1.
@@ -111,7 +112,6 @@ impl PckExtensions {
     /// # Errors
     /// [`CertError`] names the field that is missing, stands twice or is not of its form.
     pub fn read(certificate: &Certificate) -> Result<PckExtensions, CertError> {
-        let ca = ca_of(&certificate.issuer_cn)?;
         let extension = certificate
             .extensions
             .iter()
@@ -132,17 +132,9 @@ impl PckExtensions {
         let pce_id = octets(PCE_ID.1, fields.take(PCE_ID)?)?;
         let fmspc = octets(FMSPC.1, fields.take(FMSPC)?)?;
         let sgx_type = sgx_type(fields.take(SGX_TYPE)?)?;
-        // The Platform CA says both of every platform, the Processor CA neither.
-        let (platform_instance_id, configuration) = match ca {
-            PckCa::Processor => (None, None),
-            PckCa::Platform => {
-                let instance = octets(INSTANCE.1, fields.take(INSTANCE)?)?;
-                (
-                    Some(instance),
-                    Some(configuration(fields.take(CONFIGURATION)?)?),
-                )
-            }
-        };
+        let platform_instance_id = fields.optional(INSTANCE.0);
+        let platform_instance_id = platform_instance_id.map(|id| octets(INSTANCE.1, id));
+        let configuration = fields.optional(CONFIGURATION.0).map(configuration);
         fields.end()?;
         Ok(PckExtensions {
             ppid,
@@ -152,9 +144,9 @@ impl PckExtensions {
             pce_id,
             fmspc,
             sgx_type,
-            platform_instance_id,
-            configuration,
-            ca,
+            platform_instance_id: platform_instance_id.transpose()?,
+            configuration: configuration.transpose()?,
+            ca: ca_of(&certificate.issuer_cn),
         })
     }
 }
@@ -216,23 +208,20 @@ impl<'a> Fields<'a> {
             Some((field, _)) => Err(wrong(
                 self.name,
                 field,
-                "no field but those defined for this CA",
+                "no field but those that are defined",
             )),
         }
     }
 }
 
 /// Which CA it was, by the name that the certificate gives its issuer.
-fn ca_of(issuer: &str) -> Result<PckCa, CertError> {
+fn ca_of(issuer: &str) -> Option<PckCa> {
     let processor = issuer.contains("SGX PCK Processor CA");
     let platform = issuer.contains("SGX PCK Platform CA");
     match (processor, platform) {
-        (true, false) => Ok(PckCa::Processor),
-        (false, true) => Ok(PckCa::Platform),
-        _ => Err(CertError::Form(format!(
-            "issued by {:?}, neither SGX PCK Processor CA nor SGX PCK Platform CA",
-            issuer.chars().take(64).collect::<String>()
-        ))),
+        (true, false) => Some(PckCa::Processor),
+        (false, true) => Some(PckCa::Platform),
+        _ => None,
     }
 }
 

@@ -31,7 +31,8 @@ pub(super) static FIXED: &[FixedCheck] = &[
     tdx(
         "tdx.pck.extensions",
         "2",
-        "The SGX extensions of the PCK certificate: each there once and of its form.",
+        "The SGX extensions of the PCK certificate: each there once and of its form; Platform Instance ID and Configuration \
+         may be left out.",
         "Intel SGX PCK Certificate and CRL Profile, SGX extensions",
     ),
     tdx(
@@ -57,8 +58,8 @@ pub(super) static FIXED: &[FixedCheck] = &[
     tdx(
         "tdx.chain.constraints",
         "3",
-        "Names fit; CAs are CAs with keyCertSign; PCK and TCB signing certificates are none; no critical extension that is \
-         not understood.",
+        "Names fit, and the PCK CA's is one of Intel's two; CAs are CAs with keyCertSign; PCK and TCB signing certificates \
+         are none; no critical extension that is not understood.",
         CHAIN,
     ),
     tdx(

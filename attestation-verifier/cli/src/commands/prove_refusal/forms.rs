@@ -20,10 +20,12 @@ pub fn lengths(places: &[Place]) -> Vec<Mutant> {
         };
         let bytes = &place.bytes;
         let upto = |end: usize| bytes.get(..end).unwrap_or_default().to_vec();
-        // One line end at the end of PEM may be missing; two bytes never.
+        // Line ends at the end of PEM may be missing, and a zero behind them; what is before them never.
+        let armour = |byte: &u8| matches!(byte, b'\n' | b'\r' | 0);
+        let last = bytes.iter().rposition(|byte| !armour(byte));
         put(
-            "the last two bytes are missing",
-            upto(bytes.len().saturating_sub(2)),
+            "the last bytes are missing",
+            upto(last.unwrap_or_default().saturating_sub(1)),
         );
         // Never between two certificates: a chain may end before its root, which is pinned.
         let half = upto(bytes.len() / 2);
