@@ -9,7 +9,7 @@ use touchstone_testkit::events::Event;
 use touchstone_testkit::machine::TdxMachine;
 
 use crate::checks_case::{Case, case, measured, pinned, strict, strict_v4, tolerated, undefined};
-use crate::simulated::v4;
+use crate::simulated::{chain_pem, ders, v4};
 
 /// dstack's runtime event of this name and payload.
 fn runtime(name: &str, payload: &[u8]) -> Event {
@@ -108,6 +108,35 @@ fn an_application_is_pinned_by_its_events() {
     }
 }
 
+/// A PCK certificate by the Platform CA that says neither instance nor configuration.
+fn brief() -> Case {
+    let mut case = strict();
+    case.platform(|p| *p = p.clone().of_processor_ca());
+    case
+}
+
+/// Chains with empty lines between and behind their certificates.
+fn joined() -> Case {
+    fn empty_lines(pem: &str) -> String {
+        pem.replace("E-----\n-", "E-----\n\n-") + "\n"
+    }
+    let mut case = strict();
+    case.scene.quote(|m, q| {
+        q.pck_chain = empty_lines(&chain_pem(&ders(m))).into_bytes();
+    });
+    case.scene.collateral(|_, c| {
+        let chains = [
+            &mut c.tcb_info_issuer_chain,
+            &mut c.qe_identity_issuer_chain,
+            &mut c.pck_crl_issuer_chain,
+        ];
+        for chain in chains.into_iter().flatten() {
+            *chain = empty_lines(chain);
+        }
+    });
+    case
+}
+
 /// dcap-qvl accepts all that holds here, and says the same of it.
 #[test]
 fn what_holds_a_second_verifier_accepts() {
@@ -118,6 +147,8 @@ fn what_holds_a_second_verifier_accepts() {
         (pinned(), "UpToDate"),
         (measured(), "UpToDate"),
         (tolerated(), "OutOfDate"),
+        (brief(), "UpToDate"),
+        (joined(), "UpToDate"),
     ] {
         let verdict = case.judge();
         assert_eq!(verdict.exit(), 6, "{}", verdict.words());
