@@ -16,7 +16,8 @@ use touchstone_formats::text::hex_encode;
 
 pub(crate) use crate::crypto::sha384;
 
-/// Form of the log in the ACPI table CCEL: TCG PC Client's crypto-agile log, with SHA-384 among its digests: registers know no other.
+/// Form of the log in the ACPI table CCEL: TCG PC Client's crypto-agile log, with SHA-384 among its digests:
+/// registers know no other.
 pub const CCEL: &str = "ccel";
 /// Form of dstack's log: a JSON list of events.
 pub const DSTACK: &str = "dstack";

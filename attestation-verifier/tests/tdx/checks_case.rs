@@ -8,7 +8,7 @@ use touchstone_testkit::machine::{TdxMachine, TeeMachine};
 use touchstone_testkit::tdx::TdReport;
 
 use crate::case::Inputs;
-use crate::simulated::{Scene, processor, v4, v5};
+use crate::simulated::{Scene, chain_pem, ders, processor, v4, v5};
 use crate::support::{template, with};
 
 /// A machine, and the policy that its evidence is held against.
@@ -58,6 +58,35 @@ pub fn strict_v4() -> Case {
 /// A platform that its CA says nothing of.
 pub fn undefined() -> Case {
     case(processor())
+}
+
+/// A PCK certificate by the Platform CA that says neither instance nor configuration.
+pub fn brief() -> Case {
+    let mut case = strict();
+    case.platform(|p| *p = p.clone().of_processor_ca());
+    case
+}
+
+/// Chains with empty lines between and behind their certificates.
+pub fn joined() -> Case {
+    fn empty_lines(pem: &str) -> String {
+        pem.replace("E-----\n-", "E-----\n\n-") + "\n"
+    }
+    let mut case = strict();
+    case.scene.quote(|m, q| {
+        q.pck_chain = empty_lines(&chain_pem(&ders(m))).into_bytes();
+    });
+    case.scene.collateral(|_, c| {
+        let chains = [
+            &mut c.tcb_info_issuer_chain,
+            &mut c.qe_identity_issuer_chain,
+            &mut c.pck_crl_issuer_chain,
+        ];
+        for chain in chains.into_iter().flatten() {
+            *chain = empty_lines(chain);
+        }
+    });
+    case
 }
 
 /// Everything pinned that the template waives.

@@ -6,7 +6,9 @@ use serde_json::json;
 use touchstone_formats::evidence::{Collateral, Evidence};
 use touchstone_testkit::fixtures;
 
-use crate::checks_case::{Case, case, measured, pinned, strict, strict_v4, tolerated, undefined};
+use crate::checks_case::{
+    Case, brief, case, joined, measured, pinned, strict, strict_v4, tolerated, undefined,
+};
 use crate::simulated::v4;
 use crate::support::template;
 use crate::table::rows;
@@ -41,6 +43,8 @@ fn what_holds_a_second_verifier_accepts() {
         (pinned(), "UpToDate"),
         (measured(), "UpToDate"),
         (tolerated(), "OutOfDate"),
+        (brief(), "UpToDate"),
+        (joined(), "UpToDate"),
     ] {
         let verdict = case.judge();
         assert_eq!(verdict.exit(), 6, "{}", verdict.words());
