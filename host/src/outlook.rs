@@ -12,6 +12,7 @@ use std::{
 };
 
 use serde::Deserialize;
+use touchstone_formats::text::printable;
 
 /// From when on the log warns.
 const SOON: Duration = Duration::from_secs(7 * 86_400);
@@ -48,13 +49,8 @@ impl Outlook {
             *self.lock() = Told::default();
             return;
         };
-        let plain = |c: char| !c.is_control();
-        let words: String = status
-            .words
-            .chars()
-            .filter(|c| plain(*c))
-            .take(MOST_WORDS)
-            .collect();
+        let words: String = status.words.chars().take(MOST_WORDS).collect();
+        let words = printable(&words);
         let left = status.seconds_left.map(Duration::from_secs);
         {
             let mut told = self.lock();
@@ -117,7 +113,7 @@ mod tests {
         ));
         assert!(!told(r#"{"words":"never","seconds_left":null}"#));
         assert!(told(r#"{"words":"in a day\u001b","seconds_left":86400}"#));
-        assert_eq!(outlook.lock().words, "in a day");
+        assert_eq!(outlook.lock().words, "in a day\\u{1b}");
         assert!(!outlook.warn(), "not again so soon");
         outlook.lock().warned = Instant::now().checked_sub(EVERY);
         assert!(outlook.warn(), "but after an hour");

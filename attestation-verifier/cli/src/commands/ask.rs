@@ -13,6 +13,7 @@ use attestation_verifier::{Policy, Verdict};
 use touchstone_client::oip::Encoding;
 use touchstone_client::{Answer, Builder, Client, Error, Provisional, Question, Session, Waited};
 use touchstone_formats::GuaranteeSet;
+use touchstone_formats::text::printable;
 
 use crate::files;
 use crate::inputs::{self, NamedFile};
@@ -321,7 +322,7 @@ impl Asking {
 /// What a connection is, in a line: what binds it, and to which enclave.
 fn connection(name: &str, session: &Verdict) -> String {
     // All of these are chosen by whoever made the keyset and the report.
-    let name: String = name.chars().filter(|c| !c.is_control()).collect();
+    let name = printable(name);
     let short = |hex: Option<&str>| match hex.and_then(|hex| hex.get(..16)) {
         Some(start) => format!("{start}…"),
         None => "not named".into(),

@@ -9,6 +9,7 @@ use attestation_verifier::policy::{
 use serde::Serialize;
 use serde_json::json;
 use touchstone_formats::Tee;
+use touchstone_formats::text::printable;
 
 use crate::output::{Failure, Outcome, paint, print, say};
 use crate::{files, inputs};
@@ -261,13 +262,7 @@ struct Lines(String);
 
 impl Lines {
     fn add(&mut self, line: String) {
-        for c in line.chars() {
-            if c.is_control() {
-                self.0.extend(c.escape_default());
-            } else {
-                self.0.push(c);
-            }
-        }
+        self.0.push_str(&printable(&line));
         self.0.push('\n');
     }
 }
