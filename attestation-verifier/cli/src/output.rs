@@ -115,7 +115,7 @@ impl From<anyhow::Error> for Failure {
 
 /// What a judgement on the way refused, in words on stderr.
 pub fn refusal(verdict: &Verdict) -> Outcome {
-    say(&paint(
+    say_as_is(&paint(
         &verdict.words(),
         verdict.exit(),
         std::io::stderr().is_terminal(),
@@ -131,7 +131,7 @@ pub fn outcome(outcome: Outcome, format: Format) -> u8 {
             let words = verdict.words();
             if let Some(line) = format.line(&verdict) {
                 print(&line);
-                say(&paint(
+                say_as_is(&paint(
                     &words,
                     verdict.exit(),
                     std::io::stderr().is_terminal(),
@@ -154,7 +154,7 @@ pub fn failure(failure: &Failure, format: Format) -> u8 {
     if let Some(line) = format.line(&verdict) {
         print(&line);
     }
-    say(&clean(&format!("error: {:#}\n", failure.error)));
+    say(&format!("error: {:#}\n", failure.error));
     verdict.exit()
 }
 
@@ -204,8 +204,13 @@ pub fn clean(text: &str) -> String {
     printable_lines(text)
 }
 
-/// Writes to stderr.
+/// Writes words to stderr. Names in them may be a stranger's: nothing in them controls a terminal.
 pub fn say(text: &str) {
+    say_as_is(&clean(text));
+}
+
+/// Writes to stderr what is meant to control a terminal.
+pub fn say_as_is(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 

@@ -113,6 +113,31 @@ const FILES: &[(&str, &str, &str, &str)] = &[
         "A file that is to be explained is a verdict, and does not contradict itself.",
         "docs/cli.md",
     ),
+    (
+        "show.format",
+        "2",
+        "A file that is to be shown is one that is known, and well-formed.",
+        "docs/cli.md",
+    ),
+    (
+        "collateral.fetch",
+        "5",
+        "The vendor's service, or what stands in its place, gives the piece of collateral that was asked for.",
+        "docs/collateral.md",
+    ),
+    (
+        "collateral.authentic",
+        "3",
+        "A piece that was fetched is the vendor's own, and the one that was asked for; all of them together make the evidence \
+         authentic.",
+        "docs/collateral.md",
+    ),
+    (
+        "collateral.validity",
+        "5",
+        "A piece that was fetched is valid now, and not older than one that was fetched before.",
+        "docs/collateral.md",
+    ),
 ];
 
 /// Why a check that no policy decides matters: by what its id begins or ends with, the first that fits.
@@ -154,6 +179,18 @@ const WHY: &[(&str, &str)] = &[
     (
         "root.simulated",
         "A simulated platform protects nothing; whoever trusts its root has to say so by name.",
+    ),
+    (
+        "collateral.fetch",
+        "Without it verifiers have nothing to verify the evidence by, and refuse it (exit 5).",
+    ),
+    (
+        "collateral.authentic",
+        "A server in between can withhold collateral, and must not be able to replace it.",
+    ),
+    (
+        "collateral.validity",
+        "An old list lacks what was revoked since; whoever hands it out may want that.",
     ),
     (
         "*.format",
