@@ -177,7 +177,7 @@ impl Forecast {
             "seconds_left": self.seconds_left(),
             "check": why.map(|why| &why.check),
             "reason": why.map(|why| &why.reason),
-            "exit": why.map_or(0, |why| why.fault.exit()),
+            "exit": why.filter(|_| self.is_refused()).map_or(0, |why| why.fault.exit()),
             "words": self.sentence(),
             "parts": self.parts.iter().map(part).collect::<Vec<Value>>(),
             "platform": self.platform,
