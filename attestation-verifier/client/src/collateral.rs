@@ -205,6 +205,9 @@ mod tests {
 
     use super::*;
 
+    type Change = fn(&mut TdxMachine);
+    type Take = fn(&mut TdxCollateral, &TdxCollateral);
+
     fn file(tdx: &TdxCollateral) -> CollateralFile {
         CollateralFile {
             tee: Tee::Tdx,
@@ -218,14 +221,13 @@ mod tests {
         const AT: u64 = 1_790_000_000;
         let machine = TdxMachine::new(4, TdReport::v1_0(), AT);
         let given = machine.collateral();
-        let kept = |change: fn(&mut TdxMachine)| {
+        let kept = |change: Change| {
             let mut machine = machine.clone();
             change(&mut machine);
             machine.collateral()
         };
         assert_eq!(with_newer(&file(&given), &file(&given)), None);
-        type Take = fn(&mut TdxCollateral, &TdxCollateral);
-        let cases: [(fn(&mut TdxMachine), Take); 5] = [
+        let cases: [(Change, Take); 5] = [
             (
                 |m| m.pck_crl.this_update += 60,
                 |to, from| {

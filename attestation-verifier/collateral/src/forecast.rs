@@ -358,3 +358,38 @@ fn tdx_parts(evidence: &Evidence, tdx: &TdxCollateral) -> Vec<Part> {
     crl("revocation list of Intel's root", &tdx.root_ca_crl);
     parts
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Names of certificates are whoever's who made them; and what is refused only later has no exit code yet.
+    #[test]
+    fn what_is_said_controls_no_terminal_and_exits_when_it_is_refused() {
+        let evil = "x\u{1b}[2J\u{202e}y\n";
+        let forecast = |from| Forecast {
+            at: 1000,
+            refused: Some((
+                from,
+                Refusal {
+                    check: "snp.chain.crl".into(),
+                    reason: evil.into(),
+                    fault: Fault::CollateralExpired,
+                },
+            )),
+            parts: vec![Part {
+                name: evil.into(),
+                window: Window { from: 0, to: 1 },
+                ages: true,
+            }],
+            by_policy: true,
+            platform: Value::Null,
+            tee: Tee::SevSnp,
+        };
+        let words = forecast(1000).words();
+        assert!(!words.contains(['\u{1b}', '\u{202e}']), "{words:?}");
+        assert_eq!(words.lines().count(), 2, "{words:?}");
+        assert_eq!(forecast(1000).to_json()["exit"], 5);
+        assert_eq!(forecast(1001).to_json()["exit"], 0);
+    }
+}

@@ -370,7 +370,7 @@ mod tests {
         context.simulated = true;
         assert_eq!(
             connection("a\u{1b}[2J\n", &verdict),
-            "connection: bound by tls-exporter to a[2J, chip abababababababab…, \
+            "connection: bound by tls-exporter to a\\u{1b}[2J\\n, chip abababababababab…, \
              measurement cdcdcdcdcdcdcdcd… (SIMULATED platform)\n"
         );
         let verdict = Verdict {

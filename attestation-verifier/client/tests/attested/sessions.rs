@@ -185,7 +185,7 @@ async fn a_server_that_refuses_sessions_is_named_and_its_words_are_harmless() {
         panic!("{error}");
     };
     assert_eq!((status, retry_after), (503, Some(3)));
-    assert_eq!(reason, "Too many[2J");
+    assert_eq!(reason, "Too many\\u{1b}[2J");
 
     let error = lie(4, "session.refused", |_, _, _| {
         Reply::problem(404, "No such")

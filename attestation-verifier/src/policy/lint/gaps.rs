@@ -13,7 +13,7 @@ use super::{Finding, Level, Part};
 struct Gap {
     id: &'static str,
     level: Level,
-    open: fn(&Demand) -> bool,
+    open: Like,
     /// What follows, for a finding.
     words: &'static str,
     /// What the policy does not protect from because of it, a sentence.
@@ -21,13 +21,16 @@ struct Gap {
     /// Another rule that covers for this one, unless it is waived as well.
     unless: Option<&'static str>,
     /// Another rule, without whose being like this there is no gap.
-    given: Option<(&'static str, fn(&Demand) -> bool)>,
+    given: Option<(&'static str, Like)>,
 }
+
+/// Whether a demand is like this.
+type Like = fn(&Demand) -> bool;
 
 const fn gap(
     id: &'static str,
     level: Level,
-    open: fn(&Demand) -> bool,
+    open: Like,
     words: &'static str,
     lets: Option<&'static str>,
 ) -> Gap {
@@ -48,7 +51,7 @@ impl Gap {
         self
     }
 
-    const fn given(mut self, id: &'static str, like: fn(&Demand) -> bool) -> Gap {
+    const fn given(mut self, id: &'static str, like: Like) -> Gap {
         self.given = Some((id, like));
         self
     }
