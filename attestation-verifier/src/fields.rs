@@ -11,6 +11,7 @@ mod x509;
 use std::fmt::{self, Display, Write as _};
 
 use serde::Serialize;
+use touchstone_formats::text::printable;
 
 pub use snp::snp_report;
 pub use tdx::{qe_identity, tcb_info, tdx_quote};
@@ -132,13 +133,7 @@ struct OneLine<'a>(&'a str);
 
 impl Display for OneLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.chars().try_for_each(|c| {
-            if c.is_control() {
-                write!(f, "{}", c.escape_default())
-            } else {
-                f.write_char(c)
-            }
-        })
+        f.write_str(&printable(self.0))
     }
 }
 

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 use serde::{Serialize, Serializer};
 use serde_json::Value;
+use touchstone_formats::text::printable;
 
 use crate::At;
 use crate::dates::rfc3339;
@@ -573,13 +574,7 @@ struct Words(String);
 
 impl Words {
     fn line(&mut self, line: String) {
-        for c in line.chars() {
-            if c.is_control() {
-                self.0.extend(c.escape_default());
-            } else {
-                self.0.push(c);
-            }
-        }
+        self.0.push_str(&printable(&line));
         self.0.push('\n');
     }
 }

@@ -131,7 +131,7 @@ impl CollateralFolder {
     /// was read before stays in use.
     pub fn refresh(&self) {
         let Some(folder) = &self.folder else { return };
-        self.outlook.warn();
+        self.outlook.refresh(&folder.join(OUTLOOK));
         let stamps = stamps(folder);
         if self
             .seen
@@ -180,7 +180,6 @@ impl CollateralFolder {
                 }
             }
         }
-        self.outlook.read(&folder.join(OUTLOOK));
         *self.seen.write().unwrap_or_else(PoisonError::into_inner) = Some(stamps);
     }
 
@@ -287,7 +286,7 @@ fn preflight() -> Response<Answer> {
 fn stamps(folder: &Path) -> Vec<Stamp> {
     let mut stamps: Vec<Stamp> = vek_files(folder)
         .into_iter()
-        .chain([TDX, OUTLOOK].map(|name| folder.join(name)))
+        .chain([folder.join(TDX)])
         .chain(files(&folder.join("chain")).unwrap_or_default())
         .chain(files(&folder.join("crls")).unwrap_or_default())
         .map(|path| {
@@ -664,6 +663,19 @@ mod tests {
         fs::remove_file(path.join(TDX)).unwrap();
         folder.refresh();
         assert_eq!(attached_tdx(), None);
+    }
+
+    /// `collateral serve` writes its forecast every minute.
+    #[test]
+    fn a_new_forecast_is_no_new_collateral() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path();
+        fs::write(path.join("vek.der"), der(&[1; 300])).unwrap();
+        let before = stamps(path);
+        fs::write(path.join(OUTLOOK), r#"{"words":"x","seconds_left":null}"#).unwrap();
+        assert_eq!(stamps(path), before);
+        fs::write(path.join("vek.der"), der(&[1; 301])).unwrap();
+        assert_ne!(stamps(path), before);
     }
 
     #[test]

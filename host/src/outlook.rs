@@ -12,6 +12,7 @@ use std::{
 };
 
 use serde::Deserialize;
+use touchstone_formats::text::printable;
 
 /// From when on the log warns.
 const SOON: Duration = Duration::from_secs(7 * 86_400);
@@ -32,6 +33,8 @@ struct Told {
     /// When the platform is refused; `None`: not that anybody knows.
     refused: Option<SystemTime>,
     warned: Option<Instant>,
+    /// When the file was written that was read last, and its length.
+    seen: Option<(SystemTime, u64)>,
 }
 
 /// The members that are looked at.
@@ -42,19 +45,29 @@ struct Status {
 }
 
 impl Outlook {
+    /// Reads the file if it has changed: it is written anew every minute, and says the same most of the time.
+    pub fn refresh(&self, path: &Path) {
+        let metadata = fs::metadata(path).ok();
+        let stamp = metadata.and_then(|m| Some((m.modified().ok()?, m.len())));
+        let seen = std::mem::replace(&mut self.lock().seen, stamp);
+        if seen != stamp {
+            self.read(path);
+        }
+        self.warn();
+    }
+
     /// Reads the file; what it says is logged when it is new.
-    pub fn read(&self, path: &Path) {
+    fn read(&self, path: &Path) {
         let Some((status, at)) = status(path) else {
-            *self.lock() = Told::default();
+            let mut told = self.lock();
+            *told = Told {
+                seen: told.seen,
+                ..Told::default()
+            };
             return;
         };
-        let plain = |c: char| !c.is_control();
-        let words: String = status
-            .words
-            .chars()
-            .filter(|c| plain(*c))
-            .take(MOST_WORDS)
-            .collect();
+        let words: String = status.words.chars().take(MOST_WORDS).collect();
+        let words = printable(&words);
         let left = status.seconds_left.map(Duration::from_secs);
         {
             let mut told = self.lock();
@@ -65,11 +78,10 @@ impl Outlook {
             told.words = words;
             told.refused = left.and_then(|left| at.checked_add(left));
         }
-        self.warn();
     }
 
     /// Warns, now and then, when the platform is about to be refused, or is already. Returns whether it did.
-    pub fn warn(&self) -> bool {
+    fn warn(&self) -> bool {
         let mut told = self.lock();
         let soon = SystemTime::now() + SOON;
         let due = told.warned.is_none_or(|at| at.elapsed() >= EVERY);
@@ -109,7 +121,7 @@ mod tests {
         let outlook = Outlook::default();
         let told = |text: &str| {
             fs::write(&path, text).unwrap();
-            outlook.read(&path);
+            outlook.refresh(&path);
             outlook.lock().warned.is_some()
         };
         assert!(!told(
@@ -117,7 +129,7 @@ mod tests {
         ));
         assert!(!told(r#"{"words":"never","seconds_left":null}"#));
         assert!(told(r#"{"words":"in a day\u001b","seconds_left":86400}"#));
-        assert_eq!(outlook.lock().words, "in a day");
+        assert_eq!(outlook.lock().words, "in a day\\u{1b}");
         assert!(!outlook.warn(), "not again so soon");
         outlook.lock().warned = Instant::now().checked_sub(EVERY);
         assert!(outlook.warn(), "but after an hour");
@@ -125,7 +137,7 @@ mod tests {
         // Half a file, or none, says nothing.
         assert!(!told(r#"{"words":"ref"#));
         fs::remove_file(&path).unwrap();
-        outlook.read(&path);
+        outlook.refresh(&path);
         assert!(!outlook.warn());
     }
 }

@@ -20,6 +20,7 @@ use touchstone_formats::{
 };
 use x509_parser::pem::Pem;
 
+use crate::commands::evidence::unpadded;
 use crate::output::clean;
 
 /// What is said about a file: lines, with lines under them.
@@ -484,6 +485,11 @@ fn session_record(page: &mut Page, record: &SessionRecord) -> Result<()> {
 
 /// A raw report or quote.
 fn quote(page: &mut Page, bytes: &[u8]) -> Result<()> {
+    let padded = bytes.len();
+    let bytes = unpadded(bytes);
+    if bytes.len() < padded {
+        page.field("Zero bytes after its end", padded - bytes.len());
+    }
     // Version 4 or 5 and the TEE type: nothing else begins so.
     let tdx = matches!(bytes, [4 | 5, 0, _, _, 0x81, 0, 0, 0, ..]);
     if tdx || quote_report_data(Tee::Tdx, bytes).is_some() {

@@ -278,7 +278,8 @@ fn refusals_are_shown_and_kept() {
     let run = caller.ask(&server, &[]);
     assert_eq!(run.code, 4);
     assert!(
-        run.stderr.contains("Unknown model; [31mno such model"),
+        run.stderr
+            .contains("Unknown model; \\u{1b}[31mno such model"),
         "{}",
         run.stderr
     );

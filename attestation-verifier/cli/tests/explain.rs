@@ -20,6 +20,35 @@ fn run(kept: &Kept, command: &str, target: &str, more: &[&str]) -> Run {
     touchstone_in(kept.folder.path(), &args)
 }
 
+/// Every id that a command can refuse under is explained, and one that is given as a file is understood.
+#[test]
+fn ids_of_the_commands_are_explained() {
+    for (id, exit) in [
+        ("collateral.fetch", "5"),
+        ("collateral.format", "2"),
+        ("collateral.authentic", "3"),
+        ("collateral.validity", "5"),
+        ("show.format", "2"),
+        ("expect.format", "2"),
+        ("verdict.format", "2"),
+        ("usage", "1"),
+    ] {
+        let run = touchstone(&["explain", "--check", id, "--json"]);
+        assert_eq!(run.code, 0, "{id}: {}", run.stderr);
+        let about: Value = serde_json::from_str(&run.stdout).unwrap();
+        assert_eq!(about["exit"], exit, "{id}");
+    }
+    let run = touchstone(&["explain", "snp.vmpl"]);
+    assert_eq!(run.code, 1);
+    assert!(run.stderr.contains("--check snp.vmpl"), "{}", run.stderr);
+    let run = touchstone(&["explain", "nowhere.json"]);
+    assert!(
+        run.code == 1 && !run.stderr.contains("--check"),
+        "{}",
+        run.stderr
+    );
+}
+
 #[test]
 fn explain_has_the_exit_code_of_check() {
     let kept = kept();

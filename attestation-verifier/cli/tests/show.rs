@@ -79,7 +79,7 @@ fn what_is_malformed_is_named_by_byte_and_field() {
         run.stderr
     );
     let mut quote = TdxMachine::new(5, TdReport::v1_5(), World::AT).quote([5; 64]);
-    quote.push(0);
+    quote.push(1);
     let run = show(&quote, &["--json"]);
     run.refused(2, "show.format");
     assert!(
@@ -90,6 +90,28 @@ fn what_is_malformed_is_named_by_byte_and_field() {
     );
     quote.pop();
     assert_eq!(show(&quote, &[]).code, 0);
+}
+
+/// Quotes and reports as most sources give them; `evidence` strips the same.
+#[test]
+fn zero_bytes_that_a_source_appended_are_passed_over() {
+    let report = World::new(1).machine.quote([9; 64]);
+    let quote = |version, td| TdxMachine::new(version, td, World::AT).quote([5; 64]);
+    for bytes in [
+        report,
+        quote(4, TdReport::v1_0()),
+        quote(5, TdReport::v1_5()),
+    ] {
+        let plain = show(&bytes, &[]).stdout;
+        let padded = |zeros: usize| show(&[&bytes[..], &vec![0; zeros]].concat(), &[]);
+        for zeros in [1, 70, 8192] {
+            let run = padded(zeros);
+            assert_eq!(run.code, 0, "{}", run.stderr);
+            let line = format!("Zero bytes after its end: {zeros}\n");
+            assert_eq!(run.stdout, line + &plain);
+        }
+        assert_eq!(padded(8193).code, 2);
+    }
 }
 
 #[test]

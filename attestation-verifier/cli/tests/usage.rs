@@ -17,6 +17,7 @@ const COMMANDS: &[&[&str]] = &[
     &["evidence", "sev-snp"],
     &["evidence", "tdx"],
     &["show"],
+    &["prove-refusal"],
     &["policy"],
     &["policy", "init"],
     &["policy", "lint"],
@@ -35,6 +36,12 @@ fn every_command_has_help_with_an_example() {
         assert!(run.stdout.contains("Example"), "{command:?}");
         assert!(run.stdout.contains(&format!("touchstone {}", command[0])));
         assert!(!run.stdout.contains('\u{1b}'), "no colour in a pipe");
+        // Those that serve log instead; groups of commands do nothing.
+        let works = !["advisories", "evidence", "policy", "collateral"].contains(&command[0])
+            || command.len() > 1;
+        if works && !matches!(command, ["proxy"] | ["collateral", "serve"]) {
+            assert!(run.stdout.contains("--json"), "{command:?}");
+        }
     }
     let whole = touchstone(&["--help"]);
     assert_eq!(whole.code, 0);
@@ -224,6 +231,95 @@ fn a_policy_is_started_once() {
     // An empty file holds nothing that could be lost.
     std::fs::write(folder.path().join("p.toml"), "").unwrap();
     assert_eq!(init().code, 0);
+}
+
+/// What a command made, as one object on stdout and nothing beside it.
+#[test]
+fn what_is_made_is_told_as_json() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = |args: &[&str]| -> serde_json::Value {
+        let run = touchstone_in(folder.path(), args);
+        assert_eq!(
+            (run.code, run.stdout.lines().count()),
+            (0, 1),
+            "{}",
+            run.stderr
+        );
+        let value: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+        assert_eq!(value["exit"], 0);
+        value
+    };
+    let value = made(&["policy", "init", "--tee", "tdx", "--json"]);
+    assert_eq!(
+        (&value["profile"], &value["wrote"]),
+        (&"strict".into(), &().into())
+    );
+    let text = touchstone(&["policy", "init", "--tee", "tdx"]).stdout;
+    assert_eq!(value["policy"], text);
+    let fill_in = value["fill_in"].as_array().unwrap();
+    assert!(
+        fill_in.contains(&"platform[1].tdx.mrtd".into()),
+        "{fill_in:?}"
+    );
+    let value = made(&[
+        "policy",
+        "init",
+        "--profile",
+        "serve",
+        "--json",
+        "-o",
+        "p.toml",
+    ]);
+    assert_eq!(
+        (&value["profile"], &value["wrote"]),
+        (&"serve/1".into(), &"p.toml".into())
+    );
+    assert!(folder.path().join("p.toml").exists());
+
+    let notices =
+        r#"{"v":"touchstone/advisories/1","version":3,"issued_at":1790000000,"notices":[]}"#;
+    std::fs::write(folder.path().join("notices.json"), notices).unwrap();
+    std::fs::write(folder.path().join("seed"), "07".repeat(32)).unwrap();
+    let sign = [
+        "advisories",
+        "sign",
+        "notices.json",
+        "--key",
+        "seed",
+        "--name",
+        "a.example",
+    ];
+    let plain = touchstone_in(folder.path(), &sign);
+    let value = made(&[&sign[..], &["--json"]].concat());
+    assert_eq!(
+        (&value["version"], &value["list"]),
+        (&3.into(), &plain.stdout.as_str().into())
+    );
+    let key = value["verifier_key"].as_str().unwrap();
+    assert!(
+        plain.stderr.contains(key) && key.starts_with("a.example+"),
+        "{key}"
+    );
+    let value = made(&[&sign[..], &["--json", "-o", "list.txt"]].concat());
+    assert_eq!(
+        (&value["wrote"], &value["list"]),
+        (&"list.txt".into(), &().into())
+    );
+
+    let machine = touchstone_testkit::machine::TdxMachine::new(
+        4,
+        touchstone_testkit::tdx::TdReport::v1_0(),
+        1_790_000_000,
+    );
+    std::fs::write(folder.path().join("quote"), machine.quote([7; 64])).unwrap();
+    let value = made(&[
+        "evidence", "tdx", "--quote", "quote", "--json", "-o", "e.json",
+    ]);
+    assert_eq!(
+        (&value["wrote"], &value["tee"]),
+        (&"e.json".into(), &"tdx".into())
+    );
+    assert!(!value["missing"].as_array().unwrap().is_empty());
 }
 
 #[test]

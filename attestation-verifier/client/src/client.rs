@@ -287,7 +287,8 @@ impl Builder {
     }
 
     /// A folder for collateral that verified. What is in it is used when the host has none, or none that
-    /// is in date. It is made if it is not there.
+    /// is in date; and of each revocation list and each text of Intel's in place of an older one of the host's. It is
+    /// made if it is not there.
     pub fn collateral_cache(mut self, folder: impl Into<PathBuf>) -> Builder {
         self.collateral_cache = Some(folder.into());
         self

@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use touchstone_formats::CollateralFile;
+use attestation_verifier::parse::crl::Crl;
+use attestation_verifier::parse::tdx::tcb::{QeIdentity, TcbInfo};
+use touchstone_formats::text::HexBytes;
+use touchstone_formats::{Collateral, CollateralFile, SnpCollateral, TdxCollateral};
 
 use crate::Error;
 use crate::address::Server;
@@ -34,6 +37,97 @@ pub(crate) async fn of_host(records: &Records) -> Result<CollateralFile, Error> 
     CollateralFile::parse(&answer.body).map_err(|e| Error::malformed(e.to_string()))
 }
 
+/// The server's collateral with what the cache has that is newer in the place of it: a revocation list, a text of Intel's. None:
+/// the cache has nothing newer. Newer revocation data prevails (formats.md §7, "Time"), and what the cache has was
+/// good when it was kept; a host that shows an old list, in date as it may be, hides what was revoked since.
+pub(crate) fn with_newer(given: &CollateralFile, kept: &CollateralFile) -> Option<CollateralFile> {
+    let collateral = match (&given.collateral, &kept.collateral) {
+        (Collateral::SevSnp(given), Collateral::SevSnp(kept)) => {
+            Collateral::SevSnp(snp_with_newer(given, kept)?)
+        }
+        (Collateral::Tdx(given), Collateral::Tdx(kept)) => {
+            Collateral::Tdx(tdx_with_newer(given, kept)?)
+        }
+        _ => return None,
+    };
+    Some(CollateralFile {
+        tee: given.tee,
+        collateral,
+    })
+}
+
+fn snp_with_newer(given: &SnpCollateral, kept: &SnpCollateral) -> Option<SnpCollateral> {
+    let mut newer = given.clone();
+    for list in &mut newer.crls {
+        for other in &kept.crls {
+            if is_newer_list(other, list) {
+                list.clone_from(other);
+            }
+        }
+    }
+    (newer != *given).then_some(newer)
+}
+
+fn tdx_with_newer(given: &TdxCollateral, kept: &TdxCollateral) -> Option<TdxCollateral> {
+    let mut newer = given.clone();
+    let lists = |given: &Option<HexBytes>, kept: &Option<HexBytes>| match (given, kept) {
+        (Some(given), Some(kept)) => is_newer_list(&kept.0, &given.0),
+        _ => false,
+    };
+    if lists(&given.pck_crl, &kept.pck_crl) {
+        newer.pck_crl.clone_from(&kept.pck_crl);
+        newer
+            .pck_crl_issuer_chain
+            .clone_from(&kept.pck_crl_issuer_chain);
+    }
+    if lists(&given.root_ca_crl, &kept.root_ca_crl) {
+        newer.root_ca_crl.clone_from(&kept.root_ca_crl);
+    }
+    // Of two texts about the same, that of the later evaluation, and of two of one evaluation the later one.
+    let info = |text: &Option<String>| {
+        let info = TcbInfo::parse(text.as_deref()?).ok()?;
+        let age = (info.tcb_evaluation_data_number, info.issue_date);
+        Some((info.fmspc, age))
+    };
+    if let (Some((given, age)), Some((kept_for, kept_age))) =
+        (info(&given.tcb_info), info(&kept.tcb_info))
+        && given == kept_for
+        && kept_age > age
+    {
+        newer.tcb_info.clone_from(&kept.tcb_info);
+        newer
+            .tcb_info_signature
+            .clone_from(&kept.tcb_info_signature);
+        newer
+            .tcb_info_issuer_chain
+            .clone_from(&kept.tcb_info_issuer_chain);
+    }
+    let identity = |text: &Option<String>| {
+        let identity = QeIdentity::parse(text.as_deref()?).ok()?;
+        Some((identity.tcb_evaluation_data_number, identity.issue_date))
+    };
+    if let (Some(age), Some(kept_age)) = (identity(&given.qe_identity), identity(&kept.qe_identity))
+        && kept_age > age
+    {
+        newer.qe_identity.clone_from(&kept.qe_identity);
+        newer
+            .qe_identity_signature
+            .clone_from(&kept.qe_identity_signature);
+        newer
+            .qe_identity_issuer_chain
+            .clone_from(&kept.qe_identity_issuer_chain);
+    }
+    (newer != *given).then_some(newer)
+}
+
+/// Whether the first is a later list of the same issuer. What is no list is not compared.
+fn is_newer_list(one: &[u8], other: &[u8]) -> bool {
+    match (Crl::parse(one), Crl::parse(other)) {
+        (Ok(one), Ok(other)) => one.issuer == other.issuer && one.this_update > other.this_update,
+        _ => false,
+    }
+}
+
 /// The caller's own folder of what verified, a file for each server.
 #[derive(Clone, Debug)]
 pub(crate) struct Cache {
@@ -52,8 +146,18 @@ impl Cache {
         })
     }
 
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.file
+    }
+
     /// What is kept; none if there is nothing, or nothing that can be read.
     pub fn read(&self) -> Option<CollateralFile> {
+        // A pipe would be waited for, for ever.
+        std::fs::metadata(&self.file)
+            .ok()?
+            .is_file()
+            .then_some(())?;
         let mut bytes = Vec::new();
         File::open(&self.file)
             .ok()?
@@ -72,7 +176,12 @@ impl Cache {
         let mut new = self.file.clone();
         let own = WRITES.fetch_add(1, Ordering::Relaxed);
         new.set_extension(format!("{}-{own}.new", std::process::id()));
-        let written = File::create(&new)
+        // What has this name is left over, or a link that somebody laid: neither is written into.
+        let created = match std::fs::remove_file(&new) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+            _ => File::create_new(&new),
+        };
+        let written = created
             .and_then(|mut file| {
                 file.write_all(&collateral.to_file())?;
                 file.sync_all()
@@ -85,5 +194,99 @@ impl Cache {
             }
         }
         written
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use touchstone_formats::Tee;
+    use touchstone_testkit::machine::TdxMachine;
+    use touchstone_testkit::tdx::TdReport;
+
+    use super::*;
+
+    type Change = fn(&mut TdxMachine);
+    type Take = fn(&mut TdxCollateral, &TdxCollateral);
+
+    fn file(tdx: &TdxCollateral) -> CollateralFile {
+        CollateralFile {
+            tee: Tee::Tdx,
+            collateral: Collateral::Tdx(tdx.clone()),
+        }
+    }
+
+    /// Each piece for itself; the newer one whichever side it is on, with its signature and issuers.
+    #[test]
+    fn the_newer_of_each_piece_is_taken() {
+        const AT: u64 = 1_790_000_000;
+        let machine = TdxMachine::new(4, TdReport::v1_0(), AT);
+        let given = machine.collateral();
+        let kept = |change: Change| {
+            let mut machine = machine.clone();
+            change(&mut machine);
+            machine.collateral()
+        };
+        assert_eq!(with_newer(&file(&given), &file(&given)), None);
+        let cases: [(Change, Take); 5] = [
+            (
+                |m| m.pck_crl.this_update += 60,
+                |to, from| {
+                    to.pck_crl.clone_from(&from.pck_crl);
+                    to.pck_crl_issuer_chain
+                        .clone_from(&from.pck_crl_issuer_chain);
+                },
+            ),
+            (
+                |m| m.root_crl.this_update += 60,
+                |to, from| to.root_ca_crl.clone_from(&from.root_ca_crl),
+            ),
+            (|m| m.tcb_info.issue_date += 60, take_info),
+            // A later evaluation, although it is dated earlier.
+            (
+                |m| {
+                    m.tcb_info.tcb_evaluation_data_number += 1;
+                    m.tcb_info.issue_date -= 60;
+                },
+                take_info,
+            ),
+            (
+                |m| m.qe_identity.issue_date += 60,
+                |to, from| {
+                    to.qe_identity.clone_from(&from.qe_identity);
+                    to.qe_identity_signature
+                        .clone_from(&from.qe_identity_signature);
+                    to.qe_identity_issuer_chain
+                        .clone_from(&from.qe_identity_issuer_chain);
+                },
+            ),
+        ];
+        for (n, (change, take)) in cases.into_iter().enumerate() {
+            let newer = kept(change);
+            let mut expected = given.clone();
+            take(&mut expected, &newer);
+            assert_ne!(expected, given, "{n}");
+            assert_eq!(
+                with_newer(&file(&given), &file(&newer)),
+                Some(file(&expected)),
+                "{n}"
+            );
+            // The other way round the server's is the newer one.
+            assert_eq!(with_newer(&file(&expected), &file(&given)), None, "{n}");
+        }
+        // Of another family: another text, not a newer one.
+        let other = kept(|m| {
+            m.tcb_info.issue_date += 60;
+            m.tcb_info.fmspc[0] ^= 1;
+        });
+        let mut only_info = given.clone();
+        take_info(&mut only_info, &other);
+        assert_eq!(with_newer(&file(&given), &file(&only_info)), None);
+    }
+
+    fn take_info(to: &mut TdxCollateral, from: &TdxCollateral) {
+        to.tcb_info.clone_from(&from.tcb_info);
+        to.tcb_info_signature.clone_from(&from.tcb_info_signature);
+        to.tcb_info_issuer_chain
+            .clone_from(&from.tcb_info_issuer_chain);
     }
 }

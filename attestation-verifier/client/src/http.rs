@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
+use touchstone_formats::text::printable;
 
 use crate::Error;
 use crate::address::Server;
@@ -78,7 +79,8 @@ impl Answer {
         let mut parts = Vec::new();
         for member in ["title", "detail", "error"] {
             if let Some(text) = document.get(member).and_then(|value| value.as_str()) {
-                let text: String = text.chars().filter(|c| !c.is_control()).take(500).collect();
+                let text: String = text.chars().take(500).collect();
+                let text = printable(&text);
                 if !parts.contains(&text) {
                     parts.push(text);
                 }

@@ -184,7 +184,18 @@ impl Given {
         }
         let cached = settings.cache.as_ref().and_then(|cache| cache.read());
         match collateral::of_host(&settings.records).await {
-            Ok(file) => given(Some(file), cached, true, None),
+            Ok(file) => {
+                let newer = cached
+                    .as_ref()
+                    .and_then(|cached| collateral::with_newer(&file, cached));
+                let note = newer.as_ref().and(settings.cache.as_ref()).map(|cache| {
+                    let path = cache.path().display();
+                    format!(
+                        "The server gave older collateral than it gave before: what is newer was taken from {path}."
+                    )
+                });
+                given(Some(newer.unwrap_or(file)), cached, true, note)
+            }
             Err(e) => {
                 let note = format!("The server gave no collateral for the session: {e}");
                 given(cached, None, false, Some(note))

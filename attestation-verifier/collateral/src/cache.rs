@@ -83,8 +83,11 @@ impl Cache {
 
     /// What is kept of an item; none if there is nothing, or nothing that can be read.
     pub fn read(&self, item: &Item) -> Option<Kept> {
+        let path = self.folder.join(item.file_name());
+        // A pipe would be waited for, for ever.
+        fs::metadata(&path).ok()?.is_file().then_some(())?;
         let mut bytes = Vec::new();
-        File::open(self.folder.join(item.file_name()))
+        File::open(path)
             .ok()?
             .take(MOST_ENTRY + 1)
             .read_to_end(&mut bytes)
@@ -157,7 +160,12 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let own = WRITES.fetch_add(1, Ordering::Relaxed);
     // A name that begins with a dot is one that hosts and caches pass over.
     let new = folder.join(format!(".{name}.{}-{own}.new", std::process::id()));
-    let written = File::create(&new)
+    // What has this name is left over, or a link that somebody laid: neither is written into.
+    let written = match fs::remove_file(&new) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => File::create_new(&new),
+    };
+    let written = written
         .and_then(|mut file| {
             file.write_all(bytes)?;
             file.sync_all()
@@ -207,6 +215,32 @@ mod tests {
         }
         let left: Vec<_> = fs::read_dir(folder.path().join("new")).unwrap().collect();
         assert_eq!(left.len(), 2, "nothing half written stays");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn nothing_outside_of_the_folder_is_written_and_no_pipe_is_waited_for() {
+        use std::os::unix::fs::symlink;
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("cache");
+        let cache = Cache::open(&folder, CacheLimits::default()).unwrap();
+        let victim = place.path().join("victim");
+        fs::write(&victim, "mine").unwrap();
+        let name = piece(1).item.file_name();
+        // Links under the piece's name, and under every name that the next writes could choose first.
+        symlink(&victim, folder.join(&name)).unwrap();
+        for own in 0..1000 {
+            let new = format!(".{name}.{}-{own}.new", std::process::id());
+            symlink(&victim, folder.join(new)).unwrap();
+        }
+        cache.write(&piece(1), 77).unwrap();
+        assert_eq!(fs::read(&victim).unwrap(), b"mine");
+        assert_eq!(cache.read(&piece(1).item).unwrap().fetched, 77);
+
+        let pipe = folder.join(piece(2).item.file_name());
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        assert!(cache.read(&piece(2).item).is_none());
     }
 
     #[test]

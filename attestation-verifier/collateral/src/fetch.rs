@@ -158,7 +158,7 @@ impl Fetcher {
         let now = self.now();
         let held = self.held(item, intermediate);
         if let (Some((piece, fetched)), Fresh::WhenDue) = (&held, fresh)
-            && now < due(piece, *fetched)
+            && is_fresh(piece, *fetched, now)
         {
             return Ok(Had {
                 piece: piece.clone(),
@@ -167,23 +167,22 @@ impl Fetcher {
             });
         }
         let fetched = self.fetch(item, intermediate).await;
-        let valid = |(piece, _): &(Piece, u64)| piece.window.holds(now);
-        match (fetched, held.filter(valid)) {
-            // Somebody puts back an old list, to hide a revocation: what is newer stays.
-            (Ok(piece), Some((held, fetched)))
-                if piece.is_news() && piece.window.from < held.window.from =>
-            {
+        // Read again: another process may have fetched a newer one in the meantime.
+        let held = self.held(item, intermediate);
+        let fetched = match (fetched, &held) {
+            // Somebody puts back an old one, to hide a revocation: nothing goes back, also where what was newer has expired.
+            (Ok(piece), Some((held, _))) if piece.is_older_than(held) => {
                 let reason = "the server has an older one than was fetched before";
                 tracing::warn!(what = item.words(), "{reason}");
-                Ok(Had {
-                    piece: held,
-                    fetched,
-                    how: How::Kept(Error::Outdated {
-                        what: item.words(),
-                        reason: reason.into(),
-                    }),
+                Err(Error::Outdated {
+                    what: item.words(),
+                    reason: reason.into(),
                 })
             }
+            (fetched, _) => fetched,
+        };
+        let valid = |(piece, _): &(Piece, u64)| piece.window.holds(now);
+        match (fetched, held.filter(valid)) {
             (Ok(piece), _) => {
                 // A full disk keeps nobody from what was fetched.
                 if let Some(Err(error)) = self.cache.as_ref().map(|c| c.write(&piece, now)) {
@@ -288,6 +287,12 @@ pub fn due(piece: &Piece, fetched: u64) -> u64 {
     fetched.saturating_add(half.min(most))
 }
 
+/// Whether a cached piece need not be asked for. The cache's word on when it was fetched only ever shortens that: one that
+/// is out of its time, or is said to be of a time to come, is not fresh.
+fn is_fresh(piece: &Piece, fetched: u64, now: u64) -> bool {
+    piece.window.holds(now) && fetched <= now && now < due(piece, fetched)
+}
+
 fn lock_of(item: &Item) -> usize {
     let sum = |sum: usize, byte: u8| sum.wrapping_mul(31).wrapping_add(byte.into());
     item.file_name().bytes().fold(0, sum) % LOCKS
@@ -309,6 +314,26 @@ mod tests {
     use attestation_verifier::authenticate::Window;
 
     use super::*;
+
+    #[test]
+    fn a_cache_that_lies_about_the_time_keeps_nothing_fresh() {
+        let piece = Piece {
+            item: Item::QeIdentity,
+            body: Vec::new(),
+            issuer_chain: None,
+            window: Window {
+                from: 1000,
+                to: 1000 + 10 * DAY,
+            },
+        };
+        assert!(is_fresh(&piece, 2000, 3000));
+        assert!(!is_fresh(&piece, 2000 + DAY, 3000), "fetched tomorrow");
+        assert!(!is_fresh(&piece, u64::MAX, 3000));
+        // Expired, and said to be fetched just now.
+        let late = 1000 + 11 * DAY;
+        assert!(!is_fresh(&piece, late, late));
+        assert!(!is_fresh(&piece, u64::MAX, late));
+    }
 
     #[test]
     fn refreshed_at_half_of_the_validity_and_news_daily() {

@@ -13,7 +13,7 @@ use attestation_verifier::verdict::{Check, Checks};
 use attestation_verifier::{At, Fault, Policy, Roots, parse};
 use serde_json::{Value, json};
 use touchstone_formats::evidence::{Collateral, Evidence, SnpCollateral, TdxCollateral, Tee};
-use touchstone_formats::text::HexBytes;
+use touchstone_formats::text::{HexBytes, printable};
 
 const DAY: u64 = 86_400;
 /// How far ahead is looked: seconds.
@@ -121,7 +121,7 @@ impl Forecast {
         Some(from.saturating_sub(self.at))
     }
 
-    /// In one sentence.
+    /// In one sentence. Names in it may be a stranger's: nothing in it controls a terminal.
     pub fn sentence(&self) -> String {
         match &self.refused {
             None => format!(
@@ -133,10 +133,8 @@ impl Forecast {
                     true => "is refused now".to_owned(),
                     false => format!("will be refused on {}", rfc3339(*from)),
                 };
-                format!(
-                    "this platform {when} because {} ({})",
-                    why.reason, why.check
-                )
+                let reason = printable(&why.reason);
+                format!("this platform {when} because {reason} ({})", why.check)
             }
         }
     }
@@ -154,7 +152,7 @@ impl Forecast {
                 "  {} to {}  {}\n",
                 rfc3339(part.window.from),
                 rfc3339(part.window.to),
-                part.name
+                printable(&part.name)
             ));
         }
         out
@@ -179,7 +177,7 @@ impl Forecast {
             "seconds_left": self.seconds_left(),
             "check": why.map(|why| &why.check),
             "reason": why.map(|why| &why.reason),
-            "exit": why.map_or(0, |why| why.fault.exit()),
+            "exit": why.filter(|_| self.is_refused()).map_or(0, |why| why.fault.exit()),
             "words": self.sentence(),
             "parts": self.parts.iter().map(part).collect::<Vec<Value>>(),
             "platform": self.platform,
@@ -291,13 +289,14 @@ fn certificate(name: String, certificate: &Certificate) -> Part {
     }
 }
 
-fn list(name: String, der: &[u8], to: impl Fn(&Crl) -> u64) -> Option<Part> {
+fn list(name: String, der: &[u8]) -> Option<Part> {
     let crl = Crl::parse(der).ok()?;
     Some(Part {
         name,
         window: Window {
             from: crl.this_update,
-            to: to(&crl),
+            // Good strictly before nextUpdate (formats.md §7, "Time").
+            to: crl.next_update.saturating_sub(1),
         },
         ages: true,
     })
@@ -315,7 +314,7 @@ fn snp_parts(snp: &SnpCollateral) -> Vec<Part> {
     }
     for der in &snp.crls {
         let name = "revocation list of the root".to_owned();
-        parts.extend(list(name, der, |crl| crl.next_update));
+        parts.extend(list(name, der));
     }
     parts
 }
@@ -352,14 +351,45 @@ fn tdx_parts(evidence: &Evidence, tdx: &TdxCollateral) -> Vec<Part> {
         identity.map(|i| (i.issue_date, i.next_update)),
     ));
     let mut crl = |name: &str, der: &Option<HexBytes>| {
-        let part = der.as_ref().and_then(|der| {
-            list(name.to_owned(), &der.0, |crl| {
-                crl.next_update.saturating_sub(1)
-            })
-        });
-        parts.extend(part);
+        let part = der.as_ref();
+        parts.extend(part.and_then(|der| list(name.to_owned(), &der.0)));
     };
     crl("revocation list of the PCK CA", &tdx.pck_crl);
     crl("revocation list of Intel's root", &tdx.root_ca_crl);
     parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Names of certificates are whoever's who made them; and what is refused only later has no exit code yet.
+    #[test]
+    fn what_is_said_controls_no_terminal_and_exits_when_it_is_refused() {
+        let evil = "x\u{1b}[2J\u{202e}y\n";
+        let forecast = |from| Forecast {
+            at: 1000,
+            refused: Some((
+                from,
+                Refusal {
+                    check: "snp.chain.crl".into(),
+                    reason: evil.into(),
+                    fault: Fault::CollateralExpired,
+                },
+            )),
+            parts: vec![Part {
+                name: evil.into(),
+                window: Window { from: 0, to: 1 },
+                ages: true,
+            }],
+            by_policy: true,
+            platform: Value::Null,
+            tee: Tee::SevSnp,
+        };
+        let words = forecast(1000).words();
+        assert!(!words.contains(['\u{1b}', '\u{202e}']), "{words:?}");
+        assert_eq!(words.lines().count(), 2, "{words:?}");
+        assert_eq!(forecast(1000).to_json()["exit"], 5);
+        assert_eq!(forecast(1001).to_json()["exit"], 0);
+    }
 }

@@ -1,6 +1,8 @@
 //! How often a vendor is asked: pauses between requests, `Retry-After`, and pauses that grow after failures.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex as SyncMutex;
 use std::sync::PoisonError;
@@ -10,6 +12,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use crate::cache::write_atomically;
 use crate::item::{Item, Vendor};
 
 /// How patient to be. All bounds, so that no server can hold a caller for ever.
@@ -110,13 +113,13 @@ impl Pacer {
         let mut next = self.vcek.lock().await;
         if let Some(at) = *next {
             tokio::time::sleep_until(at).await;
-        } else {
-            tokio::time::sleep(self.since_another_process()).await;
         }
+        // Also after a pause of our own: another process may have asked during it.
+        tokio::time::sleep(self.since_another_process()).await;
         *next = Some(Instant::now() + self.patience.between_vceks);
         if let Some(path) = &self.asked {
             // A pause that is not remembered is no reason not to fetch.
-            let _ = std::fs::write(path, millis().to_string());
+            let _ = write_atomically(path, millis().to_string().as_bytes());
         }
         Ok(())
     }
@@ -132,7 +135,13 @@ impl Pacer {
 
     /// What is left of the pause that the last process began.
     fn since_another_process(&self) -> Duration {
-        let read = |path: &PathBuf| std::fs::read_to_string(path).ok()?.parse::<u64>().ok();
+        let read = |path: &PathBuf| {
+            std::fs::metadata(path).ok()?.is_file().then_some(())?;
+            let mut text = String::new();
+            let file = File::open(path).ok()?;
+            file.take(32).read_to_string(&mut text).ok()?;
+            text.parse::<u64>().ok()
+        };
         let Some(asked) = self.asked.as_ref().and_then(read) else {
             return Duration::ZERO;
         };
@@ -206,6 +215,25 @@ mod tests {
         let second = Pacer::new(Patience::default(), Some(folder.path()));
         let start = Instant::now();
         second.turn(&vcek()).await.unwrap();
+        assert!(
+            start.elapsed() > Duration::from_secs(9),
+            "{:?}",
+            start.elapsed()
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_process_counts_also_between_our_own_requests() {
+        let folder = tempfile::tempdir().unwrap();
+        let pacer = || Pacer::new(Patience::default(), Some(folder.path()));
+        let first = pacer();
+        // A long time ago; and another process asks while this one pauses.
+        first.turn(&vcek()).await.unwrap();
+        std::fs::write(folder.path().join(".vcek-asked"), "1").unwrap();
+        tokio::time::advance(Duration::from_secs(60)).await;
+        pacer().turn(&vcek()).await.unwrap();
+        let start = Instant::now();
+        first.turn(&vcek()).await.unwrap();
         assert!(
             start.elapsed() > Duration::from_secs(9),
             "{:?}",

@@ -1,5 +1,7 @@
 //! Strict text encodings of bytes: lower-case hex, and standard base64 with padding and zero pad
 //! bits. There is one way to write a value, so that equal values are equal bytes.
+//!
+//! And text of somebody else's before people see it: [`printable`].
 
 use crate::error::shown;
 use crate::{Digest, FormatError, Result};
@@ -16,6 +18,35 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(DecodePaddingMode::RequireCanonical)
         .with_decode_allow_trailing_bits(false),
 );
+
+/// Whether a character does something to what stands around it instead of standing for itself: it moves a terminal's
+/// cursor or colours (C0, C1), begins another line (U+2028, U+2029), or turns the direction of text around
+/// (Unicode's Bidi_Control), so that a name reads as another.
+pub fn is_control(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Text of somebody else's on one line of a terminal, a log or a page: what [`is_control`] is escaped, as in `\u{1b}`.
+pub fn printable(text: &str) -> String {
+    escaped(text, is_control)
+}
+
+/// The same, where line feeds are meant to be there.
+pub fn printable_lines(text: &str) -> String {
+    escaped(text, |c| c != '\n' && is_control(c))
+}
+
+fn escaped(text: &str, is_escaped: impl Fn(char) -> bool) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match is_escaped(c) {
+            true => out.extend(c.escape_default()),
+            false => out.push(c),
+        }
+    }
+    out
+}
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
@@ -224,4 +255,28 @@ pub(crate) fn deserialize_str<'de, D: Deserializer<'de>, T>(
     }
 
     from.deserialize_str(Convert(expected, convert))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_printable_controls_a_terminal_or_turns_text_around() {
+        assert_eq!(
+            printable("a\u{1b}[2Jb\u{9b}31m\u{7f}\r\nc ä"),
+            "a\\u{1b}[2Jb\\u{9b}31m\\u{7f}\\r\\nc ä"
+        );
+        assert_eq!(printable_lines("a\r\nb"), "a\\r\nb");
+        // Unicode's Bidi_Control, all of it, and the two separators.
+        let turns = "\u{61c}\u{200e}\u{200f}\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\u{2066}\u{2067}\u{2068}\u{2069}\u{2028}\u{2029}";
+        for c in turns.chars() {
+            let text = format!("gpj{c}exe");
+            let expected = format!("gpj\\u{{{:x}}}exe", u32::from(c));
+            assert_eq!(printable(&text), expected);
+            assert_eq!(printable_lines(&text), expected);
+        }
+        let plain = "Grüße, 例え, עברית, \u{200d}\u{2027}\u{202f}";
+        assert_eq!(printable(plain), plain);
+    }
 }

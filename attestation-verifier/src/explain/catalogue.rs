@@ -119,6 +119,18 @@ const WHY: &[(&str, &str)] = &[
         "A simulated platform protects nothing; whoever trusts its root has to say so by name.",
     ),
     (
+        "collateral.fetch",
+        "Without it verifiers have nothing to verify the evidence by, and refuse it (exit 5).",
+    ),
+    (
+        "collateral.authentic",
+        "A server in between can withhold collateral, and must not be able to replace it.",
+    ),
+    (
+        "collateral.validity",
+        "An old list lacks what was revoked since; whoever hands it out may want that.",
+    ),
+    (
         "*.format",
         "What is not written as its specification says can be read in two ways, and was not made by what it claims.",
     ),

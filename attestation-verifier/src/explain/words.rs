@@ -1,6 +1,7 @@
 //! An explanation as text for people.
 
 use serde_json::Value;
+use touchstone_formats::text::printable;
 
 use super::{About, Explanation, Told};
 use crate::verdict::{Class, Outcome};
@@ -207,18 +208,6 @@ impl Lines {
 
     /// Names and texts may be a liar's: no control character gets out, nor one that turns text around.
     fn clean(&mut self, text: &str) {
-        clean(&mut self.text, text);
-    }
-}
-
-/// Appends text with its control characters escaped, those that change the direction of text included.
-fn clean(out: &mut String, text: &str) {
-    for c in text.chars() {
-        let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if c.is_control() || turns {
-            out.extend(c.escape_unicode());
-        } else {
-            out.push(c);
-        }
+        self.text.push_str(&printable(text));
     }
 }

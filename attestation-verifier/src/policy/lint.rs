@@ -5,6 +5,7 @@
 //! the policy accepts, and names three things that it does not protect from: its own gaps first,
 //! then what no policy can close.
 
+mod disguise;
 mod gaps;
 mod weakest;
 
@@ -101,6 +102,8 @@ struct Part {
     name: String,
     tee: Option<Tee>,
     demands: Vec<(&'static str, Demand)>,
+    /// The time of linting, Unix seconds.
+    at: u64,
 }
 
 impl Part {
@@ -109,6 +112,7 @@ impl Part {
             name: format!("platform[{}]", index + 1),
             tee: Some(platform.tee),
             demands: platform_rules(platform, at).collect(),
+            at,
         }
     }
 
@@ -132,6 +136,7 @@ pub fn lint(policy: &Policy, at: u64) -> Lint {
         name: "answer".into(),
         tee: None,
         demands: answer_rules(policy, at),
+        at,
     };
     let platforms = policy.platforms.iter().enumerate();
     let platforms: Vec<Part> = platforms.map(|(i, p)| Part::platform(i, p, at)).collect();
@@ -140,6 +145,7 @@ pub fn lint(policy: &Policy, at: u64) -> Lint {
     let (mut findings, mut unmet) = (Vec::new(), Vec::new());
     for part in parts() {
         gaps::of_part(part, &mut findings);
+        disguise::of_part(part, &mut findings);
         accepts_none(part, &mut findings, &mut unmet);
     }
     drift(policy, at, &mut findings);

@@ -211,6 +211,151 @@ fn weak_values_are_told() {
     }
 }
 
+/// What expects something and asks for nothing, or nearly: each beside a twin that asks for a little more.
+#[test]
+fn disguises_are_told() {
+    let floors = |snp: u8, microcode: u8| {
+        format!(
+            "{{ expect = {{ Milan = {{ bootloader = 9, tee = 9, snp = 0, microcode = 0 }}, \
+             Genoa = {{ bootloader = 9, tee = 9, snp = {snp}, microcode = {microcode} }} }} }}"
+        )
+    };
+    let genoa = ("snp.product", "{ expect = \"Genoa\" }");
+    let (any_microcode, old_microcode, old_snp, good) = (
+        floors(23, 0),
+        floors(23, 83),
+        floors(22, 84),
+        floors(23, 84),
+    );
+    let late = (
+        "tdx.tcb.status",
+        "{ expect = [\"UpToDate\", \"OutOfDate\"] }",
+    );
+    let vlek = ("snp.signing_key", "{ expect = \"vlek\" }");
+    let unpinned = ("tdx.rtmr3", "{ waive = \"a test\" }");
+    let ones = "f".repeat(64);
+    let agent = format!("{{ expect = [{ones:?}, {:?}] }}", "a".repeat(64));
+    let no_agent = format!("{{ expect = [{ones:?}] }}");
+    let zero = format!("{{ expect = {:?} }}", "0".repeat(96));
+    let some = format!("{{ expect = {:?} }}", "1".repeat(96));
+    // AT is the 28th of May 2026.
+    for (tee, given, key, disguise, twin, level) in [
+        (
+            Tee::SevSnp,
+            genoa,
+            "snp.tcb.reported",
+            &*any_microcode,
+            &*good,
+            Level::Refuse,
+        ),
+        (
+            Tee::SevSnp,
+            genoa,
+            "snp.tcb.reported",
+            &old_microcode,
+            &good,
+            Level::Weak,
+        ),
+        (
+            Tee::SevSnp,
+            genoa,
+            "snp.tcb.committed",
+            &old_snp,
+            &good,
+            Level::Weak,
+        ),
+        (
+            Tee::SevSnp,
+            genoa,
+            "snp.tcb.launch",
+            &old_microcode,
+            &good,
+            Level::Weak,
+        ),
+        (
+            Tee::SevSnp,
+            genoa,
+            "snp.report_id_ma",
+            &agent,
+            &no_agent,
+            Level::Weak,
+        ),
+        (
+            Tee::SevSnp,
+            vlek,
+            "snp.vlek.csp",
+            "{ waive = \"a test\" }",
+            "{ expect = \"AWS\" }",
+            Level::Weak,
+        ),
+        (
+            Tee::SevSnp,
+            genoa,
+            "snp.mitigation.launch",
+            "{ expect = \"0x0\" }",
+            "{ expect = \"0x1\" }",
+            Level::Note,
+        ),
+        (
+            Tee::SevSnp,
+            genoa,
+            "snp.family_id",
+            "{ waive = \"a test\", until = \"2999-12-31\" }",
+            "{ waive = \"a test\", until = \"2028-05-01\" }",
+            Level::Note,
+        ),
+        (
+            Tee::Tdx,
+            late,
+            "tdx.tcb.grace",
+            "{ expect = \"2026-12-31\" }",
+            "{ expect = \"2026-07-31\" }",
+            Level::Weak,
+        ),
+        (
+            Tee::Tdx,
+            late,
+            "tdx.tcb.grace",
+            "{ waive = \"a test\", until = \"2026-12-31\" }",
+            "{ waive = \"a test\", until = \"2026-07-31\" }",
+            Level::Weak,
+        ),
+        (
+            Tee::Tdx,
+            late,
+            "tdx.tcb.evaluation_number",
+            "{ expect = 16 }",
+            "{ expect = 17 }",
+            Level::Weak,
+        ),
+        (Tee::Tdx, late, "tdx.rtmr2", &zero, &some, Level::Weak),
+        (
+            Tee::Tdx,
+            unpinned,
+            "tdx.rtmr3.events",
+            "{ expect = [\"app-id=*\", \"compose-hash=*\"] }",
+            "{ expect = [\"app-id=*\", \"compose-hash=00\"] }",
+            Level::Refuse,
+        ),
+    ] {
+        let told = |value: &str| {
+            let found = linted(&edit(&template(tee), &[given, (key, value)]));
+            let mut findings = found.findings.iter();
+            findings.any(|f| f.key.ends_with(key) && f.level == level)
+        };
+        assert!(told(disguise), "{key} = {disguise}");
+        assert!(!told(twin), "{key} = {twin}: the twin");
+    }
+    // A grace is nobody's where nothing out of date is accepted; a provider's name where no VLEK is.
+    for (tee, key, value) in [
+        (Tee::Tdx, "tdx.tcb.grace", "{ expect = \"2999-12-31\" }"),
+        (Tee::SevSnp, "snp.vlek.csp", "{ waive = \"a test\" }"),
+    ] {
+        let found = linted(&edit(&template(tee), &[(key, value)]));
+        assert_eq!(keys_at(&found, Level::Weak), [""; 0], "{key}");
+    }
+}
+
 /// RTMR3 by its value or by its events: one of the two will do.
 #[test]
 fn what_is_started_later_has_to_be_known_one_way() {

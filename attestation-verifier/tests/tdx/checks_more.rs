@@ -8,7 +8,7 @@ use touchstone_formats::text::Base64Bytes;
 use touchstone_testkit::events::Event;
 use touchstone_testkit::machine::TdxMachine;
 
-use crate::checks_case::{Case, case, strict, strict_v4, tolerated};
+use crate::checks_case::{Case, brief, case, joined, strict, strict_v4, tolerated};
 use crate::simulated::v4;
 
 /// dstack's runtime event of this name and payload.
@@ -216,4 +216,13 @@ fn outdated() -> Case {
     let mut case = tolerated();
     case.set("tdx.tcb.status", "{ expect = [\"UpToDate\"] }");
     case
+}
+
+/// What Intel's formats leave open is accepted under the strict template.
+#[test]
+fn what_formats_leave_open_holds() {
+    for case in [brief(), joined()] {
+        let verdict = case.judge();
+        assert_eq!(verdict.exit(), 6, "{}", verdict.words());
+    }
 }

@@ -165,6 +165,39 @@ fn every_evidence_object_and_every_tcb_counts() {
     }
 }
 
+/// Turin's TCB_VERSION has another order, and one component more: each is compared with the byte that it is in.
+#[test]
+fn each_component_of_turin_is_its_own() {
+    let product = touchstone_testkit::amd::Product::Turin;
+    let at = World::AT;
+    let mut machine = touchstone_testkit::machine::Machine::new(product, 5, at);
+    // FMC, boot loader, TEE and SNP in the first bytes, microcode in the last (AMD 56860, TCB_VERSION of family 1Ah).
+    let levels = [
+        ("fmc", 3),
+        ("bootloader", 7),
+        ("tee", 11),
+        ("snp", 40),
+        ("microcode", 200),
+    ];
+    let raw = [3, 7, 11, 40, 0, 0, 0, 200];
+    let report = &mut machine.report;
+    (report.reported_tcb, report.committed_tcb) = (raw, raw);
+    (report.launch_tcb, report.current_tcb) = (raw, raw);
+    machine.reissue();
+    let world = World::on(machine, 1, at);
+    let minted = mint(&world, |m| m);
+    let below = |component: &str, least: u8| {
+        let mut notice = notice(None);
+        notice["products"] = json!(["any"]);
+        notice["below"] = json!({ component: least });
+        regraded(&world, &minted, &[notice])
+    };
+    for (component, level) in levels {
+        stays(&below(component, level));
+        turned(&below(component, level + 1));
+    }
+}
+
 /// A report of version 2 does not say which Genoa it is: a notice about any of them fits.
 #[test]
 fn an_unknown_variant_may_be_any() {

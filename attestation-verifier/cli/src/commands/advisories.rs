@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, anyhow};
 use attestation_verifier::regrade::Advisories;
 use ring::signature::{Ed25519KeyPair, KeyPair};
+use serde_json::json;
 use touchstone_formats::{LogKey, NoteSignature};
 
 use super::regrade::{content, seed};
@@ -44,6 +45,9 @@ enum Command {
         /// File to write; stdout without it
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
+        /// Print one JSON object: the verifier key, what was written, and without -o the signed list itself
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -54,6 +58,7 @@ pub fn run(args: Args) -> Result<Outcome, Failure> {
         key,
         name,
         output,
+        json,
     } = args.command;
     let text = content(&notices)?;
     let pair = Ed25519KeyPair::from_seed_unchecked(&seed(&key)?)
@@ -74,11 +79,24 @@ pub fn run(args: Args) -> Result<Outcome, Failure> {
     let verifier: LogKey = printed
         .parse()
         .map_err(|error| anyhow!("--name: {error}"))?;
-    Advisories::parse(note.as_bytes(), &verifier)
+    let list = Advisories::parse(note.as_bytes(), &verifier)
         .context("the list that was made cannot be read")?;
-    match output {
-        None => print(&note),
-        Some(path) => files::write_new(&path, note.as_bytes())?,
+    if let Some(path) = &output {
+        files::write_new(path, note.as_bytes())?;
+    }
+    if json {
+        let made = json!({
+            "v": "touchstone/advisories-made/1",
+            "exit": 0,
+            "verifier_key": printed,
+            "version": list.version(),
+            "notices": list.notices().len(),
+            "wrote": output.as_ref().map(|path| path.display().to_string()),
+            "list": output.is_none().then_some(&note),
+        });
+        print(&format!("{made}\n"));
+    } else if output.is_none() {
+        print(&note);
     }
     say(&format!("verifier key: {printed}\n"));
     Ok(Outcome::Exit(0))

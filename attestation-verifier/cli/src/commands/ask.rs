@@ -13,6 +13,7 @@ use attestation_verifier::{Policy, Verdict};
 use touchstone_client::oip::Encoding;
 use touchstone_client::{Answer, Builder, Client, Error, Provisional, Question, Session, Waited};
 use touchstone_formats::GuaranteeSet;
+use touchstone_formats::text::printable;
 
 use crate::files;
 use crate::inputs::{self, NamedFile};
@@ -321,7 +322,7 @@ impl Asking {
 /// What a connection is, in a line: what binds it, and to which enclave.
 fn connection(name: &str, session: &Verdict) -> String {
     // All of these are chosen by whoever made the keyset and the report.
-    let name: String = name.chars().filter(|c| !c.is_control()).collect();
+    let name = printable(name);
     let short = |hex: Option<&str>| match hex.and_then(|hex| hex.get(..16)) {
         Some(start) => format!("{start}…"),
         None => "not named".into(),
@@ -374,7 +375,7 @@ mod tests {
         context.simulated = true;
         assert_eq!(
             connection("a\u{1b}[2J\n", &verdict),
-            "connection: bound by tls-exporter to a[2J, chip abababababababab…, \
+            "connection: bound by tls-exporter to a\\u{1b}[2J\\n, chip abababababababab…, \
              measurement cdcdcdcdcdcdcdcd… (SIMULATED platform)\n"
         );
         verdict.context.platform = json!({"tee": "tdx", "ppid": "ef".repeat(16)});

@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
+use attestation_verifier::dates::rfc3339;
 use attestation_verifier::product::Product;
 use attestation_verifier::{Fault, Policy};
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use touchstone_collateral::serve::{Keeper, Mirror, State};
 use touchstone_collateral::{
-    Error, Fetcher, Fresh, Gathered, How, Settings, Sources, Wanted, folder, forecast, gather,
+    Error, Fetcher, Fresh, Gathered, Had, How, Settings, Sources, Wanted, folder, forecast, gather,
     platform,
 };
 use touchstone_formats::evidence::{Collateral, CollateralFile, Evidence};
@@ -95,7 +97,7 @@ struct FetchArgs {
     machine: Machine,
     #[command(flatten)]
     source: Source,
-    /// On failure, print the verdict as one JSON object
+    /// Print one JSON object: what was had and written, or why nothing was
     #[arg(long)]
     json: bool,
 }
@@ -266,27 +268,57 @@ fn fetch(args: FetchArgs) -> Result<Outcome, Failure> {
         };
         say(&format!("  {}: {how}\n", had.piece.item.words()));
     }
+    let mut wrote = Vec::new();
     if let Some(path) = &args.output {
         let file = CollateralFile {
             tee: evidence.tee,
             collateral: collateral.clone(),
         };
         files::write(path, &file.to_file())?;
-        say(&format!("wrote {}\n", path.display()));
+        wrote.push(path.clone());
     }
     if let Some(path) = &args.folder {
         let changed = folder::write(path, &collateral).map_err(failure)?;
-        for file in &changed {
-            say(&format!("wrote {}\n", file.display()));
-        }
         if changed.is_empty() {
             say(&format!("{} is up to date\n", path.display()));
         }
+        wrote.extend(changed);
+    }
+    for file in &wrote {
+        say(&format!("wrote {}\n", file.display()));
     }
     let roots = &fetcher.settings().roots;
     let forecast = forecast(&evidence, None, roots, fetcher.now());
     say(&format!("{}\n", forecast.sentence()));
+    if args.json {
+        let object = json!({
+            "v": "touchstone/collateral-fetch/1",
+            "exit": 0,
+            "platform": platform.words(),
+            "pieces": pieces.iter().map(piece).collect::<Vec<Value>>(),
+            "wrote": wrote.iter().map(|path| path.display().to_string()).collect::<Vec<String>>(),
+            "status": forecast.to_json(),
+        });
+        print(&format!("{object}\n"));
+    }
     Ok(Outcome::Exit(0))
+}
+
+/// One piece, for programs.
+fn piece(had: &Had) -> Value {
+    let (how, failure) = match &had.how {
+        How::Fetched => ("fetched", None),
+        How::Cached => ("cached", None),
+        How::Kept(error) => ("kept", Some(error.to_string())),
+    };
+    json!({
+        "name": had.piece.item.words(),
+        "how": how,
+        "failure": failure,
+        "fetched": rfc3339(had.fetched),
+        "from": rfc3339(had.piece.window.from),
+        "to": rfc3339(had.piece.window.to),
+    })
 }
 
 fn status(args: StatusArgs) -> Result<Outcome, Failure> {

@@ -5,6 +5,7 @@ mod tdx;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use serde_json::json;
 use touchstone_formats::evidence::{Collateral, Evidence, SnpCollateral, Tee};
 use x509_parser::pem::Pem;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -53,9 +54,8 @@ enum Command {
         /// Revocation lists
         #[arg(long, value_name = "C")]
         crl: Vec<PathBuf>,
-        /// File to write; stdout without it
-        #[arg(short, long, value_name = "EVIDENCE")]
-        output: Option<PathBuf>,
+        #[command(flatten)]
+        to: To,
     },
     /// Intel TDX: a quote with Intel's collateral and an event log
     #[command(
@@ -75,46 +75,66 @@ enum Command {
         /// What was measured while the TD ran: CCEL, or dstack's JSON
         #[arg(long, value_name = "L")]
         event_log: Option<PathBuf>,
-        /// File to write; stdout without it
-        #[arg(short, long, value_name = "EVIDENCE")]
-        output: Option<PathBuf>,
+        #[command(flatten)]
+        to: To,
     },
+}
+
+/// Where the evidence goes.
+#[derive(clap::Args)]
+struct To {
+    /// File to write; stdout without it
+    #[arg(short, long, value_name = "EVIDENCE")]
+    output: Option<PathBuf>,
+    /// Print one JSON object: what was written, or why nothing was. Without -o the evidence is one
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<Outcome, Failure> {
-    let (evidence, output) = match args.command {
+    let (evidence, missing, to) = match args.command {
         Command::SevSnp {
             report,
             vek,
             chain,
             crl,
-            output,
-        } => (sev_snp(&report, &vek, &chain, &crl)?, output),
+            to,
+        } => (sev_snp(&report, &vek, &chain, &crl)?, Vec::new(), to),
         Command::Tdx {
             quote,
             collateral,
             event_log,
-            output,
+            to,
         } => {
             let (evidence, missing) = tdx::make(&quote, collateral.as_ref(), event_log.as_ref())?;
-            if !missing.is_empty() {
-                let missing = missing.join(", ");
-                say(&format!(
-                    "note: without {missing} this evidence is refused (exit 5)\n"
-                ));
-            }
-            (evidence, output)
+            (evidence, missing, to)
         }
     };
+    if !missing.is_empty() {
+        let missing = missing.join(", ");
+        say(&format!(
+            "note: without {missing} this evidence is refused (exit 5)\n"
+        ));
+    }
     let file = evidence.to_file();
     // What would be refused for its size is not written.
     Evidence::parse(&file).map_err(|error| Failure::malformed("evidence.format", error.into()))?;
-    match output {
+    match to.output {
         // JSON, and so text.
         None => print(&String::from_utf8_lossy(&file)),
         Some(path) => {
             files::write(&path, &file)?;
+            if to.json {
+                let wrote = json!({
+                    "v": "touchstone/evidence-made/1",
+                    "exit": 0,
+                    "wrote": path.display().to_string(),
+                    "tee": evidence.tee.name(),
+                    "missing": missing,
+                });
+                print(&format!("{wrote}\n"));
+            }
             say(&format!("wrote {}\n", path.display()));
         }
     }
@@ -169,6 +189,16 @@ fn sev_snp(
         })),
         event_log: None,
     })
+}
+
+/// A raw report or quote without the zero bytes that its source appended; as it is, where it has other bytes after its end, or
+/// where no end is to be found.
+pub fn unpadded(bytes: &[u8]) -> &[u8] {
+    let end = tdx::declared_end(bytes).unwrap_or(REPORT);
+    match bytes.split_at_checked(end) {
+        Some((object, tail)) if tail.len() <= MAX_PADDING && tail.iter().all(|&b| b == 0) => object,
+        _ => bytes,
+    }
 }
 
 /// The report or quote of `length` bytes alone, without the zero bytes that its source appended.

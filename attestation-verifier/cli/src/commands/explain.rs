@@ -110,7 +110,15 @@ fn kind(target: &Path) -> Result<Kind, Failure> {
     if target.is_dir() {
         return Ok(Kind::Bundle);
     }
-    let file = files::read_prefix(target, "file", MAX_BUNDLE as u64)?;
+    let file =
+        files::read_prefix(target, "file", MAX_BUNDLE as u64).map_err(|error| {
+            match target.to_str() {
+                Some(id) if explain::about(id).is_some() => {
+                    error.context(format!("{id} is a check: say --check {id}"))
+                }
+                _ => error,
+            }
+        })?;
     let value: Value = serde_json::from_slice(&file).unwrap_or_default();
     let v = value.get("v").and_then(Value::as_str).unwrap_or_default();
     Ok(match v {

@@ -5,7 +5,7 @@ mod appraise;
 mod ask;
 mod check;
 mod collateral;
-mod evidence;
+pub mod evidence;
 mod explain;
 mod policy;
 mod prove_refusal;

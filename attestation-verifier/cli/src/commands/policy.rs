@@ -9,6 +9,7 @@ use attestation_verifier::policy::{
 use serde::Serialize;
 use serde_json::json;
 use touchstone_formats::Tee;
+use touchstone_formats::text::printable;
 
 use crate::output::{Failure, Outcome, paint, print, say};
 use crate::{files, inputs};
@@ -44,6 +45,9 @@ enum Command {
         /// File to write, which must not exist; stdout without it
         #[arg(short, long, value_name = "P.toml")]
         output: Option<PathBuf>,
+        /// Print one JSON object: what was made, and what is to be filled in
+        #[arg(long)]
+        json: bool,
     },
     /// Say what a policy accepts at the least, and refuse one that accepts anything
     #[command(
@@ -128,7 +132,8 @@ pub fn run(args: Args) -> Result<Outcome, Failure> {
             profile,
             tee,
             output,
-        } => init(profile.map(ProfileName::profile), tee.tee(), output),
+            json,
+        } => init(profile.map(ProfileName::profile), tee.tee(), output, json),
         Command::Lint { policy, at, json } => {
             let found = lint(&inputs::policy(&policy)?, inputs::at(at)?.time);
             Ok(linted(&policy, &found, json))
@@ -147,37 +152,54 @@ pub fn run(args: Args) -> Result<Outcome, Failure> {
     }
 }
 
-fn init(profile: Option<Profile>, tee: Tee, output: Option<PathBuf>) -> Result<Outcome, Failure> {
+fn init(
+    profile: Option<Profile>,
+    tee: Tee,
+    output: Option<PathBuf>,
+    json: bool,
+) -> Result<Outcome, Failure> {
     let now = inputs::now()?;
     let text = match profile {
         None => template(tee),
         Some(profile) => profile.text(tee, now),
     };
-    let Some(path) = output else {
-        print(&text);
-        return Ok(Outcome::Exit(0));
-    };
-    files::write_new(&path, text.as_bytes())?;
-    let what = match profile {
-        None => "strict".to_owned(),
-        Some(profile) => profile.versioned(),
-    };
+    if let Some(path) = &output {
+        files::write_new(path, text.as_bytes())?;
+    }
+    let what = profile.map_or("strict".to_owned(), Profile::versioned);
     // What has to be filled in is what the policy itself says that it accepts none of.
     let open = Policy::parse(&text).map(|policy| lint(&policy, now));
     let open = open.map_or_else(|_| Vec::new(), |found| found.accepts_none);
-    if open.is_empty() {
-        say(&format!(
-            "wrote {}: {what}. {}\n",
-            path.display(),
-            profile.map_or("", Profile::summary)
-        ));
-    } else {
-        say(&format!(
-            "wrote {}: {what}, and refusing everything until you fill in what you expect: {}\n",
-            path.display(),
-            open.join(", ")
-        ));
+    if json {
+        let made = json!({
+            "v": "touchstone/policy-made/1",
+            "exit": 0,
+            "profile": what,
+            "tee": tee.name(),
+            "fill_in": open,
+            "wrote": output.as_ref().map(|path| path.display().to_string()),
+            "policy": text,
+        });
+        print(&format!("{made}\n"));
     }
+    let Some(path) = output else {
+        if !json {
+            print(&text);
+        }
+        return Ok(Outcome::Exit(0));
+    };
+    let path = path.display();
+    let words = match open.as_slice() {
+        [] => format!(
+            "wrote {path}: {what}. {}\n",
+            profile.map_or("", Profile::summary)
+        ),
+        open => format!(
+            "wrote {path}: {what}, and refusing everything until you fill in what you expect: {}\n",
+            open.join(", ")
+        ),
+    };
+    say(&words);
     Ok(Outcome::Exit(0))
 }
 
@@ -261,13 +283,7 @@ struct Lines(String);
 
 impl Lines {
     fn add(&mut self, line: String) {
-        for c in line.chars() {
-            if c.is_control() {
-                self.0.extend(c.escape_default());
-            } else {
-                self.0.push(c);
-            }
-        }
+        self.0.push_str(&printable(&line));
         self.0.push('\n');
     }
 }

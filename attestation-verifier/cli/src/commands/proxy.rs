@@ -11,7 +11,7 @@ use touchstone_client::Client;
 use touchstone_formats::GuaranteeSet;
 
 use crate::inputs;
-use crate::output::{Failure, Outcome, clean, refusal, say};
+use crate::output::{Failure, Outcome, refusal, say};
 use crate::proxy::{Keeper, Log, Settings, bound, run as serve};
 
 /// Let ordinary programs use an enclave: plain HTTP in, attested TLS out, verified answers back
@@ -140,8 +140,8 @@ pub fn run(args: Args) -> Result<Outcome, Failure> {
 /// The enclave was not proven: says why, and gives the verdict's exit code.
 fn refused(error: &touchstone_client::Error) -> Outcome {
     let outcome = refusal(&error.verdict());
-    say(&clean(&format!(
+    say(&format!(
         "not listening, the enclave is not proven: {error}\n"
-    )));
+    ));
     outcome
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use attestation_verifier::dates::rfc3339;
 use serde_json::{Map, Value, json};
+use touchstone_formats::text::is_control;
 
 /// Where lines go, and how they look.
 #[derive(Clone, Copy, Debug)]
@@ -149,7 +150,7 @@ fn as_words(event: &str, members: &[(&str, Value)], at: Duration, mood: Option<M
         // Names may be a stranger's: one line stays one line, and a terminal is told nothing.
         let plain = text
             .chars()
-            .all(|c| !c.is_control() && !c.is_whitespace() && c != '"');
+            .all(|c| !is_control(c) && !c.is_whitespace() && c != '"');
         let _ = match plain {
             true => write!(line, " {name}={text}"),
             false => write!(line, " {name}={text:?}"),

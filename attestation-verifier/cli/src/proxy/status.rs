@@ -13,6 +13,7 @@ use hyper::header::{
 };
 use serde::Serialize;
 use touchstone_client::Session;
+use touchstone_formats::text::is_control;
 
 use super::stats::{Percentiles, Snapshot};
 
@@ -236,7 +237,7 @@ impl Page {
                 '>' => self.0.push_str("&gt;"),
                 '"' => self.0.push_str("&quot;"),
                 '\'' => self.0.push_str("&#39;"),
-                c if c.is_control() => self.0.extend(c.escape_default()),
+                c if is_control(c) => self.0.extend(c.escape_default()),
                 c => self.0.push(c),
             }
         }

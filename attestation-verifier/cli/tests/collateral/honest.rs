@@ -238,6 +238,13 @@ fn what_cannot_be_renewed_is_kept() {
             "{}",
             run.stderr
         );
+        // One object on stdout, also where it went well.
+        let value: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+        assert_eq!(value["exit"], 0);
+        let pieces = value["pieces"].as_array().unwrap();
+        let kept = pieces.iter().find(|piece| piece["how"] == "kept").unwrap();
+        assert_eq!(kept["name"], "the Genoa revocation list");
+        assert!(kept["failure"].as_str().unwrap().contains(words), "{kept}");
         let kept = std::fs::read(place.path("collateral/crls/root.der")).unwrap();
         assert_eq!(kept, newest);
     }

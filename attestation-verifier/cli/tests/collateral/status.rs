@@ -4,7 +4,7 @@ use attestation_verifier::dates::{parse_rfc3339, rfc3339};
 use serde_json::Value;
 
 use crate::place::{DAY, Place, now, snp_machine, tdx_machine};
-use crate::support::{Run, policy};
+use crate::support::{Run, policy, touchstone};
 
 fn status(place: &Place, more: &[&str]) -> (Run, Value) {
     let mut args = vec!["collateral", "status", "evidence.bin", "--json"];
@@ -31,7 +31,8 @@ fn the_first_piece_to_end_decides() {
         assert_eq!(run.code, 0);
         assert_eq!(value["check"], "snp.chain.crl");
         let from = parse_rfc3339(value["refused_from"].as_str().unwrap()).unwrap();
-        assert!(from.abs_diff(ends) <= 1, "{from} {ends}");
+        assert_eq!(from, ends, "good strictly before nextUpdate");
+        assert_eq!(value["parts"][0]["to"], rfc3339(ends - 1));
         assert_eq!(value["parts"][0]["name"], "revocation list of the root");
         assert_eq!(value["parts"].as_array().unwrap().len(), 3);
         let left = value["seconds_left"].as_u64().unwrap();
@@ -127,4 +128,111 @@ fn tdx_ends_with_what_ends_first() {
             .code,
         5
     );
+}
+
+/// The strict TDX template with this machine's measurements.
+fn tdx_policy(machine: &touchstone_testkit::machine::TdxMachine, more: &[(&str, &str)]) -> String {
+    let report = &machine.report.report;
+    let hex = |bytes: &[u8]| format!("{{ expect = [\"{}\"] }}", hex::encode(bytes));
+    let models = hex(&[0xab; 32]);
+    let [rtmr0, rtmr1, rtmr2, _] = report.rtmr.map(|rtmr| hex(&rtmr));
+    let mrtd = hex(&report.mr_td);
+    let mut all = vec![
+        ("models", models.as_str()),
+        ("tdx.mrtd", &mrtd),
+        ("tdx.rtmr0", &rtmr0),
+        ("tdx.rtmr1", &rtmr1),
+        ("tdx.rtmr2", &rtmr2),
+    ];
+    all.extend(more);
+    let template = touchstone(&["policy", "init", "--tee", "tdx"]).stdout;
+    touchstone_testkit::policy::edit(&template, &all)
+}
+
+/// Under a policy: what ends first of Intel's pieces, of the policy's own rule of age and of its grace; to the second.
+#[test]
+fn tdx_under_a_policy_is_refused_to_the_second() {
+    let mut machine = tdx_machine();
+    let place = Place::tdx(&machine);
+    assert_eq!(place.fetch(&[]).code, 0);
+    let under = |place: &Place, text: &str, more: &[&str]| {
+        place.write("policy.toml", text.as_bytes());
+        let args = ["--folder", "collateral", "--policy", "policy.toml"];
+        status(place, &[&args, more].concat())
+    };
+    let from = |value: &Value| parse_rfc3339(value["refused_from"].as_str().unwrap()).unwrap();
+    let policy = |more: &[(&str, &str)]| tdx_policy(&machine, more);
+
+    // What Intel signed ends before it is 90 days old.
+    let (run, value) = under(
+        &place,
+        &policy(&[("collateral_age_seconds", "{ expect = 7776000 }")]),
+        &[],
+    );
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert_eq!(value["by_policy"], true);
+    assert_eq!(value["platform"]["tee"], "tdx");
+    let ends = [
+        machine.tcb_info.next_update,
+        machine.qe_identity.next_update,
+        machine.pck_crl.next_update.unwrap(),
+        machine.root_crl.next_update.unwrap(),
+    ];
+    assert_eq!(from(&value), *ends.iter().min().unwrap(), "{value}");
+
+    // The policy's rule of age, about what is oldest of the pieces that it asks.
+    let (run, value) = under(
+        &place,
+        &policy(&[("collateral_age_seconds", "{ expect = 864000 }")]),
+        &[],
+    );
+    assert_eq!(
+        (run.code, &value["check"]),
+        (0, &"tdx.collateral.age".into())
+    );
+    let oldest = [
+        machine.tcb_info.issue_date,
+        machine.qe_identity.issue_date,
+        machine.pck_crl.this_update,
+    ];
+    let day = oldest.iter().min().unwrap() + 864_000 + 1;
+    assert_eq!(from(&value), day);
+    let words = format!("will be refused on {} because", rfc3339(day));
+    assert!(run.stderr.contains(&words), "{}", run.stderr);
+    let text = policy(&[("collateral_age_seconds", "{ expect = 864000 }")]);
+    for (at, exit) in [(day - 1, 0), (day, 5)] {
+        let (run, value) = under(&place, &text, &["--at", &rfc3339(at)]);
+        assert_eq!(
+            (run.code, &value["check"]),
+            (exit, &"tdx.collateral.age".into())
+        );
+    }
+
+    // Out of date, and tolerated until a day.
+    for level in &mut machine.tcb_info.tcb_levels {
+        level.tcb_status = "OutOfDate".into();
+    }
+    let place = Place::tdx(&machine);
+    assert_eq!(place.fetch(&[]).code, 0);
+    let last = &rfc3339(now() + 3 * DAY)[..10];
+    let grace = format!("{{ expect = {last:?} }}");
+    let tolerant = [
+        (
+            "tdx.tcb.status",
+            "{ expect = [\"UpToDate\", \"OutOfDate\"] }",
+        ),
+        ("tdx.tcb.advisories", "{ waive = \"a test\" }"),
+        ("tdx.tcb.grace", &grace),
+    ];
+    let (run, value) = under(&place, &tdx_policy(&machine, &tolerant), &[]);
+    assert_eq!(
+        (run.code, &value["check"]),
+        (0, &"tdx.tcb.grace".into()),
+        "{}",
+        run.stderr
+    );
+    assert_eq!(rfc3339(from(&value) - 1), format!("{last}T23:59:59Z"));
+    // Without the grace it is refused now, and as a matter of policy.
+    let (run, value) = under(&place, &tdx_policy(&machine, &tolerant[..2]), &[]);
+    assert_eq!((run.code, &value["check"]), (4, &"tdx.tcb.grace".into()));
 }

@@ -185,7 +185,7 @@ async fn a_server_that_refuses_sessions_is_named_and_its_words_are_harmless() {
         panic!("{error}");
     };
     assert_eq!((status, retry_after), (503, Some(3)));
-    assert_eq!(reason, "Too many[2J");
+    assert_eq!(reason, "Too many\\u{1b}[2J");
 
     let error = lie(4, "session.refused", |_, _, _| {
         Reply::problem(404, "No such")
@@ -468,6 +468,53 @@ async fn collateral_that_is_out_of_date_gives_way_to_what_is_kept() {
     let file = std::fs::read_dir(folder.path()).unwrap().next().unwrap();
     std::fs::write(file.unwrap().path(), "rubbish").unwrap();
     assert_eq!(with_cache().connect().await.unwrap_err().exit(), 5);
+    server.quiet().await;
+    nothing_sent(&server);
+}
+
+/// A host that shows an old list, still in date, hides what was revoked since.
+#[tokio::test]
+async fn an_older_list_does_not_take_the_place_of_a_newer_one_that_is_kept() {
+    let server = Server::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let with_cache = || server.builder().collateral_cache(folder.path());
+    with_cache().connect().await.unwrap();
+    let file = std::fs::read_dir(folder.path()).unwrap().next().unwrap();
+    let file = file.unwrap().path();
+    let kept = std::fs::read(&file).unwrap();
+
+    // The host goes back by a day: what is kept serves in its place, and stays.
+    server.hooks().collateral = Some(Box::new(|enclave, _, _| {
+        let mut machine = enclave.world.machine.clone();
+        machine.crl.this_update -= 86_400;
+        let mut file = enclave.collateral_file();
+        if let Collateral::SevSnp(snp) = &mut file.collateral {
+            snp.crls = machine.collateral().crls;
+        }
+        Reply::new(200, file.to_file())
+    }));
+    let client = with_cache().connect().await.unwrap();
+    let risks = &client.session().unwrap().verdict.context.residual_risks;
+    assert!(
+        risks.iter().any(|risk| risk.contains("older collateral")),
+        "{risks:?}"
+    );
+    assert_eq!(std::fs::read(&file).unwrap(), kept);
+    drop(client);
+
+    // The list that is kept revokes the key: the older one, by which it is good, does not prevail.
+    let mut machine = server.enclave().world.machine.clone();
+    machine.crl.this_update += 60;
+    machine.crl.revoke(&machine.vek.serial);
+    let mut revoking = CollateralFile::parse(&kept).unwrap();
+    if let Collateral::SevSnp(snp) = &mut revoking.collateral {
+        snp.crls = machine.collateral().crls;
+    }
+    std::fs::write(&file, revoking.to_file()).unwrap();
+    refused(with_cache().connect().await, 3, "snp.chain.revoked");
+    assert_eq!(std::fs::read(&file).unwrap(), revoking.to_file());
+    // The twin, without the folder.
+    server.builder().connect().await.unwrap();
     server.quiet().await;
     nothing_sent(&server);
 }

@@ -122,7 +122,8 @@ pub(super) fn crl(item: &Item, raw: Raw<'_>, roots: &Roots) -> Result<Piece, Err
         item: item.clone(),
         window: Window {
             from: crl.this_update,
-            to: crl.next_update,
+            // Good strictly before nextUpdate (formats.md §7, "Time").
+            to: crl.next_update.saturating_sub(1),
         },
         body: raw.body.to_vec(),
         issuer_chain: None,

@@ -13,6 +13,7 @@ use attestation_verifier::Roots;
 use attestation_verifier::authenticate::Window;
 use attestation_verifier::dates::rfc3339;
 use attestation_verifier::parse::cert::Certificate;
+use attestation_verifier::parse::tdx::tcb::{QeIdentity, TcbInfo};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use touchstone_formats::text::base64_encode;
@@ -112,12 +113,35 @@ impl Piece {
 
     /// The text out of Intel's answer and its signature; none of another piece.
     pub fn signed_text(&self) -> Option<SignedText> {
+        matches!(self.item, Item::TcbInfo { .. } | Item::QeIdentity).then_some(())?;
         intel::split(&self.item, &self.body).ok()
     }
 
     /// Whether it can be out of date although it has not expired: lists and texts, of which there are new ones.
     pub fn is_news(&self) -> bool {
         !matches!(self.item, Item::Vcek { .. } | Item::AmdChain { .. })
+    }
+
+    /// Whether this is from before the other, of the same item: lists and texts alone. A text of a lower evaluation of Intel's
+    /// is older whenever it was signed: Intel signs old evaluations anew for who asks for them by number.
+    pub fn is_older_than(&self, other: &Piece) -> bool {
+        let age = |piece: &Piece| (piece.evaluation(), piece.window.from);
+        self.is_news() && age(self) < age(other)
+    }
+
+    /// `tcbEvaluationDataNumber` of Intel's texts; none of another piece.
+    fn evaluation(&self) -> Option<u32> {
+        let text = self.signed_text()?.text;
+        match self.item {
+            Item::TcbInfo { .. } => {
+                let info = TcbInfo::parse(&text).ok()?;
+                Some(info.tcb_evaluation_data_number)
+            }
+            _ => {
+                let identity = QeIdentity::parse(&text).ok()?;
+                Some(identity.tcb_evaluation_data_number)
+            }
+        }
     }
 }
 

@@ -72,16 +72,10 @@ impl de::Error for Refused {
     fn custom<T: fmt::Display>(message: T) -> Self {
         // serde quotes names and values of the input: bound what a message can hold, and let nothing of it
         // be acted upon where it is printed.
-        let mut printable = String::new();
-        for c in message.to_string().chars().take(400) {
-            match c.is_control() {
-                true => printable.extend(c.escape_default()),
-                false => printable.push(c),
-            }
-        }
+        let bounded: String = message.to_string().chars().take(400).collect();
         Self {
             offset: None,
-            message: printable,
+            message: crate::text::printable(&bounded),
         }
     }
 }

@@ -1,25 +1,36 @@
 //! The rules that leave a gap when they are loose, and what the gap lets through.
 
-use super::super::demand::{Bound, Demand};
+use std::sync::LazyLock;
+
+use touchstone_formats::evidence::Tee;
+
+use super::super::demand::{Bound, Demand, product_of};
+use super::super::{Floor, Floors, Policy, diff::platform_rules, template};
+use super::weakest::reachable;
 use super::{Finding, Level, Part};
 
 /// A rule that leaves a gap when it is like this.
 struct Gap {
     id: &'static str,
     level: Level,
-    open: fn(&Demand) -> bool,
+    open: Like,
     /// What follows, for a finding.
     words: &'static str,
     /// What the policy does not protect from because of it, a sentence.
     lets: Option<&'static str>,
     /// Another rule that covers for this one, unless it is waived as well.
     unless: Option<&'static str>,
+    /// Another rule, without whose being like this there is no gap.
+    given: Option<(&'static str, Like)>,
 }
+
+/// Whether a demand is like this.
+type Like = fn(&Demand) -> bool;
 
 const fn gap(
     id: &'static str,
     level: Level,
-    open: fn(&Demand) -> bool,
+    open: Like,
     words: &'static str,
     lets: Option<&'static str>,
 ) -> Gap {
@@ -30,6 +41,7 @@ const fn gap(
         words,
         lets,
         unless: None,
+        given: None,
     }
 }
 
@@ -39,16 +51,37 @@ impl Gap {
         self
     }
 
+    const fn given(mut self, id: &'static str, like: Like) -> Gap {
+        self.given = Some((id, like));
+        self
+    }
+
     fn open(&self, part: &Part) -> bool {
         let covered = self
             .unless
             .is_some_and(|id| part.demand(id).is_some_and(|other| !waived(other)));
-        !covered && part.demand(self.id).is_some_and(self.open)
+        let given = self
+            .given
+            .is_none_or(|(id, like)| part.demand(id).is_some_and(like));
+        let open = |demand: &Demand| match demand {
+            // A floor of a product that is not accepted is nobody's.
+            Demand::Expected(Bound::Floors(floors)) => {
+                let floors = reachable(floors, part);
+                (self.open)(&Demand::Expected(Bound::Floors(floors)))
+            }
+            demand => (self.open)(demand),
+        };
+        !covered && given && part.demand(self.id).is_some_and(open)
     }
 }
 
 fn waived(demand: &Demand) -> bool {
     matches!(demand, Demand::Waived(_))
+}
+
+/// Platforms that are out of date are accepted, within their grace.
+pub(super) fn out_of_date(demand: &Demand) -> bool {
+    has(demand, "OutOfDate") || has(demand, "OutOfDateConfigurationNeeded")
 }
 
 /// Not the safer answer.
@@ -99,13 +132,78 @@ fn longer(demand: &Demand, days: u64) -> bool {
     }
 }
 
-/// Some product's floors are all zero.
+/// Some product's microcode has no floor. Floors of other components do not make up for that: microcode is what is forged.
 fn floorless(demand: &Demand) -> bool {
     match demand {
-        Demand::Expected(Bound::Floors(floors)) => floors.0.values().any(|floor| {
-            floor.fmc.unwrap_or(0) == 0
-                && [floor.bootloader, floor.tee, floor.snp, floor.microcode] == [0; 4]
-        }),
+        Demand::Expected(Bound::Floors(floors)) => {
+            floors.0.values().any(|floor| floor.microcode == 0)
+        }
+        demand => waived(demand),
+    }
+}
+
+/// Some product's floor is below the template's, which has the levels of AMD-SB-3019.
+fn below_bulletin(demand: &Demand) -> bool {
+    static TEMPLATE: LazyLock<Option<Floors>> = LazyLock::new(|| {
+        let policy = Policy::parse(&template(Tee::SevSnp)).ok()?;
+        let rules = policy.platforms.first()?.clone();
+        platform_rules(&rules, 0).find_map(|(id, demand)| match demand {
+            Demand::Expected(Bound::Floors(floors)) if id == "snp.tcb.reported" => Some(floors),
+            _ => None,
+        })
+    });
+    let (Demand::Expected(Bound::Floors(floors)), Some(template)) = (demand, TEMPLATE.as_ref())
+    else {
+        return false;
+    };
+    let below = |(name, least): (&String, &Floor)| {
+        let Some(floor) = floors
+            .0
+            .get(name)
+            .or_else(|| floors.0.get(product_of(name)))
+        else {
+            return false;
+        };
+        floor.snp < least.snp || floor.microcode < least.microcode
+    };
+    !floorless(demand) && template.0.iter().any(below)
+}
+
+/// A number of Intel's evaluation below the template's.
+fn old_evaluation(demand: &Demand) -> bool {
+    static TEMPLATE: LazyLock<u64> = LazyLock::new(|| {
+        let policy = Policy::parse(&template(Tee::Tdx)).ok();
+        let first = policy.and_then(|policy| policy.platforms.first().cloned());
+        let number = first.and_then(|platform| {
+            platform_rules(&platform, 0).find_map(|(id, demand)| match demand {
+                Demand::Expected(Bound::AtLeast(n)) if id == "tdx.tcb.evaluation_number" => Some(n),
+                _ => None,
+            })
+        });
+        number.unwrap_or(u64::MAX)
+    });
+    match demand {
+        Demand::Expected(Bound::AtLeast(number)) => number < &TEMPLATE,
+        demand => waived(demand),
+    }
+}
+
+/// Events are named, and none of them need say anything.
+fn any_events(demand: &Demand) -> bool {
+    match demand {
+        Demand::Expected(Bound::Events(events)) => {
+            !events.is_empty() && events.iter().all(|event| event.ends_with("=*"))
+        }
+        demand => waived(demand),
+    }
+}
+
+/// Waived, or a list with something else in it than that there is no migration agent.
+fn not_ones(demand: &Demand) -> bool {
+    match demand {
+        Demand::Expected(Bound::OneOf(list)) => {
+            list.iter().any(|hex| hex.bytes().any(|b| b != b'f'))
+        }
         demand => waived(demand),
     }
 }
@@ -190,15 +288,15 @@ static GAPS: &[Gap] = &[
     gap(
         "tdx.rtmr3.events",
         Level::Refuse,
-        waived,
-        "Neither RTMR3 nor its events are looked at: where software is chosen while the TD runs (dstack), any may have been.",
+        any_events,
+        "Neither RTMR3 is pinned nor what its events say: where software is chosen while the TD runs (dstack), any may have been.",
         Some("Software that was started later than what is measured at boot, such as an application's containers."),
     )
     .unless("tdx.rtmr3"),
     gap(
         "tdx.tcb.status",
         Level::Weak,
-        |demand| has(demand, "OutOfDate") || has(demand, "OutOfDateConfigurationNeeded"),
+        out_of_date,
         "Platforms are accepted that are out of date: Intel has published attacks on them, and updates that they lack.",
         Some(OLD_FIRMWARE),
     ),
@@ -291,8 +389,8 @@ static GAPS: &[Gap] = &[
     gap(
         "tdx.tcb.evaluation_number",
         Level::Weak,
-        |demand| waived(demand) || matches!(demand, Demand::Expected(Bound::AtLeast(0))),
-        "Any evaluation of Intel's is accepted: the operator may choose an old one, under which his platform looks up to date.",
+        old_evaluation,
+        "An old evaluation of Intel's is accepted: the operator may choose it, and under it his platform looks up to date.",
         Some("An operator who shows an old evaluation of Intel's, from before an attack was known."),
     ),
     gap(
@@ -302,6 +400,14 @@ static GAPS: &[Gap] = &[
         "RTMR1 may be unused (zero): nothing then shows which boot loader and kernel were started, unless they are part of the \
          firmware that MRTD measures.",
         Some("Another operating system than you mean, where the firmware measures none."),
+    ),
+    gap(
+        "tdx.rtmr2",
+        Level::Weak,
+        zero,
+        "RTMR2 may be unused (zero): nothing then shows the command line and the initial file system, unless they are part of what \
+         is measured before.",
+        Some("Another command line or initial file system than you mean, where what is started before measures none."),
     ),
     gap(
         "tdx.rtmr0",
@@ -318,6 +424,22 @@ static GAPS: &[Gap] = &[
         Some(
             "The migration agent: it may take the state of the guest, keys included, to another place.",
         ),
+    ),
+    gap(
+        "snp.report_id_ma",
+        Level::Weak,
+        not_ones,
+        "Guests are accepted that have a migration agent: that agent's software is trusted too.",
+        Some(
+            "The migration agent: it may take the state of the guest, keys included, to another place.",
+        ),
+    ),
+    gap(
+        "snp.tcb.reported",
+        Level::Weak,
+        below_bulletin,
+        "Firmware below the levels of AMD-SB-3019 is accepted: it is known to load forged microcode (CVE-2024-56161).",
+        Some(OLD_FIRMWARE),
     ),
     gap(
         "snp.platform.alias_check",
@@ -350,6 +472,21 @@ static GAPS: &[Gap] = &[
         Some(OLD_FIRMWARE),
     ),
     gap(
+        "snp.tcb.committed",
+        Level::Weak,
+        below_bulletin,
+        "The committed firmware may be below the levels of AMD-SB-3019: the host can roll back to it.",
+        Some("A roll-back of the firmware after the report was made."),
+    ),
+    gap(
+        "snp.tcb.launch",
+        Level::Weak,
+        below_bulletin,
+        "The firmware at launch may be below the levels of AMD-SB-3019: a guest may have been launched under firmware with known \
+         holes.",
+        Some(OLD_FIRMWARE),
+    ),
+    gap(
         "snp.tcb.provisional",
         Level::Weak,
         unsafe_answer,
@@ -365,6 +502,16 @@ static GAPS: &[Gap] = &[
             "The cloud provider's key (VLEK): whoever holds it signs for any of the provider's machines.",
         ),
     ),
+    gap(
+        "snp.vlek.csp",
+        Level::Weak,
+        waived,
+        "The VLEK of any cloud provider is accepted, whoever that is.",
+        Some(
+            "The cloud provider's key (VLEK): whoever holds it signs for any of the provider's machines.",
+        ),
+    )
+    .given("snp.signing_key", |demand| has(demand, "vlek")),
     gap(
         "snp.host_data",
         Level::Weak,
@@ -517,7 +664,7 @@ mod tests {
         );
         for id in GAPS
             .iter()
-            .flat_map(|gap| [Some(gap.id), gap.unless])
+            .flat_map(|gap| [Some(gap.id), gap.unless, gap.given.map(|(id, _)| id)])
             .flatten()
         {
             assert!(known.contains(&id), "{id}");

@@ -150,7 +150,7 @@ fn weakest(part: &Part, name: &str, lines: &[Line]) -> Weakest {
 }
 
 /// The floors of the products that are accepted.
-fn reachable(floors: &Floors, part: &Part) -> Floors {
+pub(super) fn reachable(floors: &Floors, part: &Part) -> Floors {
     let Some(Demand::Expected(Bound::OneOf(products))) = part.demand("snp.product") else {
         return floors.clone();
     };

@@ -78,7 +78,7 @@ fn raw_quote(file: Vec<u8>) -> Result<Vec<u8>> {
 }
 
 /// Where a TDX quote says that it ends (Intel TDX DCAP Quoting Library API, appendix A.3 and A.4).
-fn declared_end(quote: &[u8]) -> Result<usize> {
+pub(super) fn declared_end(quote: &[u8]) -> Result<usize> {
     const HEADER: usize = 48;
     fn u16_at(quote: &[u8], at: usize) -> Result<u16> {
         let bytes = quote.get(at..).and_then(<[u8]>::first_chunk);

@@ -23,7 +23,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use super::check::{Held, Judging};
 use crate::inputs::{self, Basis};
-use crate::output::{Failure, Outcome, print, print_painted, refusal, say};
+use crate::output::{Failure, Outcome, print, print_painted, refusal, say, say_as_is};
 use mutant::Mutant;
 use report::{Judged, Report};
 use subject::Subject;
@@ -175,7 +175,7 @@ fn judge_all(
                     let Some(mutant) = mutants.get(n) else { return };
                     let outcome = report::Refusal::of(subject.judge(basis, mutant));
                     if progress {
-                        say(&format!("\r{} of {} judged", n + 1, mutants.len()));
+                        say_as_is(&format!("\r{} of {} judged", n + 1, mutants.len()));
                     }
                     if let Ok(mut results) = results.lock() {
                         results.push((n, outcome));
@@ -185,7 +185,7 @@ fn judge_all(
         }
     });
     if progress {
-        say("\r\u{1b}[K");
+        say_as_is("\r\u{1b}[K");
     }
     let mut results = results.into_inner().unwrap_or_default();
     results.sort_by_key(|(n, _)| *n);
