@@ -7,9 +7,12 @@ use x509_parser::prelude::FromDer;
 use x509_parser::time::ASN1Time;
 use x509_parser::x509::X509Name;
 
+use crate::crypto::Signed;
+use crate::known::Mark;
+
 use super::cert::{
     CertError, Extension, Outer, critical, extension, form, is_ecdsa_sha256, is_pss_sha384,
-    name_words, unix,
+    name_words, short_name, unix,
 };
 use super::der::{Element, INTEGER, Reader, SEQUENCE};
 
@@ -18,6 +21,7 @@ use super::der::{Element, INTEGER, Reader, SEQUENCE};
 pub struct Crl {
     der: Vec<u8>,
     tbs: Range<usize>,
+    mark: Mark,
     /// Contents of the signature BIT STRING.
     pub signature: Vec<u8>,
     /// Both algorithm identifiers say RSASSA-PSS with SHA-384, MGF1 of SHA-384, 48 bytes of salt.
@@ -26,8 +30,6 @@ pub struct Crl {
     pub signed_with_ecdsa_sha256: bool,
     /// DER of the issuer's name.
     pub issuer: Vec<u8>,
-    /// The issuer's name, for people.
-    pub issuer_words: String,
     /// When it was made, Unix seconds.
     pub this_update: u64,
     /// When the next one is due at the latest, Unix seconds.
@@ -69,6 +71,7 @@ impl Crl {
         };
         outer.same_algorithm(tbs.expect(SEQUENCE)?.whole)?;
         let (_, issuer) = X509Name::from_der(tbs.expect(SEQUENCE)?.whole).map_err(|e| form(&e))?;
+        short_name(&issuer)?;
         let this_update = time(&mut tbs)?.ok_or_else(|| missing("thisUpdate"))?;
         let next_update = time(&mut tbs)?.ok_or_else(|| missing("nextUpdate"))?;
         let mut entries = tbs.optional(SEQUENCE)?.map(Element::reader);
@@ -101,16 +104,21 @@ impl Crl {
         Ok(Crl {
             der: bytes.to_vec(),
             tbs: outer.tbs.clone(),
+            mark: Mark::default(),
             signature: outer.signature.to_vec(),
             signed_with_pss_sha384: is_pss_sha384(outer.algorithm),
             signed_with_ecdsa_sha256: is_ecdsa_sha256(outer.algorithm),
             issuer: issuer.as_raw().to_vec(),
-            issuer_words: name_words(&issuer)?,
             this_update: unix(this_update),
             next_update: unix(next_update),
             revoked,
             critical: unknown,
         })
+    }
+
+    /// The issuer's name, for people.
+    pub fn issuer_words(&self) -> String {
+        name_words(&self.issuer)
     }
 
     /// The whole CRL, as it was read.
@@ -121,6 +129,15 @@ impl Crl {
     /// The bytes its signature is over, as they were read.
     pub fn tbs(&self) -> &[u8] {
         self.der.get(self.tbs.clone()).unwrap_or_default()
+    }
+
+    /// For its signature to be verified.
+    pub(crate) fn signed(&self) -> Signed<'_> {
+        Signed {
+            message: self.tbs(),
+            signature: &self.signature,
+            mark: Some(&self.mark),
+        }
     }
 }
 

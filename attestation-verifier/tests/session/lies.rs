@@ -500,7 +500,6 @@ fn the_platform_is_appraised_as_in_a_bundle() {
     let ids = |verdict: &attestation_verifier::Verdict| {
         let snp = verdict
             .checks
-            .list()
             .iter()
             .filter(|c| c.id.starts_with("snp."));
         snp.map(|c| c.id.to_string())

@@ -73,7 +73,7 @@ pub fn judged(evidence: &Evidence, policy: &str, roots: &Roots, time: u64) -> Ve
 
 /// Ids of the checks that refuse, sorted.
 pub fn refusing(verdict: &Verdict) -> Vec<&str> {
-    let checks = verdict.checks.list().iter();
+    let checks = verdict.checks.iter();
     let mut ids: Vec<&str> = checks
         .filter(|c| c.refuses())
         .map(|c| c.id.as_ref())
@@ -235,7 +235,6 @@ fn a_policy_may_have_both_kinds_of_platform() {
     assert!(
         verdict
             .checks
-            .list()
             .iter()
             .all(|c| !c.id.starts_with("snp."))
     );

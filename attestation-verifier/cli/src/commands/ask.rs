@@ -364,7 +364,7 @@ mod tests {
         let mut verdict = usage("usage", "");
         let context = &mut verdict.context;
         context.binding = Binding::TlsExporter;
-        context.platform = json!({"chip_id": "ab".repeat(64)});
+        context.platform = json!({"chip_id": "ab".repeat(64)}).into();
         context.measurement = Some("cd".repeat(48));
         context.simulated = true;
         assert_eq!(

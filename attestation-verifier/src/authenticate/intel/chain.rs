@@ -60,7 +60,7 @@ pub(super) fn find<'a>(
             .of(Tee::Tdx)
             .map(|a| a.certificate.subject_cn.as_str())
             .collect();
-        let issuer = ca.issuer_words.as_str();
+        let issuer = ca.issuer_words();
         let reason =
             format!("the PCK CA's certificate was issued by {issuer:?}, which is no trusted root");
         checks.fail(id, Fault::NotAuthentic, json!(names), issuer, reason);
@@ -86,8 +86,8 @@ pub(super) fn find<'a>(
     let root = &anchor.certificate;
     if let Some(other) = tops.iter().find(|top| top.der() != root.der()) {
         let reason = "a certificate stands in the root's place that is not the trusted root";
-        let found = other.subject_words.as_str();
-        let expected = root.subject_words.as_str();
+        let found = other.subject_words();
+        let expected = root.subject_words();
         checks.fail(id, Fault::NotAuthentic, expected, found, reason);
         return None;
     }
@@ -144,7 +144,7 @@ impl<'a> Path<'a> {
         for (reason, subject, issuer) in own.into_iter().chain(list_ca).chain(signers) {
             if !issued(issuer, subject.into(), budget) {
                 signed = false;
-                let found = subject.subject_words.as_str();
+                let found = subject.subject_words();
                 checks.fail(id, Fault::NotAuthentic, Value::Null, found, reason);
             }
         }
@@ -155,7 +155,7 @@ impl<'a> Path<'a> {
         match self.constraints() {
             Ok(()) => checks.pass(id, Value::Null, Value::Null),
             Err((reason, subject)) => {
-                let found = subject.subject_words.as_str();
+                let found = subject.subject_words();
                 checks.fail(id, Fault::NotAuthentic, Value::Null, found, reason);
             }
         }
@@ -291,23 +291,23 @@ fn own(
 ) -> bool {
     let mut fail = |found: &str, reason: &str| {
         let id = "tdx.chain.crl_signature";
-        let expected = issuer.subject_words.as_str();
+        let expected = issuer.subject_words();
         let reason = format!("{name} {reason}");
         checks.fail(id, Fault::NotAuthentic, expected, found, reason);
         false
     };
     if crl.issuer != issuer.subject {
-        fail(&crl.issuer_words, "is another issuer's")
+        fail(&crl.issuer_words(), "is another issuer's")
     } else if !issuer.key_may(CRL_SIGN) {
         fail(
-            &crl.issuer_words,
+            &crl.issuer_words(),
             "is of a CA that may not sign any (keyUsage)",
         )
     } else if !issued(issuer, crl.into(), budget) {
-        fail(&crl.issuer_words, "is not signed by its issuer")
+        fail(&crl.issuer_words(), "is not signed by its issuer")
     } else if let Some(extension) = &crl.critical {
         fail(
-            &extension.name,
+            &extension.name(),
             "has a critical extension that is not understood",
         )
     } else {

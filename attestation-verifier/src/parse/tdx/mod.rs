@@ -23,7 +23,8 @@ use touchstone_formats::text::HexBytes;
 use super::cert::{CertError, Certificate};
 use super::crl::Crl;
 use super::{malformed, pem};
-use crate::known::Known;
+use crate::crypto;
+use crate::known::{Known, Mark};
 use crate::verdict::{Checks, Fault};
 
 /// TDX evidence all of whose parts are well-formed. It can only be made by [`parse`], and only be
@@ -36,7 +37,7 @@ pub struct Parsed {
     pub(crate) parts: Arc<TdxParts>,
     /// The parts were not known before.
     pub(crate) fresh: bool,
-    /// The PEM of the quote's chain, if it was not known before.
+    /// The PEM of the quote's chain, if it was not known before and will be.
     pub(crate) fresh_pem: Option<Vec<u8>>,
 }
 
@@ -81,14 +82,26 @@ pub(crate) struct Signed<T> {
     pub(crate) text: String,
     /// r ‖ s.
     pub(crate) signature: [u8; 64],
+    pub(crate) mark: Mark,
     /// The signer's certificate, and perhaps the root's.
     pub(crate) chain: Vec<Certificate>,
+}
+
+impl<T> Signed<T> {
+    /// For its signature to be verified.
+    pub(crate) fn signed(&self) -> crypto::Signed<'_> {
+        crypto::Signed {
+            message: self.text.as_bytes(),
+            signature: &self.signature,
+            mark: Some(&self.mark),
+        }
+    }
 }
 
 /// Parses TDX evidence. `None`, with the checks that say why, if any part is malformed: `tdx.format` of the quote,
 /// `tdx.pck.extensions` of its first certificate, `tdx.collateral` of what came with it.
 pub fn parse(evidence: &Evidence, checks: &mut Checks) -> Option<Parsed> {
-    parse_known(evidence, &Known::new(), checks)
+    parse_known(evidence, &Known::nothing(), checks)
 }
 
 /// The same for a verifier that may have read PCK chain and collateral before.
@@ -111,7 +124,7 @@ pub(crate) fn parse_known(
             known_chain = Some(chain);
             return Ok(certificates);
         }
-        fresh_pem = Some(pem.to_vec());
+        fresh_pem = known.keeps().then(|| pem.to_vec());
         quote::pck_chain(pem)
     });
     let quote = match quote {
@@ -267,6 +280,7 @@ impl Members<'_> {
             value,
             text,
             signature: bytes?,
+            mark: Mark::default(),
             chain: certificates?,
         })
     }
