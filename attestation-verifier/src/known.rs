@@ -493,10 +493,11 @@ mod tests {
     #[test]
     fn signatures_are_known_for_the_same_parts_alone_and_only_if_right() {
         let known = Known::new();
-        let ask = |fact, [by, message, signature]: [&[u8]; 3], kept: Option<&Mark>, right: Option<bool>| {
-            known.signed(fact, by, message, signature, kept, || {
-                right.expect("known")
-            })
+        let ask = |fact,
+                   [by, message, signature]: [&[u8]; 3],
+                   kept: Option<&Mark>,
+                   right: Option<bool>| {
+            known.signed(fact, by, message, signature, kept, || right.expect("known"))
         };
         let own: [&[u8]; 3] = [b"k", b"m", b"s"];
         assert!(!ask(Fact::P256, own, None, Some(false)));
@@ -519,7 +520,12 @@ mod tests {
             assert!(!ask(fact, parts, Some(&kept), Some(false)), "{parts:?}");
         }
         // The same by another key, whatever is kept with it.
-        assert!(!ask(Fact::P256, [b"other", b"m", b"s"], Some(&kept), Some(false)));
+        assert!(!ask(
+            Fact::P256,
+            [b"other", b"m", b"s"],
+            Some(&kept),
+            Some(false)
+        ));
         let work = known.work();
         assert_eq!((work.signatures, work.remembered), (13, 4));
 

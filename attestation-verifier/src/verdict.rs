@@ -498,7 +498,9 @@ pub struct Context {
 
 /// A JSON object of these members. (The macro `json!` writes every value that it is given a second time.)
 pub(crate) fn object<const N: usize>(members: [(&str, Value); N]) -> Value {
-    let members = members.into_iter().map(|(name, value)| (name.to_owned(), value));
+    let members = members
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value));
     Value::Object(members.collect())
 }
 

@@ -28,12 +28,7 @@ pub(super) trait Observed {
 }
 
 /// Makes every check of a platform, in the order of the policy's table, behind those that there are.
-pub(super) fn by_rules<O: Observed>(
-    genuine: &O,
-    platform: &Platform,
-    at: At,
-    checks: &mut Checks,
-) {
+pub(super) fn by_rules<O: Observed>(genuine: &O, platform: &Platform, at: At, checks: &mut Checks) {
     for (spec, rule) in platform.rules() {
         let seen = genuine.observe(spec.id, at.time);
         match (rule, seen) {

@@ -156,10 +156,7 @@ pub(crate) fn authenticate_known(
     signature(&report, &certificate.key, &mut budget, checks);
     let product = vek::bindings(&report, extensions, &path, checks);
 
-    let authentic = genuine
-        && checks
-            .iter()
-            .all(|c| !c.refuses() || outdated(c.fault));
+    let authentic = genuine && checks.iter().all(|c| !c.refuses() || outdated(c.fault));
     authentic.then_some(Authentic {
         report,
         vek: extensions.clone(),

@@ -78,8 +78,8 @@ fn ecdsa_p256_sha256() {
         let own =
             (&group.key.curve, &group.hash) == (&EllipticCurve::Secp256r1, &HashFunction::Sha2_256);
         for test in &group.tests {
-            let accepted =
-                Budget::new(&Known::new()).p256_sha256_der(&group.key.key, Signed::once(&test.msg, &test.sig));
+            let accepted = Budget::new(&Known::new())
+                .p256_sha256_der(&group.key.key, Signed::once(&test.msg, &test.sig));
             seen.judge(&set, test.tc_id, test.result, own, accepted);
         }
     }
@@ -144,8 +144,8 @@ fn rsassa_pss_sha384() {
                 && group.salt_size == 48
                 && (2048..=8192).contains(&group.key_size);
             for test in &group.tests {
-                let accepted =
-                    Budget::new(&Known::new()).rsa_pss_sha384(&group.asn_key, Signed::once(&test.msg, &test.sig));
+                let accepted = Budget::new(&Known::new())
+                    .rsa_pss_sha384(&group.asn_key, Signed::once(&test.msg, &test.sig));
                 seen.judge(&format!("{name:?}"), test.tc_id, test.result, own, accepted);
             }
         }

@@ -232,12 +232,7 @@ fn a_policy_may_have_both_kinds_of_platform() {
     let evidence = crate::support::v4();
     let verdict = judged(&evidence, &both, &Roots::pinned(), crate::support::V4_TIME);
     assert_eq!(verdict.context.platform["policy_platform"], 1);
-    assert!(
-        verdict
-            .checks
-            .iter()
-            .all(|c| !c.id.starts_with("snp."))
-    );
+    assert!(verdict.checks.iter().all(|c| !c.id.starts_with("snp.")));
     let verdict = judged(&evidence, &snp, &Roots::pinned(), crate::support::V4_TIME);
     assert_eq!(
         (verdict.exit(), verdict.deciding()),

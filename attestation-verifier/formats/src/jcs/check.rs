@@ -325,7 +325,9 @@ mod tests {
 
     #[test]
     fn what_stands_for_itself_ends_at_every_byte_that_does_not() {
-        for other in [b'a', 0x20, 0x21, 0x23, 0x5b, 0x5d, 0x7f, 0x80, 0xa2, 0xdc, 0xff] {
+        for other in [
+            b'a', 0x20, 0x21, 0x23, 0x5b, 0x5d, 0x7f, 0x80, 0xa2, 0xdc, 0xff,
+        ] {
             for special in (0..=0x1f).chain([b'"', b'\\']) {
                 for at in 0..20 {
                     let mut bytes = [other; 20];

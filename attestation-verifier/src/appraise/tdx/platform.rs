@@ -50,7 +50,10 @@ pub(in crate::appraise) fn describe(genuine: &Genuine) -> Value {
             "quoting_enclave",
             object([("isvsvn", quote.qe_report.isvsvn().into())]),
         ),
-        ("td_attributes", format!("0x{:x}", report.td_attributes).into()),
+        (
+            "td_attributes",
+            format!("0x{:x}", report.td_attributes).into(),
+        ),
         ("xfam", format!("0x{:x}", report.xfam).into()),
         ("rtmr", report.rtmr.iter().map(|rtmr| hex(rtmr)).collect()),
         ("mr_config_id", hex(&report.mr_config_id)),

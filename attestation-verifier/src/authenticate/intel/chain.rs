@@ -1,6 +1,8 @@
 //! The chains PCK ← PCK CA ← root and TCB signing ← root, and the revocation lists of the CA and of the root
 //! (Intel SGX PCK Certificate and CRL Profile; RFC 5280 §6 as far as these certificates need it).
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use touchstone_formats::evidence::Tee;
 use touchstone_formats::text::hex_encode;
@@ -74,13 +76,13 @@ pub(super) fn find<'a>(
     ];
     for chain in texts.into_iter().flatten() {
         if let Some((signer, above)) = chain.split_first() {
-            if !signers.contains(&signer) {
+            if !signers.contains(&signer.as_ref()) {
                 signers.push(signer);
             }
-            tops.extend(above);
+            tops.extend(above.iter().map(Arc::as_ref));
         }
     }
-    let mut list_chain = parsed.parts.pck_crl_chain.iter();
+    let mut list_chain = parsed.parts.pck_crl_chain.iter().map(Arc::as_ref);
     let list_ca = list_chain.next().filter(|other| *other != ca);
     tops.extend(list_chain);
     let root = &anchor.certificate;

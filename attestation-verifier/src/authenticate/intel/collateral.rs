@@ -59,9 +59,7 @@ fn part(name: &'static str, issued: u64, next: u64) -> Part {
 /// The signer's key signed the text. That the signer is Intel's is for the chain to show.
 fn signature<T>(id: &'static str, text: &Signed<T>, budget: &mut Budget<'_>, checks: &mut Checks) {
     let signed = match text.chain.first().map(|signer| &signer.key) {
-        Some(PublicKey::P256(point)) => {
-            budget.p256_sha256(point, text.signed())
-        }
+        Some(PublicKey::P256(point)) => budget.p256_sha256(point, text.signed()),
         _ => false,
     };
     if signed {

@@ -155,7 +155,11 @@ pub(crate) fn authenticate_known(
         simulated: anchor.simulated,
         note: anchor.note(),
     };
-    if checks.iter().skip(before).any(|c| c.refuses() && !outdated(c.fault)) {
+    if checks
+        .iter()
+        .skip(before)
+        .any(|c| c.refuses() && !outdated(c.fault))
+    {
         return None;
     }
     Some(AuthenticTdx {
