@@ -17,7 +17,7 @@ use signature::{
     RSA_PSS_2048_8192_SHA384, UnparsedPublicKey, VerificationAlgorithm,
 };
 
-use crate::known::{Fact, Known};
+use crate::known::{Fact, Known, Mark};
 
 /// SHA-256, for pins and for what a quoting enclave binds.
 pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
@@ -57,6 +57,26 @@ pub(crate) struct Budget<'a> {
     known: &'a Known,
 }
 
+/// A message and a signature over it.
+#[derive(Clone, Copy)]
+pub(crate) struct Signed<'a> {
+    pub(crate) message: &'a [u8],
+    pub(crate) signature: &'a [u8],
+    /// What is kept with them, if they are.
+    pub(crate) mark: Option<&'a Mark>,
+}
+
+impl<'a> Signed<'a> {
+    /// Both new with each evidence object.
+    pub(crate) fn once(message: &'a [u8], signature: &'a [u8]) -> Signed<'a> {
+        Signed {
+            message,
+            signature,
+            mark: None,
+        }
+    }
+}
+
 impl<'a> Budget<'a> {
     pub(crate) fn new(known: &'a Known) -> Budget<'a> {
         Budget {
@@ -68,26 +88,26 @@ impl<'a> Budget<'a> {
     /// ECDSA P-384 with SHA-384. `point` is the uncompressed point (97 bytes), `r_s` both
     /// numbers big-endian, 48 bytes each. False too when the budget is spent.
     pub(crate) fn p384_sha384(&mut self, point: &[u8], message: &[u8], r_s: &[u8; 96]) -> bool {
-        self.verify(Fact::P384, &ECDSA_P384_SHA384_FIXED, point, message, r_s)
+        let signed = Signed::once(message, r_s);
+        self.verify(Fact::P384, &ECDSA_P384_SHA384_FIXED, point, signed)
     }
 
-    /// ECDSA P-256 with SHA-256. `point` is the uncompressed point (65 bytes), `r_s` both
+    /// ECDSA P-256 with SHA-256. `point` is the uncompressed point (65 bytes), the signature both
     /// numbers big-endian, 32 bytes each. False too when the budget is spent.
-    pub(crate) fn p256_sha256(&mut self, point: &[u8], message: &[u8], r_s: &[u8; 64]) -> bool {
-        self.verify(Fact::P256, &ECDSA_P256_SHA256_FIXED, point, message, r_s)
+    pub(crate) fn p256_sha256(&mut self, point: &[u8], signed: Signed<'_>) -> bool {
+        self.verify(Fact::P256, &ECDSA_P256_SHA256_FIXED, point, signed)
     }
 
     /// The same with the signature as certificates have it: DER of an Ecdsa-Sig-Value (RFC 3279
     /// §2.2.3), and nothing but its one encoding. False too when the budget is spent.
-    pub(crate) fn p256_sha256_der(&mut self, point: &[u8], message: &[u8], der: &[u8]) -> bool {
-        self.verify(Fact::P256Der, &ECDSA_P256_SHA256_ASN1, point, message, der)
+    pub(crate) fn p256_sha256_der(&mut self, point: &[u8], signed: Signed<'_>) -> bool {
+        self.verify(Fact::P256Der, &ECDSA_P256_SHA256_ASN1, point, signed)
     }
 
     /// RSASSA-PSS with SHA-384, MGF1 of SHA-384 and 48 bytes of salt. `key` is the DER of an
     /// RSAPublicKey of 2048 to 8192 bits. False too when the budget is spent.
-    pub(crate) fn rsa_pss_sha384(&mut self, key: &[u8], message: &[u8], signature: &[u8]) -> bool {
-        let algorithm = &RSA_PSS_2048_8192_SHA384;
-        self.verify(Fact::RsaPss, algorithm, key, message, signature)
+    pub(crate) fn rsa_pss_sha384(&mut self, key: &[u8], signed: Signed<'_>) -> bool {
+        self.verify(Fact::RsaPss, &RSA_PSS_2048_8192_SHA384, key, signed)
     }
 
     fn verify(
@@ -95,14 +115,18 @@ impl<'a> Budget<'a> {
         fact: Fact,
         algorithm: &'static dyn VerificationAlgorithm,
         key: &[u8],
-        message: &[u8],
-        signature: &[u8],
+        signed: Signed<'_>,
     ) -> bool {
         let Some(left) = self.left.checked_sub(1) else {
             return false;
         };
         self.left = left;
-        self.known.signed(fact, &[key, message, signature], || {
+        let Signed {
+            message,
+            signature,
+            mark,
+        } = signed;
+        self.known.signed(fact, key, message, signature, mark, || {
             verifies(algorithm, key, message, signature)
         })
     }
@@ -152,9 +176,9 @@ mod tests {
             assert!(!budget.p384_sha384(&[0; 97], b"", &[0; 96]));
         }
         assert_eq!(budget.left, 0);
-        assert!(!budget.rsa_pss_sha384(&[], b"", &[]));
-        assert!(!budget.p256_sha256(&[], b"", &[0; 64]));
-        assert!(!budget.p256_sha256_der(&[], b"", &[]));
+        assert!(!budget.rsa_pss_sha384(&[], Signed::once(b"", &[])));
+        assert!(!budget.p256_sha256(&[], Signed::once(b"", &[0; 64])));
+        assert!(!budget.p256_sha256_der(&[], Signed::once(b"", &[])));
         assert_eq!(budget.left, 0);
         let work = known.work();
         assert_eq!(work.signatures, u64::from(MOST_SIGNATURE_CHECKS));

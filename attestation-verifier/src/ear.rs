@@ -187,7 +187,7 @@ pub fn ear(verdict: &Verdict) -> Value {
             "covers": context.covers,
             "binding": context.binding,
             "measurement": context.measurement,
-            "platform": context.platform,
+            "platform": &*context.platform,
             "residual_risks": context.residual_risks,
         },
     });
@@ -219,7 +219,7 @@ fn proven_tee(verdict: &Verdict) -> Option<Tee> {
 
 fn vector(verdict: &Verdict, tee: Option<Tee>) -> [i8; 5] {
     let checks = || {
-        let list = verdict.checks.list().iter();
+        let list = verdict.checks.iter();
         list.filter_map(|check| Some((check, stands_for(&check.id)?)))
     };
     let failed = |fault: Fault| {
@@ -291,7 +291,7 @@ fn status(verdict: &Verdict, vector: &[i8; 5]) -> &'static str {
     if tiers.contains(&Tier::None) {
         return "none";
     }
-    let mut list = verdict.checks.list().iter();
+    let mut list = verdict.checks.iter();
     let waived = list.any(|check| check.result == Outcome::Waived);
     if tiers.contains(&Tier::Warning) || waived || verdict.context.simulated {
         return "warning";

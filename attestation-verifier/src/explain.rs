@@ -74,7 +74,7 @@ pub struct Told {
 /// Explains a verdict.
 pub fn explain(verdict: &Verdict) -> Explanation {
     let deciding = verdict.deciding();
-    let told = verdict.checks.list().iter().map(|check| {
+    let told = verdict.checks.iter().map(|check| {
         let class = check.fault.and_then(|fault| fault.class());
         let refuses = check.refuses();
         Told::new(Given {

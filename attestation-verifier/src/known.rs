@@ -12,10 +12,11 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use touchstone_formats::checkpoint::SignedNote;
 use touchstone_formats::evidence::{SnpCollateral, TdxCollateral};
+use touchstone_formats::text::HexBytes;
 use touchstone_formats::{Evidence, LogKey};
 
 use crate::At;
@@ -60,15 +61,20 @@ const CHECKS: usize = 16 << 10;
 
 /// Answers to the questions that come again.
 pub(crate) struct Known {
+    /// None where one evidence object is all there will be: no question comes twice then.
+    kept: Option<Kept>,
+    checked: AtomicU64,
+    remembered: AtomicU64,
+    judgements: AtomicU64,
+}
+
+struct Kept {
     signatures: Shelf<()>,
     snp: Shelf<Arc<Collateral<SnpCollateral, SnpParts>>>,
     tdx: Shelf<Arc<Collateral<TdxCollateral, TdxParts>>>,
     pck: Shelf<Arc<(Vec<u8>, PckChain)>>,
-    /// None where one judgement is all there will be.
+    /// None where one bundle is all there will be.
     judged: Option<Shelf<Option<Arc<Sentence>>>>,
-    checked: AtomicU64,
-    remembered: AtomicU64,
-    judgements: AtomicU64,
 }
 
 struct Collateral<B, P> {
@@ -85,27 +91,67 @@ struct Sentence {
     judged: Judged,
 }
 
+/// The digest of something that was signed and of its signature, made when it is first asked for and kept with them: what was read
+/// once is judged many times.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Mark(OnceLock<Key>);
+
+impl Mark {
+    fn of(&self, message: &[u8], signature: &[u8]) -> Key {
+        *self.0.get_or_init(|| mark(message, signature))
+    }
+}
+
+/// It says nothing that what it stands beside does not.
+impl PartialEq for Mark {
+    fn eq(&self, _: &Mark) -> bool {
+        true
+    }
+}
+
+impl Eq for Mark {}
+
+fn mark(message: &[u8], signature: &[u8]) -> Key {
+    key(0, &[message, signature])
+}
+
 impl Known {
-    /// Nothing yet; for one judgement.
-    pub(crate) fn new() -> Known {
+    /// Nothing, now and later: for one evidence object.
+    pub(crate) fn nothing() -> Known {
         Known {
-            signatures: Shelf::new(MOST_SIGNATURES),
-            snp: Shelf::new(MOST_BYTES),
-            tdx: Shelf::new(MOST_BYTES),
-            pck: Shelf::new(MOST_BYTES),
-            judged: None,
+            kept: None,
             checked: AtomicU64::new(0),
             remembered: AtomicU64::new(0),
             judgements: AtomicU64::new(0),
         }
     }
 
+    /// Nothing yet; for one judgement of several evidence objects, which mostly share their collateral.
+    pub(crate) fn new() -> Known {
+        Known::keeping(None)
+    }
+
     /// Nothing yet; for many judgements under one policy and the same roots.
     pub(crate) fn lasting() -> Known {
+        Known::keeping(Some(Shelf::new(MOST_BYTES)))
+    }
+
+    fn keeping(judged: Option<Shelf<Option<Arc<Sentence>>>>) -> Known {
         Known {
-            judged: Some(Shelf::new(MOST_BYTES)),
-            ..Known::new()
+            kept: Some(Kept {
+                signatures: Shelf::new(MOST_SIGNATURES),
+                snp: Shelf::new(MOST_BYTES),
+                tdx: Shelf::new(MOST_BYTES),
+                pck: Shelf::new(MOST_BYTES),
+                judged,
+            }),
+            ..Known::nothing()
         }
+    }
+
+    /// Whether anything is kept.
+    pub(crate) fn keeps(&self) -> bool {
+        self.kept.is_some()
     }
 
     /// How much was verified, and how much not again.
@@ -117,80 +163,107 @@ impl Known {
         }
     }
 
-    /// Whether a signature is one: known, or found by `verify` and known from now on. `parts`: everything that `verify`
-    /// depends on.
+    /// Whether a signature is one: known, or found by `verify` and known from now on. `verify` depends on `by`, message and
+    /// signature, and on nothing else. `kept`: the digest of message and signature, where it is kept with them.
     pub(crate) fn signed(
         &self,
         fact: Fact,
-        parts: &[&[u8]],
+        by: &[u8],
+        message: &[u8],
+        signature: &[u8],
+        kept: Option<&Mark>,
         verify: impl FnOnce() -> bool,
     ) -> bool {
-        let key = key(fact as u8, parts);
-        if self.signatures.find(&key).is_some() {
+        let Some(shelves) = &self.kept else {
+            self.checked.fetch_add(1, Relaxed);
+            return verify();
+        };
+        let mark = kept.map_or_else(
+            || mark(message, signature),
+            |kept| kept.of(message, signature),
+        );
+        let key = key(fact as u8, &[by, &mark]);
+        if shelves.signatures.find(&key).is_some() {
             self.remembered.fetch_add(1, Relaxed);
             return true;
         }
         self.checked.fetch_add(1, Relaxed);
         let right = verify();
         if right {
-            self.signatures.keep(key, (), 1);
+            shelves.signatures.keep(key, (), 1);
         }
         right
     }
 
     /// Whether a signed note is by this key, and by it once.
     pub(crate) fn note(&self, note: &SignedNote, key: &LogKey) -> bool {
-        let mut parts = vec![key.name.as_bytes(), &key.key, note.text.as_bytes()];
+        let mut signatures = Vec::new();
         for signature in &note.signatures {
-            parts.push(signature.name.as_bytes());
-            parts.push(&signature.key_id);
-            parts.push(&signature.signature);
+            // Lengths first: names have any, ids and signatures each their own.
+            signatures.extend_from_slice(&(signature.name.len() as u64).to_le_bytes());
+            signatures.extend_from_slice(&(signature.signature.len() as u64).to_le_bytes());
+            signatures.extend_from_slice(signature.name.as_bytes());
+            signatures.extend_from_slice(&signature.key_id);
+            signatures.extend_from_slice(&signature.signature);
         }
-        self.signed(Fact::Note, &parts, || note.verify(key))
+        let by = [&key.key[..], key.name.as_bytes()].concat();
+        let text = note.text.as_bytes();
+        self.signed(Fact::Note, &by, text, &signatures, None, || {
+            note.verify(key)
+        })
     }
 
     /// What AMD's collateral says, if it was read before in evidence that proved authentic.
     pub(crate) fn snp(&self, collateral: &SnpCollateral) -> Option<Arc<SnpParts>> {
-        let found = self.snp.find(&snp_key(collateral))?;
+        let found = self.kept.as_ref()?.snp.find(&snp_key(collateral))?;
         (found.bytes == *collateral).then(|| Arc::clone(&found.parts))
     }
 
     /// Keeps what collateral of authentic evidence says. `size`: its bytes.
     pub(crate) fn keep_snp(&self, bytes: &SnpCollateral, parts: Arc<SnpParts>, size: usize) {
+        let Some(shelves) = &self.kept else {
+            return;
+        };
         let kept = Collateral {
             bytes: bytes.clone(),
             parts,
         };
         let weight = size.saturating_mul(PARSED);
-        self.snp.keep(snp_key(bytes), Arc::new(kept), weight);
+        shelves.snp.keep(snp_key(bytes), Arc::new(kept), weight);
     }
 
     /// What Intel's collateral says, if it was read before in evidence that proved authentic.
     pub(crate) fn tdx(&self, collateral: &TdxCollateral) -> Option<Arc<TdxParts>> {
-        let found = self.tdx.find(&tdx_key(collateral))?;
+        let found = self.kept.as_ref()?.tdx.find(&tdx_key(collateral))?;
         (found.bytes == *collateral).then(|| Arc::clone(&found.parts))
     }
 
     /// Keeps what collateral of authentic evidence says. `size`: its bytes.
     pub(crate) fn keep_tdx(&self, bytes: &TdxCollateral, parts: Arc<TdxParts>, size: usize) {
+        let Some(shelves) = &self.kept else {
+            return;
+        };
         let kept = Collateral {
             bytes: bytes.clone(),
             parts,
         };
         let weight = size.saturating_mul(PARSED);
-        self.tdx.keep(tdx_key(bytes), Arc::new(kept), weight);
+        shelves.tdx.keep(tdx_key(bytes), Arc::new(kept), weight);
     }
 
     /// What the PCK chain of a quote says, if it was read before in evidence that proved authentic.
     pub(crate) fn pck(&self, pem: &[u8]) -> Option<PckChain> {
-        let found = self.pck.find(&pck_key(pem))?;
+        let found = self.kept.as_ref()?.pck.find(&pck_key(pem))?;
         (found.0 == pem).then(|| found.1.clone())
     }
 
     /// Keeps what the PCK chain of authentic evidence says.
     pub(crate) fn keep_pck(&self, pem: Vec<u8>, chain: PckChain) {
+        let Some(shelves) = &self.kept else {
+            return;
+        };
         let (key, weight) = (pck_key(&pem), pem.len().saturating_mul(PARSED));
-        self.pck.keep(key, Arc::new((pem, chain)), weight);
+        shelves.pck.keep(key, Arc::new((pem, chain)), weight);
     }
 
     /// What was judged of this very evidence object by the same policy and roots at the same time; else whatever
@@ -202,7 +275,7 @@ impl Known {
         at: At,
         about: Option<&'static str>,
     ) -> Result<Judged, Sight> {
-        let Some(shelf) = &self.judged else {
+        let Some(shelf) = self.kept.as_ref().and_then(|kept| kept.judged.as_ref()) else {
             return Err(Sight::Never);
         };
         let key = sentence_key(evidence, about);
@@ -233,7 +306,8 @@ impl Known {
         about: Option<&'static str>,
         judged: &Judged,
     ) {
-        let Some(shelf) = self.judged.as_ref().filter(|_| judged.checks.hold()) else {
+        let shelf = self.kept.as_ref().and_then(|kept| kept.judged.as_ref());
+        let Some(shelf) = shelf.filter(|_| judged.checks.hold()) else {
             return;
         };
         match sight {
@@ -245,7 +319,11 @@ impl Known {
                     report_data: report_data.copied(),
                     at,
                     about,
-                    judged: judged.clone(),
+                    judged: {
+                        let mut judged = judged.clone();
+                        judged.checks.share();
+                        judged
+                    },
                 };
                 let weight = evidence.size().saturating_add(CHECKS);
                 shelf.keep(key, Some(Arc::new(sentence)), weight);
@@ -292,12 +370,12 @@ fn snp_key(collateral: &SnpCollateral) -> Key {
 }
 
 fn tdx_key(collateral: &TdxCollateral) -> Key {
-    let signature = |signature: &Option<touchstone_formats::text::HexBytes>| {
-        signature.as_ref().map_or(Vec::new(), |s| s.0.clone())
-    };
+    fn signature(signature: &Option<HexBytes>) -> &[u8] {
+        signature.as_ref().map_or(&[], |bytes| bytes.0.as_slice())
+    }
     sha256_parts(&[
-        &signature(&collateral.tcb_info_signature),
-        &signature(&collateral.qe_identity_signature),
+        signature(&collateral.tcb_info_signature),
+        signature(&collateral.qe_identity_signature),
         // A list ends in its signature; both CAs' platforms share all the rest.
         collateral
             .pck_crl
@@ -308,12 +386,14 @@ fn tdx_key(collateral: &TdxCollateral) -> Key {
 }
 
 fn pck_key(pem: &[u8]) -> Key {
-    // The PCK's own certificate comes first, and ends, with its signature, before this.
-    sha256(pem.get(..2048).unwrap_or(pem))
+    // The PCK's own certificate comes first, and has its serial number in its first line.
+    sha256(pem.get(..128).unwrap_or(pem))
 }
 
 fn sentence_key(evidence: &Evidence, about: Option<&'static str>) -> Key {
-    sha256_parts(&[about.unwrap_or_default().as_bytes(), &evidence.quote])
+    // Of either kind of quote this is much of its signature.
+    let quote = evidence.quote.get(640..768).unwrap_or(&evidence.quote);
+    sha256_parts(&[about.unwrap_or_default().as_bytes(), quote])
 }
 
 /// A map with a bound on what all of it weighs. It has two halves: what is new or was asked for goes into the
@@ -413,19 +493,44 @@ mod tests {
     #[test]
     fn signatures_are_known_for_the_same_parts_alone_and_only_if_right() {
         let known = Known::new();
-        assert!(!known.signed(Fact::P256, &[b"k", b"m", b"s"], || false));
-        assert!(known.signed(Fact::P256, &[b"k", b"m", b"s"], || true));
-        assert!(known.signed(Fact::P256, &[b"k", b"m", b"s"], || panic!("known")));
-        for (fact, parts) in [
-            (Fact::P256Der, [b"k".as_slice(), b"m", b"s"]),
+        let ask = |fact,
+                   [by, message, signature]: [&[u8]; 3],
+                   kept: Option<&Mark>,
+                   right: Option<bool>| {
+            known.signed(fact, by, message, signature, kept, || right.expect("known"))
+        };
+        let own: [&[u8]; 3] = [b"k", b"m", b"s"];
+        assert!(!ask(Fact::P256, own, None, Some(false)));
+        assert!(ask(Fact::P256, own, None, Some(true)));
+        let kept = Mark::default();
+        for _ in 0..2 {
+            assert!(ask(Fact::P256, own, None, None));
+            assert!(ask(Fact::P256, own, Some(&kept), None));
+        }
+        let others: [(Fact, [&[u8]; 3]); 5] = [
+            (Fact::P256Der, own),
             (Fact::P256, [b"km", b"", b"s"]),
             (Fact::P256, [b"", b"km", b"s"]),
             (Fact::P256, [b"k", b"ms", b""]),
             (Fact::P256, [b"k", b"m", b"t"]),
-        ] {
-            assert!(!known.signed(fact, &parts, || false), "{fact:?} {parts:?}");
+        ];
+        for (fact, parts) in others {
+            assert!(!ask(fact, parts, None, Some(false)), "{fact:?} {parts:?}");
+            let kept = Mark::default();
+            assert!(!ask(fact, parts, Some(&kept), Some(false)), "{parts:?}");
         }
+        // The same by another key, whatever is kept with it.
+        assert!(!ask(
+            Fact::P256,
+            [b"other", b"m", b"s"],
+            Some(&kept),
+            Some(false)
+        ));
         let work = known.work();
-        assert_eq!((work.signatures, work.remembered), (7, 1));
+        assert_eq!((work.signatures, work.remembered), (13, 4));
+
+        let nothing = Known::nothing();
+        assert!(nothing.signed(Fact::P256, b"k", b"m", b"s", None, || true));
+        assert!(!nothing.signed(Fact::P256, b"k", b"m", b"s", None, || false));
     }
 }

@@ -153,7 +153,7 @@ pub fn check_session(
     at: At,
     expect_simulated: bool,
 ) -> SessionVerdict {
-    let known = Known::new();
+    let known = Known::nothing();
     let by = By::new(policy, roots, &known);
     check_session_by(
         answer_file,
@@ -207,7 +207,7 @@ pub fn check_session_record(
     at: At,
     expect_simulated: bool,
 ) -> SessionVerdict {
-    let known = Known::new();
+    let known = Known::nothing();
     check_record_by(record, By::new(policy, roots, &known), at, expect_simulated)
 }
 

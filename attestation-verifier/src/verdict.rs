@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 use serde_json::Value;
@@ -135,10 +136,24 @@ impl Check {
 }
 
 /// The accumulator everything that judges writes into.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Checks {
+    /// Those that stand in other lists as well, in their order; all of them before `list`.
+    shared: Vec<Arc<[Check]>>,
     list: Vec<Check>,
     about: Option<&'static str>,
+}
+
+impl PartialEq for Checks {
+    fn eq(&self, other: &Checks) -> bool {
+        self.about == other.about && self.iter().eq(other.iter())
+    }
+}
+
+impl Serialize for Checks {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
 }
 
 impl Checks {
@@ -150,9 +165,15 @@ impl Checks {
     /// An empty list whose checks are about the evidence object of this purpose.
     pub fn about(purpose: &'static str) -> Self {
         Checks {
-            list: Vec::new(),
             about: Some(purpose),
+            ..Checks::default()
         }
+    }
+
+    /// With room for so many more.
+    pub(crate) fn with_room(mut self, more: usize) -> Self {
+        self.list.reserve(more);
+        self
     }
 
     /// Adds a finished check.
@@ -289,29 +310,52 @@ impl Checks {
 
     /// Appends the checks of another list, in their order.
     pub fn extend(&mut self, other: Checks) {
-        self.list.extend(other.list);
+        if other.shared.is_empty() {
+            self.list.extend(other.list);
+            return;
+        }
+        self.share();
+        self.shared.extend(other.shared);
+        self.list = other.list;
+    }
+
+    /// Makes copies of the list cheap: they will have the same checks, not checks of their own.
+    pub(crate) fn share(&mut self) {
+        if !self.list.is_empty() {
+            self.shared.push(std::mem::take(&mut self.list).into());
+        }
     }
 
     /// The checks so far, in the order they were made.
-    pub fn list(&self) -> &[Check] {
-        &self.list
+    pub fn iter(&self) -> impl Iterator<Item = &Check> + Clone {
+        let shared = self.shared.iter().flat_map(|list| list.iter());
+        shared.chain(&self.list)
+    }
+
+    /// How many checks there are.
+    pub fn len(&self) -> usize {
+        self.list.len() + self.shared.iter().map(|list| list.len()).sum::<usize>()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// The first check with this id.
     pub fn find(&self, id: &str) -> Option<&Check> {
-        self.list.iter().find(|check| check.id == id)
+        self.iter().find(|check| check.id == id)
     }
 
     /// Whether nothing refuses so far.
     pub fn hold(&self) -> bool {
-        !self.list.iter().any(Check::refuses)
+        !self.iter().any(Check::refuses)
     }
 
     /// The deciding check: the first that refuses with the exit code that comes first in the
     /// order 1, 2, 3, 5, 4.
     pub fn deciding(&self) -> Option<&Check> {
-        self.list
-            .iter()
+        self.iter()
             .filter(|check| check.refuses())
             // min_by_key returns the first of equals.
             .min_by_key(|check| check.fault.map_or(u8::MAX, Fault::rank))
@@ -349,8 +393,7 @@ impl Checks {
 
     fn waivers(&self) -> Vec<WaiverLine> {
         let mut seen = BTreeSet::new();
-        self.list
-            .iter()
+        self.iter()
             .filter(|check| check.result == Outcome::Waived)
             .filter(|check| seen.insert((check.id.clone(), check.reason.clone())))
             .map(|check| WaiverLine {
@@ -445,13 +488,21 @@ pub struct Context {
     /// What held between the caller's connection and the enclave that this is about.
     pub binding: Binding,
     /// The platform that the evidence is about.
-    pub platform: Value,
+    pub platform: Arc<Value>,
     /// Launch measurement, lower-case hex.
     pub measurement: Option<String>,
     /// Model digests and names.
     pub model: Value,
     /// What no check can show, a sentence each.
     pub residual_risks: Vec<String>,
+}
+
+/// A JSON object of these members. (The macro `json!` writes every value that it is given a second time.)
+pub(crate) fn object<const N: usize>(members: [(&str, Value); N]) -> Value {
+    let members = members
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value));
+    Value::Object(members.collect())
 }
 
 /// A verdict: `touchstone/verdict/1`.
@@ -539,7 +590,7 @@ impl Verdict {
         if let Some(measurement) = &self.context.measurement {
             out.line(format!("measurement: {measurement}"));
         }
-        let refusing = || self.checks.list().iter().filter(|check| check.refuses());
+        let refusing = || self.checks.iter().filter(|check| check.refuses());
         let failed = || refusing().filter(|check| check.result == Outcome::Fail);
         if failed().count() > 1 {
             out.line("all that failed:".to_owned());
@@ -596,7 +647,7 @@ impl Serialize for Verdict {
             required: &'a [String],
             covers: &'a [String],
             binding: Binding,
-            checks: &'a [Check],
+            checks: &'a Checks,
             platform: &'a Value,
             measurement: Option<&'a str>,
             model: &'a Value,
@@ -617,7 +668,7 @@ impl Serialize for Verdict {
             required: &x.required,
             covers: &x.covers,
             binding: x.binding,
-            checks: self.checks.list(),
+            checks: &self.checks,
             platform: &x.platform,
             measurement: x.measurement.as_deref(),
             model: &x.model,

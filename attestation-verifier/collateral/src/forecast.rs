@@ -81,8 +81,8 @@ pub fn forecast(evidence: &Evidence, policy: Option<&Policy>, roots: &Roots, at:
             time: at,
             asserted: false,
         };
-        forecast.platform =
-            attestation_verifier::judge(evidence, policy, roots, None, at, None).platform;
+        let judged = attestation_verifier::judge(evidence, policy, roots, None, at, None);
+        forecast.platform = Value::clone(&judged.platform);
     }
     if let Some(refusal) = refused_at(at) {
         forecast.refused = Some((at, refusal));

@@ -48,17 +48,19 @@ fn escaped(text: &str, is_escaped: impl Fn(char) -> bool) -> String {
     out
 }
 
-const HEX: &[u8; 16] = b"0123456789abcdef";
-
 /// Lower-case hex of `bytes`.
 pub fn hex_encode(bytes: &[u8]) -> String {
-    let mut out = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        for nibble in [byte >> 4, byte & 15] {
-            out.push(char::from(*HEX.get(usize::from(nibble)).unwrap_or(&b'0')));
-        }
+    fn digit(nibble: u8) -> u8 {
+        let letter = b'a' - b'9' - 1;
+        nibble + b'0' + if nibble > 9 { letter } else { 0 }
     }
-    out
+    let mut out = vec![0; bytes.len() * 2];
+    let (pairs, _) = out.as_chunks_mut::<2>();
+    for (pair, byte) in pairs.iter_mut().zip(bytes) {
+        *pair = [digit(byte >> 4), digit(byte & 15)];
+    }
+    // Digits alone.
+    String::from_utf8(out).unwrap_or_default()
 }
 
 /// Reads hex in lower case.

@@ -28,7 +28,7 @@ pub struct Judged {
     /// The chain ends at a root that the caller named.
     pub simulated: bool,
     /// What the platform says of itself: product, chip id, TCB, … Null unless it is authentic.
-    pub platform: Value,
+    pub platform: Arc<Value>,
     /// Launch measurement, lower-case hex; none unless it is authentic.
     pub measurement: Option<String>,
     /// What no check can show, a sentence each.
@@ -48,7 +48,7 @@ pub fn judge(
     at: At,
     about: Option<&'static str>,
 ) -> Judged {
-    let known = Known::new();
+    let known = Known::nothing();
     By::new(policy, roots, &known).judge(evidence, report_data, at, about)
 }
 
@@ -72,6 +72,9 @@ impl By<'_> {
     }
 }
 
+/// Checks that are made of one evidence object, about: room for them.
+const MOST_CHECKS: usize = 72;
+
 fn judge_anew(
     evidence: &Evidence,
     by: By<'_>,
@@ -81,7 +84,9 @@ fn judge_anew(
 ) -> Judged {
     let policy = by.policy;
     let mut judged = Judged {
-        checks: about.map_or_else(Checks::new, Checks::about),
+        checks: about
+            .map_or_else(Checks::new, Checks::about)
+            .with_room(MOST_CHECKS),
         ..Judged::default()
     };
     let checks = &mut judged.checks;
@@ -102,11 +107,12 @@ fn judge_anew(
     let (place, own) = best(genuine.as_ref(), policy, evidence.tee, at, about);
     checks.extend(own);
     judged.simulated = genuine.root().simulated;
-    judged.platform = genuine.describe();
-    if let (Value::Object(platform), true) = (&mut judged.platform, policy.platforms.len() > 1) {
+    let mut platform = genuine.describe();
+    if let (Value::Object(platform), true) = (&mut platform, policy.platforms.len() > 1) {
         // Which [[platform]] of the policy the checks are about, from 1.
         platform.insert("policy_platform".into(), place.into());
     }
+    judged.platform = Arc::new(platform);
     judged.measurement = Some(hex_encode(&genuine.measurement()));
     judged.residual_risks = genuine.residual_risks();
     judged
@@ -249,7 +255,7 @@ fn best(
         .enumerate()
         .filter(|(_, p)| p.tee == tee);
     let appraised = all.map(|(i, p)| (i + 1, genuine.appraise(p, age, at, about)));
-    let refusing = |checks: &Checks| checks.list().iter().filter(|c| c.refuses()).count();
+    let refusing = |checks: &Checks| checks.iter().filter(|c| c.refuses()).count();
     appraised
         .min_by_key(|(_, checks)| refusing(checks))
         .unwrap_or_else(|| {
@@ -304,7 +310,7 @@ pub fn appraise(
     report_data: Option<&[u8; 64]>,
     at: At,
 ) -> Verdict {
-    let known = Known::new();
+    let known = Known::nothing();
     appraise_by(
         evidence_file,
         By::new(policy, roots, &known),

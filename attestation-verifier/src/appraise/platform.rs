@@ -1,6 +1,6 @@
 //! What a verdict says of a platform beside its checks: a description, and what no check shows.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use touchstone_formats::text::hex_encode;
 
 use crate::authenticate::Authentic;
@@ -8,44 +8,56 @@ use crate::authenticate::vek::tcb_value;
 use crate::parse::snp::{TcbBytes, platform_info};
 use crate::parse::vek::VekIdentity;
 use crate::product::Product;
+use crate::verdict::object;
 
 /// The `platform` member of a verdict. Everything in it is signed by the endorsement key or says which key
 /// that is.
 pub(super) fn describe(authentic: &Authentic) -> Value {
     let report = authentic.report();
     let tcb = |tcb: TcbBytes| tcb.read(authentic.product()).map_or(Value::Null, tcb_value);
-    let (chip_id, csp) = match &authentic.vek().identity {
-        VekIdentity::Chip(_) => (json!(hex_encode(&report.chip_id())), Value::Null),
-        VekIdentity::Provider(csp) => (json!(hex_encode(&report.chip_id())), json!(csp)),
+    let csp = match &authentic.vek().identity {
+        VekIdentity::Chip(_) => Value::Null,
+        VekIdentity::Provider(csp) => csp.as_str().into(),
     };
-    json!({
-        "tee": "sev-snp",
-        "report_version": report.version(),
-        "product": authentic.product().name(),
-        "variant": authentic.variant(),
-        "cpuid": report.cpuid().map(|c| json!({
-            "family": c.family, "model": c.model, "stepping": c.stepping
-        })),
-        "chip_id": chip_id,
-        "signing_key": report.signing_key().word(),
-        "csp": csp,
-        "root": authentic.root().name,
-        "simulated": authentic.root().simulated,
-        "tcb": {
-            "reported": tcb(report.reported_tcb()),
-            "committed": tcb(report.committed_tcb()),
-            "launch": tcb(report.launch_tcb()),
-            "current": tcb(report.current_tcb()),
-        },
-        "firmware": {
-            "current": report.current_firmware().to_string(),
-            "committed": report.committed_firmware().to_string(),
-        },
-        "vmpl": report.vmpl(),
-        "guest_svn": report.guest_svn(),
-        "host_data": hex_encode(&report.host_data()),
-        "report_id": hex_encode(&report.report_id()),
-    })
+    let cpuid = report.cpuid().map(|cpuid| {
+        object([
+            ("family", cpuid.family.into()),
+            ("model", cpuid.model.into()),
+            ("stepping", cpuid.stepping.into()),
+        ])
+    });
+    object([
+        ("tee", "sev-snp".into()),
+        ("report_version", report.version().into()),
+        ("product", authentic.product().name().into()),
+        ("variant", authentic.variant().into()),
+        ("cpuid", cpuid.into()),
+        ("chip_id", hex_encode(&report.chip_id()).into()),
+        ("signing_key", report.signing_key().word().into()),
+        ("csp", csp),
+        ("root", authentic.root().name.as_str().into()),
+        ("simulated", authentic.root().simulated.into()),
+        (
+            "tcb",
+            object([
+                ("reported", tcb(report.reported_tcb())),
+                ("committed", tcb(report.committed_tcb())),
+                ("launch", tcb(report.launch_tcb())),
+                ("current", tcb(report.current_tcb())),
+            ]),
+        ),
+        (
+            "firmware",
+            object([
+                ("current", report.current_firmware().to_string().into()),
+                ("committed", report.committed_firmware().to_string().into()),
+            ]),
+        ),
+        ("vmpl", report.vmpl().into()),
+        ("guest_svn", report.guest_svn().into()),
+        ("host_data", hex_encode(&report.host_data()).into()),
+        ("report_id", hex_encode(&report.report_id()).into()),
+    ])
 }
 
 /// What no bit of a report can show, a sentence each.

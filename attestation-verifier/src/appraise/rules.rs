@@ -1,7 +1,7 @@
 //! What both kinds of platform have in common: one observation for every check id, one comparison for every form
 //! of expectation, and what follows from a waiver.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::At;
 use crate::authenticate::Window;
@@ -18,7 +18,7 @@ pub(super) trait Observed {
     fn observe(&self, id: &str, time: u64) -> Option<Self::Seen>;
 
     /// What was found, in the form that `expect` takes.
-    fn value(seen: &Self::Seen) -> Value;
+    fn value(seen: Self::Seen) -> Value;
 
     /// Whether it is as expected; in words why (empty if there is nothing to say).
     fn compare(spec: &CheckSpec, expected: &Expect, seen: &Self::Seen) -> Result<String, String>;
@@ -27,23 +27,18 @@ pub(super) trait Observed {
     fn fault(spec: &CheckSpec, seen: Option<&Self::Seen>) -> Fault;
 }
 
-/// Makes every check of a platform, in the order of the policy's table.
-pub(super) fn by_rules<O: Observed>(
-    genuine: &O,
-    platform: &Platform,
-    at: At,
-    about: Option<&'static str>,
-) -> Checks {
-    let mut checks = about.map_or_else(Checks::new, Checks::about);
+/// Makes every check of a platform, in the order of the policy's table, behind those that there are.
+pub(super) fn by_rules<O: Observed>(genuine: &O, platform: &Platform, at: At, checks: &mut Checks) {
     for (spec, rule) in platform.rules() {
         let seen = genuine.observe(spec.id, at.time);
-        let found = seen.as_ref().map_or(Value::Null, O::value);
         match (rule, seen) {
-            (Rule::Waive(waiver), _) if waiver.holds_at(at.time) => {
+            (Rule::Waive(waiver), seen) if waiver.holds_at(at.time) => {
+                let found = seen.map_or(Value::Null, O::value);
                 checks.waived(spec.id, found, waiver.reason.clone(), waiver.until.clone());
             }
-            (Rule::Waive(waiver), _) => {
+            (Rule::Waive(waiver), seen) => {
                 let fault = O::fault(spec, None);
+                let found = seen.map_or(Value::Null, O::value);
                 checks.fail(spec.id, fault, Value::Null, found, ended(waiver));
             }
             (Rule::Expect(expected), None) => {
@@ -53,15 +48,15 @@ pub(super) fn by_rules<O: Observed>(
             (Rule::Expect(expected), Some(seen)) => {
                 let value = expected.to_value();
                 match O::compare(spec, expected, &seen) {
-                    Ok(reason) => checks.pass_because(spec.id, value, found, reason),
+                    Ok(reason) => checks.pass_because(spec.id, value, O::value(seen), reason),
                     Err(reason) => {
-                        checks.fail(spec.id, O::fault(spec, Some(&seen)), value, found, reason);
+                        let fault = O::fault(spec, Some(&seen));
+                        checks.fail(spec.id, fault, value, O::value(seen), reason);
                     }
                 }
             }
         }
     }
-    checks
 }
 
 fn ended(waiver: &Waiver) -> String {
@@ -79,12 +74,12 @@ pub(super) enum Plain {
 
 impl Plain {
     /// In the form `expect` takes.
-    pub(super) fn value(&self) -> Value {
+    pub(super) fn value(self) -> Value {
         match self {
-            Plain::Flag(flag) => json!(flag),
-            Plain::Number(number) => json!(number),
-            Plain::Text(text) => json!(text),
-            Plain::Crl(crl) => json!(crl.state),
+            Plain::Flag(flag) => flag.into(),
+            Plain::Number(number) => number.into(),
+            Plain::Text(text) => text.into(),
+            Plain::Crl(crl) => crl.state.into(),
         }
     }
 
@@ -132,11 +127,18 @@ pub(super) fn listed(right: bool, empty: bool) -> Result<String, String> {
 pub(super) struct CrlState {
     /// `current`, `missing`, `expired` or `not-yet-valid`.
     pub(super) state: &'static str,
-    /// Why it is not `current`.
+    /// Why it is not `current`, which is all that a policy may expect; empty if it is.
     pub(super) reason: String,
 }
 
 impl CrlState {
+    pub(super) fn current() -> CrlState {
+        CrlState {
+            state: "current",
+            reason: String::new(),
+        }
+    }
+
     pub(super) fn missing(reason: &str) -> CrlState {
         CrlState {
             state: "missing",

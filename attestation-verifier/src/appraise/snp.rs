@@ -4,7 +4,7 @@
 //! one comparison (`compare`). A check id without an observation would be a required check that
 //! was not evaluated, which refuses.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use touchstone_formats::text::hex_encode;
 
 use super::rules::{self, CrlState, MISFIT, Observed, Plain, by_rules, listed};
@@ -14,7 +14,7 @@ use crate::authenticate::vek::tcb_value;
 use crate::parse::snp::{TcbBytes, platform_info, policy};
 use crate::parse::vek::{VekIdentity, VekTcb};
 use crate::policy::{CheckSpec, Expect, Floors, Platform, Rule};
-use crate::verdict::{Checks, Fault};
+use crate::verdict::{Checks, Fault, object};
 
 /// Appraises what is authentic against one platform of a policy. The evidence satisfies it if, and only if,
 /// the checks that come back [`Checks::hold`]. `age` is `answer.collateral_age_seconds`.
@@ -25,7 +25,9 @@ pub fn appraise(
     at: At,
     about: Option<&'static str>,
 ) -> Checks {
-    let mut checks = by_rules(authentic, platform, at, about);
+    let checks = about.map_or_else(Checks::new, Checks::about);
+    let mut checks = checks.with_room(platform.rules().len() + 1);
+    by_rules(authentic, platform, at, &mut checks);
     collateral_age(authentic, platform, age, at, &mut checks);
     checks
 }
@@ -48,13 +50,13 @@ impl Observed for Authentic {
         observe(id, self, time)
     }
 
-    fn value(seen: &Seen) -> Value {
+    fn value(seen: Seen) -> Value {
         match seen {
             Seen::Plain(plain) => plain.value(),
-            Seen::Provider(provider) => json!(provider),
-            Seen::Vector(vector) => vector.map_or(Value::Null, |v| json!(format!("0x{v:x}"))),
+            Seen::Provider(provider) => provider.into(),
+            Seen::Vector(vector) => vector.map_or(Value::Null, |v| format!("0x{v:x}").into()),
             Seen::Tcb(_, None) => Value::Null,
-            Seen::Tcb(variant, Some(tcb)) => json!({ *variant: tcb_value(*tcb) }),
+            Seen::Tcb(variant, Some(tcb)) => object([(variant, tcb_value(tcb))]),
         }
     }
 
@@ -193,7 +195,7 @@ fn crl_state(authentic: &Authentic, time: u64) -> CrlState {
     let state = if windows.is_empty() {
         return CrlState::missing("no revocation list came with the evidence");
     } else if windows.iter().any(|window| window.holds(time)) {
-        "current"
+        return CrlState::current();
     } else if windows.iter().all(|window| window.from > time) {
         "not-yet-valid"
     } else {

@@ -26,7 +26,7 @@ pub(crate) mod vek;
 use serde_json::{Value, json};
 use touchstone_formats::text::hex_encode;
 
-use crate::crypto::Budget;
+use crate::crypto::{Budget, Signed};
 use crate::dates::rfc3339;
 use crate::known::Known;
 use crate::parse::cert::{Certificate, PublicKey};
@@ -125,7 +125,7 @@ pub fn authenticate(
     time: u64,
     checks: &mut Checks,
 ) -> Option<Authentic> {
-    authenticate_known(parsed, roots, time, &Known::new(), checks)
+    authenticate_known(parsed, roots, time, &Known::nothing(), checks)
 }
 
 /// The same for a verifier that may have verified some of the signatures before.
@@ -156,11 +156,7 @@ pub(crate) fn authenticate_known(
     signature(&report, &certificate.key, &mut budget, checks);
     let product = vek::bindings(&report, extensions, &path, checks);
 
-    let authentic = genuine
-        && checks
-            .list()
-            .iter()
-            .all(|c| !c.refuses() || outdated(c.fault));
+    let authentic = genuine && checks.iter().all(|c| !c.refuses() || outdated(c.fault));
     authentic.then_some(Authentic {
         report,
         vek: extensions.clone(),
@@ -176,8 +172,7 @@ pub(crate) fn authenticate_known(
 
 /// What an issuer signed: a certificate or a revocation list.
 pub(crate) struct Issued<'a> {
-    tbs: &'a [u8],
-    signature: &'a [u8],
+    signed: Signed<'a>,
     pss_sha384: bool,
     ecdsa_sha256: bool,
 }
@@ -185,8 +180,7 @@ pub(crate) struct Issued<'a> {
 impl<'a> From<&'a Certificate> for Issued<'a> {
     fn from(certificate: &'a Certificate) -> Issued<'a> {
         Issued {
-            tbs: certificate.tbs(),
-            signature: &certificate.signature,
+            signed: certificate.signed(),
             pss_sha384: certificate.signed_with_pss_sha384,
             ecdsa_sha256: certificate.signed_with_ecdsa_sha256,
         }
@@ -196,8 +190,7 @@ impl<'a> From<&'a Certificate> for Issued<'a> {
 impl<'a> From<&'a Crl> for Issued<'a> {
     fn from(crl: &'a Crl) -> Issued<'a> {
         Issued {
-            tbs: crl.tbs(),
-            signature: &crl.signature,
+            signed: crl.signed(),
             pss_sha384: crl.signed_with_pss_sha384,
             ecdsa_sha256: crl.signed_with_ecdsa_sha256,
         }
@@ -205,13 +198,11 @@ impl<'a> From<&'a Crl> for Issued<'a> {
 }
 
 /// Whether the issuer's key signed it, with the one algorithm that its vendor uses for keys of that kind.
-pub(crate) fn issued(issuer: &Certificate, signed: Issued<'_>, budget: &mut Budget<'_>) -> bool {
+pub(crate) fn issued(issuer: &Certificate, issued: Issued<'_>, budget: &mut Budget<'_>) -> bool {
     match &issuer.key {
-        PublicKey::Rsa(key) => {
-            signed.pss_sha384 && budget.rsa_pss_sha384(key, signed.tbs, signed.signature)
-        }
+        PublicKey::Rsa(key) => issued.pss_sha384 && budget.rsa_pss_sha384(key, issued.signed),
         PublicKey::P256(point) => {
-            signed.ecdsa_sha256 && budget.p256_sha256_der(point, signed.tbs, signed.signature)
+            issued.ecdsa_sha256 && budget.p256_sha256_der(point, issued.signed)
         }
         PublicKey::P384(_) | PublicKey::Other => false,
     }

@@ -1,7 +1,7 @@
 //! What binds a report to the certificate of the key that signed it: kind of key, product, chip and
 //! TCB (AMD 57230, "VCEK and VLEK certificates"; AMD 56860, ATTESTATION_REPORT).
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use touchstone_formats::text::hex_encode;
 
 use super::chain::Path;
@@ -162,14 +162,12 @@ pub(crate) fn tcb_value(tcb: VekTcb) -> Value {
         snp,
         microcode,
     } = tcb;
-    json!(
-        Floor {
-            fmc,
-            bootloader,
-            tee,
-            snp,
-            microcode
-        }
-        .to_value()
-    )
+    Floor {
+        fmc,
+        bootloader,
+        tee,
+        snp,
+        microcode,
+    }
+    .to_value()
 }

@@ -63,9 +63,11 @@ impl Judging<'_> {
             }
             platforms.push((judged.platform, judged.measurement));
         }
-        if let Some((first, rest)) = platforms.split_first() {
-            (context.platform, context.measurement) = first.clone();
-            if rest.iter().any(|other| other != first) {
+        let mut platforms = platforms.into_iter();
+        if let Some(first) = platforms.next() {
+            let another = platforms.any(|other| other != first);
+            (context.platform, context.measurement) = first;
+            if another {
                 let risk = "the evidence objects describe different platforms, or one in different states; the first is shown";
                 context.residual_risks.push(risk.to_owned());
             }

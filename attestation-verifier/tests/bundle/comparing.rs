@@ -211,7 +211,6 @@ fn a_waived_nonce_is_compared_where_the_caller_gives_one() {
     assert!(
         verdict
             .checks
-            .list()
             .iter()
             .any(|c| c.id == "receipt.nonce" && !c.refuses())
     );

@@ -498,11 +498,7 @@ fn the_platform_is_appraised_as_in_a_bundle() {
     let broken = Scene::new().with(|s| s.answered = |a| a.evidence.quote.clear());
     let broken = broken.refused(2, "snp.format").verdict;
     let ids = |verdict: &attestation_verifier::Verdict| {
-        let snp = verdict
-            .checks
-            .list()
-            .iter()
-            .filter(|c| c.id.starts_with("snp."));
+        let snp = verdict.checks.iter().filter(|c| c.id.starts_with("snp."));
         snp.map(|c| c.id.to_string())
             .collect::<std::collections::BTreeSet<_>>()
     };

@@ -128,7 +128,6 @@ fn case(root: &Path, name: &str, at: &str, strict_exit: u8, refusing: &[&str]) {
     expected.sort_unstable();
     let mut found: Vec<&str> = strict
         .checks
-        .list()
         .iter()
         .filter(|c| c.refuses())
         .map(|c| c.id.as_ref())
@@ -149,7 +148,6 @@ fn case(root: &Path, name: &str, at: &str, strict_exit: u8, refusing: &[&str]) {
     assert!(!loose.context.simulated);
     let waived: Vec<_> = loose
         .checks
-        .list()
         .iter()
         .filter(|c| c.result == Outcome::Waived)
         .map(|c| &c.id)

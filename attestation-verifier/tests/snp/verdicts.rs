@@ -174,7 +174,7 @@ fn verdicts_say_what_they_found() {
         change(&mut scene);
         let verdict = scene.judge();
         for id in &ids {
-            let checks = verdict.checks.list().iter().filter(|c| c.id == *id);
+            let checks = verdict.checks.iter().filter(|c| c.id == *id);
             assert_eq!(checks.count(), 1, "{id}");
         }
         // What is not authentic is not shown as if it were.
@@ -182,7 +182,7 @@ fn verdicts_say_what_they_found() {
         assert_eq!(verdict.context.measurement.is_some(), authentic);
         assert_eq!(verdict.context.platform.is_null(), !authentic);
         // A reason stands beside everything that refuses.
-        for check in verdict.checks.list().iter().filter(|c| c.refuses()) {
+        for check in verdict.checks.iter().filter(|c| c.refuses()) {
             assert!(!check.reason.is_empty(), "{}", check.id);
         }
     }
@@ -209,7 +209,6 @@ fn found_is_what_expect_takes() {
         assert_eq!(copied.exit(), 6, "{}", copied.words());
         let waived = copied
             .checks
-            .list()
             .iter()
             .filter(|c| c.result == Outcome::Waived)
             .count();

@@ -50,7 +50,7 @@ pub fn judged(evidence: &Evidence, policy: &str, roots: &Roots, time: u64) -> Ve
 
 /// Ids of the checks that refuse, sorted.
 pub fn refusing(verdict: &Verdict) -> Vec<&str> {
-    let checks = verdict.checks.list().iter();
+    let checks = verdict.checks.iter();
     let mut ids: Vec<&str> = checks
         .filter(|c| c.refuses())
         .map(|c| c.id.as_ref())
@@ -209,13 +209,7 @@ fn a_policy_may_have_both_kinds_of_platform() {
     let evidence = crate::support::v4();
     let verdict = judged(&evidence, &both, &Roots::pinned(), crate::support::V4_TIME);
     assert_eq!(verdict.context.platform["policy_platform"], 1);
-    assert!(
-        verdict
-            .checks
-            .list()
-            .iter()
-            .all(|c| !c.id.starts_with("snp."))
-    );
+    assert!(verdict.checks.iter().all(|c| !c.id.starts_with("snp.")));
     let verdict = judged(&evidence, &snp, &Roots::pinned(), crate::support::V4_TIME);
     assert_eq!(
         (verdict.exit(), verdict.deciding()),

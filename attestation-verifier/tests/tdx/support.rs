@@ -131,7 +131,7 @@ pub fn decided(checks: &Checks) -> (u8, String) {
 
 /// The checks that refuse, one a line, for people.
 pub fn words(checks: &Checks) -> String {
-    let refusing = checks.list().iter().filter(|check| check.refuses());
+    let refusing = checks.iter().filter(|check| check.refuses());
     refusing
         .map(|check| format!("{}: {}\n", check.id, check.reason))
         .collect()

@@ -18,7 +18,7 @@ fn what_holds_is_explained_check_by_check() {
         (explanation.exit, explanation.deciding.as_deref()),
         (0, None)
     );
-    assert_eq!(explanation.checks.len(), verdict.checks.list().len());
+    assert_eq!(explanation.checks.len(), verdict.checks.len());
     for told in &explanation.checks {
         assert!(
             !told.summary.is_empty() && !told.why.is_empty() && !told.source.is_empty(),

@@ -85,7 +85,7 @@ pub fn turned(regraded: &Regraded) {
         Some(attestation_verifier::verdict::Class::Operations)
     );
     assert_eq!(regraded.notices, ["example-1"]);
-    let mut own = after.checks.list().iter();
+    let mut own = after.checks.iter();
     let check = own.find(|c| c.id == NOTICE && c.refuses()).unwrap();
     assert_eq!(check.found, "example-1");
     assert!(
@@ -157,7 +157,6 @@ fn every_evidence_object_and_every_tcb_counts() {
         let check = regraded
             .after
             .checks
-            .list()
             .iter()
             .find(|c| c.id == NOTICE && c.refuses());
         assert_eq!(check.unwrap().evidence, Some(purpose.name()));

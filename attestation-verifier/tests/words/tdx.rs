@@ -38,7 +38,6 @@ fn tdx_is_explained_affirmed_and_regraded() {
     assert_eq!(strict.exit(), 4, "{}", strict.words());
     let refusing = strict
         .checks
-        .list()
         .iter()
         .filter(|c| c.refuses() && c.id.starts_with("tdx."));
     let mut found: Vec<(&str, String)> = Vec::new();

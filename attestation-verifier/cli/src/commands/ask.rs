@@ -370,7 +370,7 @@ mod tests {
         let mut verdict = usage("usage", "");
         let context = &mut verdict.context;
         context.binding = Binding::TlsExporter;
-        context.platform = json!({"chip_id": "ab".repeat(64)});
+        context.platform = json!({"chip_id": "ab".repeat(64)}).into();
         context.measurement = Some("cd".repeat(48));
         context.simulated = true;
         assert_eq!(
@@ -378,7 +378,7 @@ mod tests {
             "connection: bound by tls-exporter to a\\u{1b}[2J\\n, chip abababababababab…, \
              measurement cdcdcdcdcdcdcdcd… (SIMULATED platform)\n"
         );
-        verdict.context.platform = json!({"tee": "tdx", "ppid": "ef".repeat(16)});
+        verdict.context.platform = json!({"tee": "tdx", "ppid": "ef".repeat(16)}).into();
         let said = connection("a", &verdict);
         assert!(
             said.contains("to a, platform efefefefefefefef…, "),

@@ -238,7 +238,7 @@ fn add_session(verdict: &mut Verdict, session: &Verdict, demanded: bool) {
                 .fail(id, Fault::Policy, null.clone(), null, OTHER);
         }
         (Some(_), true) => {
-            let refusing = session.checks.list().iter().filter(|c| c.refuses());
+            let refusing = session.checks.iter().filter(|c| c.refuses());
             refusing.for_each(|check| verdict.checks.push(check.clone()));
         }
     }

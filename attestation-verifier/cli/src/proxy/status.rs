@@ -88,7 +88,7 @@ impl SessionView {
             opened_at: rfc3339(record.opened_at),
             binding: verdict.binding().to_string(),
             measurement: verdict.context.measurement.clone(),
-            platform: verdict.context.platform.clone(),
+            platform: verdict.context.platform.as_ref().clone(),
             simulated: verdict.context.simulated,
         }
     }

@@ -175,6 +175,7 @@ impl<'a> Scanner<'a> {
         self.at += 1;
         let start = self.at;
         loop {
+            self.at += plain(self.rest().as_bytes());
             match self.peek() {
                 Some(b'"') => {
                     let inside = self.text.get(start..self.at).unwrap_or("");
@@ -182,10 +183,9 @@ impl<'a> Scanner<'a> {
                     return Ok(inside);
                 }
                 Some(b'\\') => self.escape()?,
-                Some(0..=0x1f) => {
+                Some(_) => {
                     return Err(self.unexpected("control characters escaped in strings"));
                 }
-                Some(_) => self.at += 1,
                 None => return Err(self.unexpected("'\"' at the end of the string")),
             }
         }
@@ -231,6 +231,27 @@ impl<'a> Scanner<'a> {
     }
 }
 
+/// How many bytes from the start stand for themselves in a string: all before a quote, a backslash or a control character.
+pub(super) fn plain(bytes: &[u8]) -> usize {
+    // Most of what we read is base64 in long strings: eight bytes at once.
+    const EACH: u64 = u64::MAX / 255;
+    /// Not 0 if, and only if, one of the eight is below `limit`, which is at most 128.
+    fn any_below(eight: u64, limit: u64) -> u64 {
+        eight.wrapping_sub(EACH * limit) & !eight & (EACH * 0x80)
+    }
+    let (words, _) = bytes.as_chunks::<8>();
+    let plain = |word: &&[u8; 8]| {
+        let eight = u64::from_le_bytes(**word);
+        let quote = any_below(eight ^ (EACH * u64::from(b'"')), 1);
+        let backslash = any_below(eight ^ (EACH * u64::from(b'\\')), 1);
+        quote | backslash | any_below(eight, 0x20) == 0
+    };
+    let whole = words.iter().take_while(plain).count() * 8;
+    let rest = bytes.get(whole..).unwrap_or_default().iter();
+    let special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..=0x1f);
+    whole + rest.take_while(|byte| !special(byte)).count()
+}
+
 fn is_integer(number: &str) -> bool {
     let digits = number.strip_prefix('-').unwrap_or(number);
     if number == "0" {
@@ -242,10 +263,24 @@ fn is_integer(number: &str) -> bool {
 }
 
 /// The characters of a string that was checked, its escapes undone.
-pub(super) struct Unescaped<'a>(Chars<'a>);
+struct Unescaped<'a>(Chars<'a>);
+
+/// A string that was checked, its escapes undone.
+pub(super) fn unescape(inside: &str) -> String {
+    let mut out = String::with_capacity(inside.len());
+    let mut rest = inside;
+    while let Some((before, escape)) = rest.find('\\').and_then(|at| rest.split_at_checked(at)) {
+        out.push_str(before);
+        let mut escape = Unescaped::new(escape);
+        out.extend(escape.next());
+        rest = escape.0.as_str();
+    }
+    out.push_str(rest);
+    out
+}
 
 impl<'a> Unescaped<'a> {
-    pub(super) fn new(inside: &'a str) -> Self {
+    fn new(inside: &'a str) -> Self {
         Self(inside.chars())
     }
 
@@ -281,5 +316,26 @@ impl Iterator for Unescaped<'_> {
             }
             other => other,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::plain;
+
+    #[test]
+    fn what_stands_for_itself_ends_at_every_byte_that_does_not() {
+        for other in [
+            b'a', 0x20, 0x21, 0x23, 0x5b, 0x5d, 0x7f, 0x80, 0xa2, 0xdc, 0xff,
+        ] {
+            for special in (0..=0x1f).chain([b'"', b'\\']) {
+                for at in 0..20 {
+                    let mut bytes = [other; 20];
+                    assert_eq!(plain(&bytes), 20);
+                    bytes[at] = special;
+                    assert_eq!(plain(&bytes), at, "{special:#x} among {other:#x}");
+                }
+            }
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! texts would give one value; its errors know lines, not offsets; and text borrowed from the
 //! input is not copied here.
 
-use super::check::Unescaped;
+use super::check::{plain, unescape};
 use crate::{FormatError, Result};
 use serde::Deserialize;
 use serde::de::value::{BorrowedStrDeserializer, CowStrDeserializer};
@@ -116,6 +116,8 @@ impl<'de> Reader<'de> {
         let start = self.at;
         let mut escaped = false;
         loop {
+            let rest = self.json.as_bytes().get(self.at..).unwrap_or_default();
+            self.at += plain(rest);
             match self.peek() {
                 Some(b'"') => break,
                 Some(b'\\') => {
@@ -129,7 +131,7 @@ impl<'de> Reader<'de> {
         let inside = self.json.get(start..self.at).unwrap_or("");
         self.at += 1;
         Ok(if escaped {
-            Cow::Owned(Unescaped::new(inside).collect())
+            Cow::Owned(unescape(inside))
         } else {
             Cow::Borrowed(inside)
         })

@@ -1,5 +1,6 @@
 //! The writer.
 
+use super::check::plain;
 use crate::limits::{MAX_DEPTH, MAX_INTEGER};
 use crate::{FormatError, Result};
 use serde::Serialize;
@@ -79,7 +80,9 @@ fn write_integer(out: &mut Vec<u8>, number: &Number) -> Result<()> {
 /// RFC 8785 §3.2.2.2.
 fn write_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
-    for byte in text.bytes() {
+    let mut rest = text.as_bytes();
+    while let Some((itself, [byte, after @ ..])) = rest.split_at_checked(plain(rest)) {
+        out.extend_from_slice(itself);
         match byte {
             b'"' => out.extend_from_slice(b"\\\""),
             b'\\' => out.extend_from_slice(b"\\\\"),
@@ -88,9 +91,10 @@ fn write_string(out: &mut Vec<u8>, text: &str) {
             b'\n' => out.extend_from_slice(b"\\n"),
             0x0c => out.extend_from_slice(b"\\f"),
             b'\r' => out.extend_from_slice(b"\\r"),
-            0..=0x1f => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
-            _ => out.push(byte),
+            _ => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
         }
+        rest = after;
     }
+    out.extend_from_slice(rest);
     out.push(b'"');
 }

@@ -4,7 +4,7 @@ mod log;
 pub(super) mod platform;
 mod tcb;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use touchstone_formats::evidence::{EventLog, Evidence};
 use touchstone_formats::text::hex_encode;
 
@@ -16,7 +16,7 @@ use crate::events::Event;
 use crate::parse::tdx::quote::TdReport;
 use crate::parse::tdx::tcb::TcbStatus;
 use crate::policy::{CheckSpec, Expect, Platform, Rule};
-use crate::verdict::{Checks, Fault};
+use crate::verdict::{Checks, Fault, object};
 use log::Log;
 use tcb::Standing;
 
@@ -87,10 +87,11 @@ impl Genuine {
         at: At,
         about: Option<&'static str>,
     ) -> Checks {
-        let mut checks = about.map_or_else(Checks::new, Checks::about);
+        let checks = about.map_or_else(Checks::new, Checks::about);
+        let mut checks = checks.with_room(platform.rules().len() + 3);
         self.level(&mut checks);
         self.module(&mut checks);
-        checks.extend(by_rules(self, platform, at, about));
+        by_rules(self, platform, at, &mut checks);
         self.collateral_age(platform, age, at, &mut checks);
         checks
     }
@@ -130,7 +131,12 @@ impl Genuine {
     fn module(&self, checks: &mut Checks) {
         let id = "tdx.module.identity";
         let report = self.report();
-        let shown = |signer: &[u8], attributes: &[u8]| json!({"signer": hex_encode(signer), "attributes": hex_encode(attributes)});
+        let shown = |signer: &[u8], attributes: &[u8]| {
+            object([
+                ("signer", hex_encode(signer).into()),
+                ("attributes", hex_encode(attributes).into()),
+            ])
+        };
         let found = shown(&report.mr_signer_seam, &report.seam_attributes);
         let module = match tcb::module(&self.authentic) {
             Ok(module) => module,
@@ -177,7 +183,7 @@ impl Genuine {
             return CrlState::missing(reason);
         }
         let state = if lists.iter().all(|list| list.window.holds(time)) {
-            "current"
+            return CrlState::current();
         } else if lists.iter().any(|list| list.window.from > time) {
             "not-yet-valid"
         } else {
@@ -261,14 +267,14 @@ impl Observed for Genuine {
         Some(special)
     }
 
-    fn value(seen: &Seen) -> Value {
+    fn value(seen: Seen) -> Value {
         match seen {
             Seen::Plain(plain) => plain.value(),
-            Seen::Because(word, _) => json!(word),
-            Seen::All(list) | Seen::Any(list) => json!(list),
-            Seen::Grace(None) => json!("none"),
-            Seen::Grace(Some(time)) => json!(rfc3339(*time).split('T').next()),
-            Seen::Events(Ok(events)) => json!(log::entries(events)),
+            Seen::Because(word, _) => word.into(),
+            Seen::All(list) | Seen::Any(list) => list.into(),
+            Seen::Grace(None) => "none".into(),
+            Seen::Grace(Some(time)) => rfc3339(time).split('T').next().into(),
+            Seen::Events(Ok(events)) => log::entries(&events).into(),
             Seen::NoField(_) | Seen::Events(Err(_)) | Seen::Unknown(_) => Value::Null,
         }
     }

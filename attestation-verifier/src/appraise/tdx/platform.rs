@@ -1,63 +1,96 @@
 //! What a verdict says of a TDX platform beside its checks.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use touchstone_formats::text::hex_encode;
 
 use super::Genuine;
 use crate::dates::rfc3339;
 use crate::parse::tdx::pck::{PckCa, SgxType};
 use crate::parse::tdx::quote::TdVersion;
+use crate::verdict::object;
 
 /// The `platform` member of a verdict. All of it is signed: by the quote's chain, or by Intel in the collateral.
 pub(in crate::appraise) fn describe(genuine: &Genuine) -> Value {
     let authentic = &genuine.authentic;
     let (quote, report, pck) = (authentic.quote(), authentic.report(), authentic.pck());
-    let hex = |bytes: &[u8]| hex_encode(bytes);
+    let hex = |bytes: &[u8]| Value::from(hex_encode(bytes));
     let [isvsvn, major, ..] = report.tee_tcb_svn;
-    json!({
-        "tee": "tdx",
-        "quote_version": quote.version,
-        "body": report.version.name(),
-        "root": authentic.root().name,
-        "simulated": authentic.root().simulated,
-        "ca": pck.ca.map(PckCa::word),
-        "fmspc": hex(&pck.fmspc),
-        "ppid": hex(&pck.ppid),
-        "instance_id": pck.platform_instance_id.map(|id| hex(&id)),
-        "memory": pck.sgx_type.word(),
-        "configuration": pck.configuration.as_ref().map(|c| json!({
-            "dynamic_platform": c.dynamic_platform,
-            "cached_keys": c.cached_keys,
-            "smt_enabled": c.smt_enabled,
-        })),
-        "tcb": {
-            "status": genuine.standing.as_ref().ok().map(|standing| standing.status.word()),
-            "advisories": genuine.standing.as_ref().ok().map(|standing| &standing.advisories),
-            "levels": genuine.standing.as_ref().ok().map(|standing| {
-                let level = |part: &super::tcb::Part| json!({
-                    "of": part.name,
-                    "status": part.status.word(),
-                    "date": rfc3339(part.date),
-                    "advisories": part.advisories,
-                });
-                standing.parts.iter().map(level).collect::<Vec<_>>()
-            }),
-            "evaluation_number": authentic.tcb_info().tcb_evaluation_data_number,
-            "sgx": hex(&pck.comp_svn),
-            "pce_svn": pck.pce_svn,
-            "tdx": hex(&report.tee_tcb_svn),
-            "tdx_now": report.tee_tcb_svn_2.map(|svn| hex(&svn)),
-        },
-        "module": { "measurement": hex(&report.mr_seam), "major": major, "isvsvn": isvsvn },
-        "quoting_enclave": { "isvsvn": quote.qe_report.isvsvn() },
-        "td_attributes": format!("0x{:x}", report.td_attributes),
-        "xfam": format!("0x{:x}", report.xfam),
-        "rtmr": report.rtmr.iter().map(|rtmr| hex(rtmr)).collect::<Vec<_>>(),
-        "mr_config_id": hex(&report.mr_config_id),
-        "mr_owner": hex(&report.mr_owner),
-        "mr_owner_config": hex(&report.mr_owner_config),
-        "event_log": genuine.log.state(),
-    })
+    let configuration = pck.configuration.as_ref().map(|configuration| {
+        object([
+            ("dynamic_platform", configuration.dynamic_platform.into()),
+            ("cached_keys", configuration.cached_keys.into()),
+            ("smt_enabled", configuration.smt_enabled.into()),
+        ])
+    });
+    object([
+        ("tee", "tdx".into()),
+        ("quote_version", quote.version.into()),
+        ("body", report.version.name().into()),
+        ("root", authentic.root().name.as_str().into()),
+        ("simulated", authentic.root().simulated.into()),
+        ("ca", pck.ca.map(PckCa::word).into()),
+        ("fmspc", hex(&pck.fmspc)),
+        ("ppid", hex(&pck.ppid)),
+        (
+            "instance_id",
+            pck.platform_instance_id.map(|id| hex(&id)).into(),
+        ),
+        ("memory", pck.sgx_type.word().into()),
+        ("configuration", configuration.into()),
+        ("tcb", tcb(genuine)),
+        (
+            "module",
+            object([
+                ("measurement", hex(&report.mr_seam)),
+                ("major", major.into()),
+                ("isvsvn", isvsvn.into()),
+            ]),
+        ),
+        (
+            "quoting_enclave",
+            object([("isvsvn", quote.qe_report.isvsvn().into())]),
+        ),
+        (
+            "td_attributes",
+            format!("0x{:x}", report.td_attributes).into(),
+        ),
+        ("xfam", format!("0x{:x}", report.xfam).into()),
+        ("rtmr", report.rtmr.iter().map(|rtmr| hex(rtmr)).collect()),
+        ("mr_config_id", hex(&report.mr_config_id)),
+        ("mr_owner", hex(&report.mr_owner)),
+        ("mr_owner_config", hex(&report.mr_owner_config)),
+        ("event_log", genuine.log.state().into()),
+    ])
+}
+
+fn tcb(genuine: &Genuine) -> Value {
+    let authentic = &genuine.authentic;
+    let (report, pck) = (authentic.report(), authentic.pck());
+    let hex = |bytes: &[u8]| Value::from(hex_encode(bytes));
+    let standing = genuine.standing.as_ref().ok();
+    let level = |part: &super::tcb::Part| {
+        object([
+            ("of", part.name.into()),
+            ("status", part.status.word().into()),
+            ("date", rfc3339(part.date).into()),
+            ("advisories", part.advisories.as_slice().into()),
+        ])
+    };
+    let advisories = standing.map(|s| s.advisories.iter().map(String::as_str).collect::<Value>());
+    let levels = standing.map(|s| s.parts.iter().map(level).collect::<Value>());
+    object([
+        ("status", standing.map(|s| s.status.word()).into()),
+        ("advisories", advisories.into()),
+        ("levels", levels.into()),
+        (
+            "evaluation_number",
+            authentic.tcb_info().tcb_evaluation_data_number.into(),
+        ),
+        ("sgx", hex(&pck.comp_svn)),
+        ("pce_svn", pck.pce_svn.into()),
+        ("tdx", hex(&report.tee_tcb_svn)),
+        ("tdx_now", report.tee_tcb_svn_2.map(|svn| hex(&svn)).into()),
+    ])
 }
 
 /// What no bit of a quote can show, a sentence each.

@@ -1,6 +1,8 @@
 //! The chains PCK ← PCK CA ← root and TCB signing ← root, and the revocation lists of the CA and of the root
 //! (Intel SGX PCK Certificate and CRL Profile; RFC 5280 §6 as far as these certificates need it).
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use touchstone_formats::evidence::Tee;
 use touchstone_formats::text::hex_encode;
@@ -62,7 +64,7 @@ pub(super) fn find<'a>(
             .of(Tee::Tdx)
             .map(|a| a.certificate.subject_cn.as_str())
             .collect();
-        let issuer = ca.issuer_words.as_str();
+        let issuer = ca.issuer_words();
         let reason =
             format!("the PCK CA's certificate was issued by {issuer:?}, which is no trusted root");
         checks.fail(id, Fault::NotAuthentic, json!(names), issuer, reason);
@@ -76,20 +78,20 @@ pub(super) fn find<'a>(
     ];
     for chain in texts.into_iter().flatten() {
         if let Some((signer, above)) = chain.split_first() {
-            if !signers.contains(&signer) {
+            if !signers.contains(&signer.as_ref()) {
                 signers.push(signer);
             }
-            tops.extend(above);
+            tops.extend(above.iter().map(Arc::as_ref));
         }
     }
-    let mut list_chain = parsed.parts.pck_crl_chain.iter();
+    let mut list_chain = parsed.parts.pck_crl_chain.iter().map(Arc::as_ref);
     let list_ca = list_chain.next().filter(|other| *other != ca);
     tops.extend(list_chain);
     let root = &anchor.certificate;
     if let Some(other) = tops.iter().find(|top| top.der() != root.der()) {
         let reason = "a certificate stands in the root's place that is not the trusted root";
-        let found = other.subject_words.as_str();
-        let expected = root.subject_words.as_str();
+        let found = other.subject_words();
+        let expected = root.subject_words();
         checks.fail(id, Fault::NotAuthentic, expected, found, reason);
         return None;
     }
@@ -147,7 +149,7 @@ impl<'a> Path<'a> {
         for (reason, subject, issuer) in own.into_iter().chain(list_ca).chain(signers) {
             if !issued(issuer, subject.into(), budget) {
                 signed = false;
-                let found = subject.subject_words.as_str();
+                let found = subject.subject_words();
                 checks.fail(id, Fault::NotAuthentic, Value::Null, found, reason);
             }
         }
@@ -158,7 +160,7 @@ impl<'a> Path<'a> {
         match self.constraints() {
             Ok(()) => checks.pass(id, Value::Null, Value::Null),
             Err((reason, subject)) => {
-                let found = subject.subject_words.as_str();
+                let found = subject.subject_words();
                 checks.fail(id, Fault::NotAuthentic, Value::Null, found, reason);
             }
         }
@@ -299,23 +301,23 @@ fn own(
 ) -> bool {
     let mut fail = |found: &str, reason: &str| {
         let id = "tdx.chain.crl_signature";
-        let expected = issuer.subject_words.as_str();
+        let expected = issuer.subject_words();
         let reason = format!("{name} {reason}");
         checks.fail(id, Fault::NotAuthentic, expected, found, reason);
         false
     };
     if crl.issuer != issuer.subject {
-        fail(&crl.issuer_words, "is another issuer's")
+        fail(&crl.issuer_words(), "is another issuer's")
     } else if !issuer.key_may(CRL_SIGN) {
         fail(
-            &crl.issuer_words,
+            &crl.issuer_words(),
             "is of a CA that may not sign any (keyUsage)",
         )
     } else if !issued(issuer, crl.into(), budget) {
-        fail(&crl.issuer_words, "is not signed by its issuer")
+        fail(&crl.issuer_words(), "is not signed by its issuer")
     } else if let Some(extension) = &crl.critical {
         fail(
-            &extension.name,
+            &extension.name(),
             "has a critical extension that is not understood",
         )
     } else {

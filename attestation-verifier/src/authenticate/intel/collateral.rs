@@ -1,6 +1,6 @@
 //! TCB info and QE identity: signed by Intel over the very bytes, about this platform, and valid now (Intel PCS API v4).
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use touchstone_formats::text::hex_encode;
 
 use super::{Part, PartKind, valid};
@@ -10,7 +10,7 @@ use crate::parse::cert::PublicKey;
 use crate::parse::tdx::pck::PckExtensions;
 use crate::parse::tdx::tcb::TcbInfo;
 use crate::parse::tdx::{Parsed, Signed};
-use crate::verdict::{Checks, Fault};
+use crate::verdict::{Checks, Fault, object};
 
 /// `tdx.tcb_info.signature`, `tdx.tcb_info.fmspc`, `tdx.qe_identity.signature`, `tdx.collateral.validity`.
 pub(super) fn check(
@@ -59,9 +59,7 @@ fn part(name: &'static str, issued: u64, next: u64) -> Part {
 /// The signer's key signed the text. That the signer is Intel's is for the chain to show.
 fn signature<T>(id: &'static str, text: &Signed<T>, budget: &mut Budget<'_>, checks: &mut Checks) {
     let signed = match text.chain.first().map(|signer| &signer.key) {
-        Some(PublicKey::P256(point)) => {
-            budget.p256_sha256(point, text.text.as_bytes(), &text.signature)
-        }
+        Some(PublicKey::P256(point)) => budget.p256_sha256(point, text.signed()),
         _ => false,
     };
     if signed {
@@ -75,7 +73,12 @@ fn signature<T>(id: &'static str, text: &Signed<T>, budget: &mut Budget<'_>, che
 /// TCB info is for the family and the PCE that the PCK certificate names.
 fn about(info: &TcbInfo, pck: &PckExtensions, checks: &mut Checks) {
     let id = "tdx.tcb_info.fmspc";
-    let shown = |fmspc: &[u8], pce_id: &[u8]| json!({"fmspc": hex_encode(fmspc), "pce_id": hex_encode(pce_id)});
+    let shown = |fmspc: &[u8], pce_id: &[u8]| {
+        object([
+            ("fmspc", hex_encode(fmspc).into()),
+            ("pce_id", hex_encode(pce_id).into()),
+        ])
+    };
     let expected = shown(&pck.fmspc, &pck.pce_id);
     let found = shown(&info.fmspc, &info.pce_id);
     if expected == found {

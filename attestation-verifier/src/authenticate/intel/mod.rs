@@ -114,7 +114,7 @@ pub fn authenticate(
     time: u64,
     checks: &mut Checks,
 ) -> Option<AuthenticTdx> {
-    authenticate_known(parsed, roots, time, &Known::new(), checks)
+    authenticate_known(parsed, roots, time, &Known::nothing(), checks)
 }
 
 /// The same for a verifier that may have verified some of the signatures before.
@@ -128,7 +128,7 @@ pub(crate) fn authenticate_known(
     let mut budget = Budget::new(known);
     let collateral = Arc::clone(&parsed.parts);
     let mut parts = Vec::new();
-    let before = checks.list().len();
+    let before = checks.len();
     if collateral.missing.is_empty() {
         checks.pass("tdx.collateral", Value::Null, Value::Null);
     } else {
@@ -155,8 +155,11 @@ pub(crate) fn authenticate_known(
         simulated: anchor.simulated,
         note: anchor.note(),
     };
-    let own = checks.list().get(before..)?;
-    if own.iter().any(|c| c.refuses() && !outdated(c.fault)) {
+    if checks
+        .iter()
+        .skip(before)
+        .any(|c| c.refuses() && !outdated(c.fault))
+    {
         return None;
     }
     Some(AuthenticTdx {

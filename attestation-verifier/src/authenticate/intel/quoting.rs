@@ -1,10 +1,10 @@
 //! What the quote's own signatures say: the PCK signed the quoting enclave's report, which binds the attestation key, which signed
 //! the quote (Intel TDX DCAP Quoting Library API, A.3.8); and the enclave is the one that Intel describes.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use touchstone_formats::text::hex_encode;
 
-use crate::crypto::{Budget, sha256};
+use crate::crypto::{Budget, Signed, sha256};
 use crate::parse::cert::PublicKey;
 use crate::parse::tdx::quote::{QeReport, Quote};
 use crate::parse::tdx::tcb::QeIdentity;
@@ -22,7 +22,8 @@ pub(super) fn signatures(quote: &Quote, budget: &mut Budget<'_>, checks: &mut Ch
     let pck = quote.pck_chain.first().map(|certificate| &certificate.key);
     let signed = match pck {
         Some(PublicKey::P256(point)) => {
-            budget.p256_sha256(point, quote.qe_report.raw(), &quote.qe_report_signature)
+            let signed = Signed::once(quote.qe_report.raw(), &quote.qe_report_signature);
+            budget.p256_sha256(point, signed)
         }
         _ => false,
     };
@@ -41,7 +42,7 @@ pub(super) fn signatures(quote: &Quote, budget: &mut Budget<'_>, checks: &mut Ch
 
     let mut point = vec![4];
     point.extend_from_slice(&quote.attestation_key);
-    let signed = budget.p256_sha256(&point, &quote.signed, &quote.signature);
+    let signed = budget.p256_sha256(&point, Signed::once(&quote.signed, &quote.signature));
     let reason = "the attestation key did not sign these bytes";
     check("tdx.signature", signed, reason);
 }
@@ -49,43 +50,27 @@ pub(super) fn signatures(quote: &Quote, budget: &mut Budget<'_>, checks: &mut Ch
 /// `tdx.qe.identity`: everything but the security version, which the appraisal compares with the levels.
 pub(super) fn identity(report: &QeReport, identity: &QeIdentity, checks: &mut Checks) {
     let id = "tdx.qe.identity";
-    let masked: Vec<u8> = report
-        .attributes()
-        .iter()
-        .zip(identity.attributes_mask)
-        .map(|(byte, mask)| byte & mask)
-        .collect();
-    let misc = report.miscselect() & identity.miscselect_mask;
-    let fields = [
-        (
-            "MRSIGNER",
-            json!(hex_encode(&identity.mrsigner)),
-            json!(hex_encode(&report.mrsigner())),
-        ),
-        (
-            "ISVPRODID",
-            json!(identity.isvprodid),
-            json!(report.isvprodid()),
-        ),
-        (
-            "ATTRIBUTES under its mask",
-            json!(hex_encode(&identity.attributes)),
-            json!(hex_encode(&masked)),
-        ),
-        (
-            "MISCSELECT under its mask",
-            json!(identity.miscselect),
-            json!(misc),
-        ),
-    ];
-    match fields
-        .into_iter()
-        .find(|(_, expected, found)| expected != found)
-    {
-        None => checks.pass(id, Value::Null, Value::Null),
-        Some((field, expected, found)) => {
-            let reason = format!("{field} is another than Intel's quoting enclave has");
-            checks.fail(id, Fault::NotAuthentic, expected, found, reason);
-        }
+    let mut masked = report.attributes();
+    for (byte, mask) in masked.iter_mut().zip(identity.attributes_mask) {
+        *byte &= mask;
     }
+    let misc = report.miscselect() & identity.miscselect_mask;
+    let hex = |bytes: &[u8]| Value::from(hex_encode(bytes));
+    let (field, expected, found) = if identity.mrsigner != report.mrsigner() {
+        let found = hex(&report.mrsigner());
+        ("MRSIGNER", hex(&identity.mrsigner), found)
+    } else if identity.isvprodid != report.isvprodid() {
+        let found = report.isvprodid().into();
+        ("ISVPRODID", identity.isvprodid.into(), found)
+    } else if identity.attributes != masked {
+        let expected = hex(&identity.attributes);
+        ("ATTRIBUTES under its mask", expected, hex(&masked))
+    } else if identity.miscselect != misc {
+        let expected = identity.miscselect.into();
+        ("MISCSELECT under its mask", expected, misc.into())
+    } else {
+        return checks.pass(id, Value::Null, Value::Null);
+    };
+    let reason = format!("{field} is another than Intel's quoting enclave has");
+    checks.fail(id, Fault::NotAuthentic, expected, found, reason);
 }

@@ -23,7 +23,8 @@ use touchstone_formats::text::HexBytes;
 use super::cert::{CertError, Certificate};
 use super::crl::Crl;
 use super::{malformed, pem};
-use crate::known::Known;
+use crate::crypto;
+use crate::known::{Known, Mark};
 use crate::verdict::{Checks, Fault};
 
 /// TDX evidence all of whose parts are well-formed. It can only be made by [`parse`], and only be
@@ -36,7 +37,7 @@ pub struct Parsed {
     pub(crate) parts: Arc<TdxParts>,
     /// The parts were not known before.
     pub(crate) fresh: bool,
-    /// The PEM of the quote's chain, if it was not known before.
+    /// The PEM of the quote's chain, if it was not known before and will be.
     pub(crate) fresh_pem: Option<Vec<u8>>,
 }
 
@@ -54,7 +55,7 @@ pub(crate) struct TdxParts {
     pub(crate) tcb_info: Option<Arc<Signed<TcbInfo>>>,
     pub(crate) qe_identity: Option<Arc<Signed<QeIdentity>>>,
     /// Empty if none came: the CA's certificate in the quote is enough.
-    pub(crate) pck_crl_chain: Vec<Certificate>,
+    pub(crate) pck_crl_chain: Chain,
     pub(crate) pck_crl: Option<Crl>,
     pub(crate) root_crl: Option<Crl>,
     /// Members of the collateral without which nothing can be judged, and that are not there.
@@ -73,6 +74,9 @@ impl Parsed {
     }
 }
 
+/// Certificates, the issuer's first.
+pub(crate) type Chain = Vec<Arc<Certificate>>;
+
 /// A text that Intel signed, and what it says.
 #[derive(Clone, Debug)]
 pub(crate) struct Signed<T> {
@@ -81,14 +85,26 @@ pub(crate) struct Signed<T> {
     pub(crate) text: String,
     /// r ‖ s.
     pub(crate) signature: [u8; 64],
+    pub(crate) mark: Mark,
     /// The signer's certificate, and perhaps the root's.
-    pub(crate) chain: Vec<Certificate>,
+    pub(crate) chain: Chain,
+}
+
+impl<T> Signed<T> {
+    /// For its signature to be verified.
+    pub(crate) fn signed(&self) -> crypto::Signed<'_> {
+        crypto::Signed {
+            message: self.text.as_bytes(),
+            signature: &self.signature,
+            mark: Some(&self.mark),
+        }
+    }
 }
 
 /// Parses TDX evidence. `None`, with the checks that say why, if any part is malformed: `tdx.format` of the quote,
 /// `tdx.pck.extensions` of its first certificate, `tdx.collateral` of what came with it.
 pub fn parse(evidence: &Evidence, checks: &mut Checks) -> Option<Parsed> {
-    parse_known(evidence, &Known::new(), checks)
+    parse_known(evidence, &Known::nothing(), checks)
 }
 
 /// The same for a verifier that may have read PCK chain and collateral before.
@@ -111,7 +127,7 @@ pub(crate) fn parse_known(
             known_chain = Some(chain);
             return Ok(certificates);
         }
-        fresh_pem = Some(pem.to_vec());
+        fresh_pem = known.keeps().then(|| pem.to_vec());
         quote::pck_chain(pem)
     });
     let quote = match quote {
@@ -167,12 +183,14 @@ pub(crate) fn parse_known(
 }
 
 impl TdxParts {
-    /// What is well-formed of it; the checks say what is not. `known`: certificates that were read already.
-    fn read(c: &TdxCollateral, known: &[Certificate], checks: &mut Checks) -> TdxParts {
+    /// What is well-formed of it; the checks say what is not. `quoted`: the certificates of the quote's chain.
+    fn read(c: &TdxCollateral, quoted: &[Certificate], checks: &mut Checks) -> TdxParts {
         let mut members = Members {
             checks,
             missing: Vec::new(),
-            known: known.to_vec(),
+            quoted,
+            own: Vec::new(),
+            chains: Vec::new(),
         };
         let tcb_info = members.signed(
             ["tcb_info", "tcb_info_signature", "tcb_info_issuer_chain"],
@@ -217,11 +235,13 @@ const MOST_CHAIN: usize = 16 << 10;
 struct Members<'a> {
     checks: &'a mut Checks,
     missing: Vec<&'static str>,
-    /// Certificates that were read already: the same few stand in every chain.
-    known: Vec<Certificate>,
+    // What was read already: the same few certificates stand in every chain, and both signed texts have the same one.
+    quoted: &'a [Certificate],
+    own: Vec<Arc<Certificate>>,
+    chains: Vec<(&'a str, Chain)>,
 }
 
-impl Members<'_> {
+impl<'a> Members<'a> {
     fn malformed<T>(&mut self, member: &str, error: &dyn std::fmt::Display) -> Option<T> {
         let reason = format!("{member}: {error}");
         malformed(self.checks, "tdx.collateral", reason);
@@ -239,7 +259,7 @@ impl Members<'_> {
     fn signed<T, E: std::fmt::Display>(
         &mut self,
         names: [&'static str; 3],
-        members: (&Option<String>, &Option<HexBytes>, &Option<String>),
+        members: (&Option<String>, &Option<HexBytes>, &'a Option<String>),
         read: fn(&str) -> Result<T, E>,
     ) -> Option<Signed<T>> {
         let [text, signature, chain] = names;
@@ -267,11 +287,15 @@ impl Members<'_> {
             value,
             text,
             signature: bytes?,
+            mark: Mark::default(),
             chain: certificates?,
         })
     }
 
-    fn chain(&mut self, name: &str, pem: &str) -> Option<Vec<Certificate>> {
+    fn chain(&mut self, name: &str, pem: &'a str) -> Option<Chain> {
+        if let Some((_, chain)) = self.chains.iter().find(|(read, _)| *read == pem) {
+            return Some(chain.clone());
+        }
         if pem.len() > MOST_CHAIN {
             return self.malformed(name, &"over 16 KiB");
         }
@@ -279,22 +303,28 @@ impl Members<'_> {
             Ok(ders) => ders,
             Err(error) => return self.malformed(name, &error),
         };
-        let mut chain = Vec::with_capacity(ders.len());
+        let mut chain = Chain::with_capacity(ders.len());
         for der in ders {
             match self.certificate(&der) {
                 Ok(certificate) => chain.push(certificate),
                 Err(error) => return self.malformed(name, &error),
             }
         }
+        self.chains.push((pem, chain.clone()));
         Some(chain)
     }
 
-    fn certificate(&mut self, der: &[u8]) -> Result<Certificate, CertError> {
-        if let Some(known) = self.known.iter().find(|known| known.der() == der) {
-            return Ok(known.clone());
+    fn certificate(&mut self, der: &[u8]) -> Result<Arc<Certificate>, CertError> {
+        if let Some(known) = self.own.iter().find(|known| known.der() == der) {
+            return Ok(Arc::clone(known));
         }
-        let certificate = Certificate::parse(der)?;
-        self.known.push(certificate.clone());
+        let quoted = self.quoted.iter().find(|quoted| quoted.der() == der);
+        let certificate = match quoted {
+            Some(quoted) => quoted.clone(),
+            None => Certificate::parse(der)?,
+        };
+        let certificate = Arc::new(certificate);
+        self.own.push(Arc::clone(&certificate));
         Ok(certificate)
     }
 

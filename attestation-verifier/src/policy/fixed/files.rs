@@ -51,7 +51,7 @@ pub(super) static FIXED: &[FixedCheck] = &[
     check(
         "collateral.validity",
         "5",
-        "What was fetched is valid now. Made by the command.",
+        "What was fetched is valid now, and not older than what was fetched before. Made by the command.",
         FETCHED,
     ),
     check(

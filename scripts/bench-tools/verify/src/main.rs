@@ -8,9 +8,10 @@ mod scenes;
 mod timing;
 
 use std::hint::black_box;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use attestation_verifier::{Verifier, check, judge};
+use attestation_verifier::{At, Policy, Roots, Verifier, appraise, check, judge};
 use clap::Parser;
 use dcap_qvl::verify::QuoteVerifier;
 use serde_json::json;
@@ -18,6 +19,7 @@ use sev::certs::snp::{Certificate, Chain, Verifiable, ca};
 use sev::firmware::guest::AttestationReport;
 use sev::parser::ByteParser;
 use touchstone_testkit::machine::{Machine, TdxMachine, TeeMachine};
+use touchstone_testkit::worst;
 
 use scenes::{Bundles, Scene};
 use timing::{Row, compare};
@@ -58,6 +60,10 @@ fn main() -> Result<()> {
     rows.extend(tdx_rows(&tdx)?);
     rows.extend(bundle_rows(&bundles)?);
     rows.retain(|row| arguments.only.is_empty() || arguments.only.iter().any(|o| o == row.name()));
+    let worst = match arguments.only.is_empty() {
+        true => worst()?,
+        false => Vec::new(),
+    };
     let figures = compare(rows, threads, arguments.seconds);
     let backend = match cfg!(feature = "aws-lc-rs") {
         true => "aws-lc-rs",
@@ -66,9 +72,40 @@ fn main() -> Result<()> {
     let bytes = bundles.files.first().map_or(0, Vec::len);
     println!(
         "{}",
-        json!({ "backend": backend, "threads": threads, "bundle_bytes": bytes, "rows": figures })
+        json!({ "backend": backend, "threads": threads, "bundle_bytes": bytes, "rows": figures, "worst": worst })
     );
     Ok(())
+}
+
+/// The evidence that costs most within the format's limits, and ordinary evidence beside it: milliseconds from its file to the
+/// verdict by who knows nothing, the best of some.
+fn worst() -> Result<Vec<serde_json::Value>> {
+    const TIMES: usize = 8;
+    let all = [worst::snp(), worst::tdx(), worst::roots_of_one_name()];
+    let timed = all.iter().flatten().map(|worst| {
+        let file = worst.evidence.to_file();
+        let template = attestation_verifier::policy::template(worst.evidence.tee);
+        let policy = Policy::parse(&template)?;
+        let roots = Roots::pinned().with_simulated_pem(worst.root_pem.as_bytes())?;
+        let at = At {
+            time: worst::AT,
+            asserted: false,
+        };
+        let mut best = f64::INFINITY;
+        for _ in 0..TIMES {
+            let start = Instant::now();
+            let verdict = appraise(&file, &policy, &roots, None, at);
+            best = best.min(start.elapsed().as_secs_f64() * 1e3);
+            ensure!(
+                verdict.exit() == worst.exit,
+                "{}: {}",
+                worst.name,
+                verdict.words()
+            );
+        }
+        Ok(json!({ "name": worst.name, "bytes": file.len(), "ms": best }))
+    });
+    timed.collect()
 }
 
 /// One signature check of each kind, by the library behind the verifier.

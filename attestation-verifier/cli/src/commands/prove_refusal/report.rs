@@ -110,7 +110,7 @@ impl Report<'_> {
     }
 
     fn waivers(&self) -> Vec<&str> {
-        let checks = self.subject.checks.list().iter();
+        let checks = self.subject.checks.iter();
         let waived = checks.filter(|c| c.result == Outcome::Waived);
         let mut ids: Vec<&str> = waived.map(|c| c.id.as_ref()).collect();
         ids.sort_unstable();
