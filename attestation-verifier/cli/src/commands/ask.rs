@@ -384,7 +384,8 @@ mod tests {
             said.contains("to a, platform efefefefefefefef…, "),
             "{said}"
         );
-        verdict.context.platform["instance_id"] = json!("12".repeat(16));
+        verdict.context.platform =
+            json!({"tee": "tdx", "ppid": "ef".repeat(16), "instance_id": "12".repeat(16)}).into();
         let said = connection("a", &verdict);
         assert!(
             said.contains("to a, platform 1212121212121212…, "),
