@@ -3,6 +3,8 @@
 //! The verifier itself says so: judging is a pure function of evidence, collateral, policy and *time*, so the forecast asks it
 //! about times to come. It cannot disagree with the verdict of that day, unless the vendor says something new until then.
 
+use std::sync::Arc;
+
 use attestation_verifier::authenticate::{self, Window};
 use attestation_verifier::dates::{end_of_day, rfc3339};
 use attestation_verifier::parse::cert::Certificate;
@@ -82,7 +84,7 @@ pub fn forecast(evidence: &Evidence, policy: Option<&Policy>, roots: &Roots, at:
             asserted: false,
         };
         let judged = attestation_verifier::judge(evidence, policy, roots, None, at, None);
-        forecast.platform = Value::clone(&judged.platform);
+        forecast.platform = Arc::unwrap_or_clone(judged.platform);
     }
     if let Some(refusal) = refused_at(at) {
         forecast.refused = Some((at, refusal));

@@ -29,7 +29,7 @@ pub fn certificate(der: &[u8]) -> Result<Structure, Malformed> {
 pub fn crl(der: &[u8]) -> Result<Structure, Malformed> {
     let crl = Crl::parse(der).map_err(|e| malformed("revocation list", e))?;
     let mut out = Structure::new("Certificate revocation list", "RFC 5280 §5");
-    out.field("issuer", &crl.issuer_words());
+    out.field("issuer", crl.issuer_words());
     out.field("thisUpdate", rfc3339(crl.this_update));
     out.field("nextUpdate", rfc3339(crl.next_update));
     out.field("revoked", crl.revoked.len());
@@ -57,8 +57,8 @@ fn malformed(what: &'static str, error: CertError) -> Malformed {
 /// The fields of a certificate that was read.
 pub(super) fn of(certificate: &Certificate) -> Structure {
     let mut out = Structure::new("Certificate", "RFC 5280 §4");
-    out.field("subject", &certificate.subject_words());
-    out.field("issuer", &certificate.issuer_words());
+    out.field("subject", certificate.subject_words());
+    out.field("issuer", certificate.issuer_words());
     out.field("serial", hex_encode(&certificate.serial));
     out.field("notBefore", rfc3339(certificate.not_before));
     out.field("notAfter", rfc3339(certificate.not_after));
