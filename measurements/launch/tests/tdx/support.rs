@@ -1,0 +1,216 @@
+//! Firmware and kernels made for these tests.
+
+use touchstone_launch::Sha384;
+use touchstone_launch::ovmf::{Guid, Ovmf};
+use touchstone_launch::tdx::mrtd::{PageAddOrder, mrtd};
+use touchstone_launch::tdx::rtmr::{Boot, BootError, Edk2, SetupHeader, replay};
+use touchstone_launch::tdx::tdvf::{Tdvf, TdvfError};
+
+/// A section's entry in the metadata, number by number.
+#[derive(Clone, Copy)]
+pub struct Entry {
+    pub offset: u32,
+    pub raw: u32,
+    pub gpa: u64,
+    pub size: u64,
+    pub kind: u32,
+    pub attributes: u32,
+}
+
+/// Firmware in the shape of OVMF's: variables, code that ends at 4 GiB, memory, a hand-off block.
+pub struct Firmware {
+    /// Bytes of variables and of code.
+    pub variables: u32,
+    pub code: u32,
+    pub sections: Vec<Entry>,
+    /// Signature, length, version, number of sections; as they should be where `None`.
+    pub header: [Option<u32>; 4],
+    /// What the table of GUIDs holds beside the footer.
+    pub guid: Guid,
+    pub seed: u64,
+}
+
+impl Firmware {
+    pub fn new(variables: u32, code: u32) -> Firmware {
+        let base = (1u64 << 32) - u64::from(variables + code);
+        let entry = |offset, raw, gpa, size, kind, attributes| Entry {
+            offset,
+            raw,
+            gpa,
+            size,
+            kind,
+            attributes,
+        };
+        let (v, c) = (u64::from(variables), u64::from(code));
+        Firmware {
+            variables,
+            code,
+            sections: vec![
+                entry(variables, code, base + v, c, 0, 1),
+                entry(0, variables, base, v, 1, 0),
+                entry(0, 0, 0x81_0000, 0x1_0000, 3, 0),
+                entry(0, 0, 0x80_b000, 0x2000, 3, 0),
+                entry(0, 0, 0x80_9000, 0x2000, 2, 0),
+                entry(0, 0, 0x80_0000, 0x6000, 3, 0),
+            ],
+            header: [None; 4],
+            guid: Guid::TDX_METADATA,
+            seed: 1,
+        }
+    }
+
+    pub fn image(&self) -> Vec<u8> {
+        let mut image = noise(self.seed, (self.variables + self.code) as usize);
+        let count = self.sections.len() as u32;
+        let right = [u32::from_le_bytes(*b"TDVF"), 16 + 32 * count, 1, count];
+        let mut metadata = Vec::new();
+        for (right, wrong) in right.into_iter().zip(self.header) {
+            metadata.extend(wrong.unwrap_or(right).to_le_bytes());
+        }
+        for entry in &self.sections {
+            metadata.extend(entry.offset.to_le_bytes());
+            metadata.extend(entry.raw.to_le_bytes());
+            metadata.extend(entry.gpa.to_le_bytes());
+            metadata.extend(entry.size.to_le_bytes());
+            metadata.extend(entry.kind.to_le_bytes());
+            metadata.extend(entry.attributes.to_le_bytes());
+        }
+        let from_end = 0xc00;
+        let at = image.len() - from_end;
+        put(&mut image, at, &metadata);
+        let mut table = (from_end as u32).to_le_bytes().to_vec();
+        table.extend(22u16.to_le_bytes());
+        table.extend(self.guid.0);
+        table.extend(40u16.to_le_bytes());
+        table.extend(Guid::TABLE_FOOTER.0);
+        let at = image.len() - 32 - table.len();
+        put(&mut image, at, &table);
+        image
+    }
+}
+
+/// MRTD of an image.
+pub fn measure(image: &[u8], order: PageAddOrder) -> Result<Sha384, TdvfError> {
+    let ovmf = Ovmf::parse(image)?;
+    Ok(mrtd(&Tdvf::parse(&ovmf)?, order))
+}
+
+/// RTMR1 and RTMR2 of a boot.
+pub fn boot(
+    kernel: &[u8],
+    initrd: &[u8],
+    cmdline: &str,
+    header: SetupHeader,
+    edk2: Edk2,
+) -> Result<[Sha384; 2], BootError> {
+    let events = Boot::new(kernel, initrd, cmdline)?.events(header, edk2)?;
+    Ok([replay(&events, 1), replay(&events, 2)])
+}
+
+/// A bzImage with an EFI stub: a setup header and PE headers over sections of noise, signed if `signature` is not 0.
+pub struct Kernel {
+    pub protocol: u16,
+    pub loadflags: u8,
+    pub xloadflags: u16,
+    pub initrd_max: u32,
+    /// Bytes of the section behind the setup code.
+    pub text: usize,
+    /// Bytes behind the sections that are no signature.
+    pub trailing: usize,
+    pub signature: usize,
+    /// How many data directories the headers have.
+    pub directories: u32,
+}
+
+impl Default for Kernel {
+    fn default() -> Kernel {
+        Kernel {
+            protocol: 0x20f,
+            loadflags: 1,
+            xloadflags: 0x7f,
+            initrd_max: 0x7fff_ffff,
+            text: 0x2200,
+            trailing: 0,
+            signature: 0x5c0,
+            directories: 6,
+        }
+    }
+}
+
+impl Kernel {
+    pub fn image(&self) -> Vec<u8> {
+        let end = 0x1000 + self.text + self.trailing;
+        let mut image = noise(7, end + self.signature);
+        if self.signature > 0 {
+            // WIN_CERTIFICATE: its length, revision 2.0, PKCS #7.
+            put(&mut image, end, &(self.signature as u32).to_le_bytes());
+            put(&mut image, end + 4, &[0, 2, 2, 0]);
+        }
+        put(&mut image, 0, b"MZ");
+        put(&mut image, 0x3c, &0x40u32.to_le_bytes());
+        let optional_size = 112 + 8 * self.directories as u16;
+        let mut headers = b"PE\0\0".to_vec();
+        headers.extend(0x8664u16.to_le_bytes());
+        headers.extend(3u16.to_le_bytes());
+        headers.extend([0; 12]);
+        headers.extend(optional_size.to_le_bytes());
+        headers.extend(0x206u16.to_le_bytes());
+        let mut optional = noise(9, optional_size.into());
+        put(&mut optional, 0, &0x20bu16.to_le_bytes());
+        put(&mut optional, 32, &0x1000u32.to_le_bytes());
+        put(&mut optional, 36, &0x200u32.to_le_bytes());
+        put(&mut optional, 60, &0x400u32.to_le_bytes());
+        put(&mut optional, 108, &self.directories.to_le_bytes());
+        for directory in optional[112..].as_chunks_mut::<8>().0 {
+            *directory = [0; 8];
+        }
+        if self.directories > 4 && self.signature > 0 {
+            put(&mut optional, 112 + 32, &(end as u32).to_le_bytes());
+            put(&mut optional, 112 + 36, &(self.signature as u32).to_le_bytes());
+        }
+        headers.extend(optional);
+        // Not in the order of their offsets, and one without bytes.
+        let text = (b".text\0\0\0", 0x1000, self.text as u32);
+        for (name, offset, size) in [text, (b".setup\0\0", 0x400, 0xc00), (b".bss\0\0\0\0", 0, 0)] {
+            headers.extend(name);
+            headers.extend(size.to_le_bytes());
+            headers.extend((offset as u32 + 0x1_0000).to_le_bytes());
+            headers.extend(size.to_le_bytes());
+            headers.extend((offset as u32).to_le_bytes());
+            headers.extend([0; 16]);
+        }
+        put(&mut image, 0x40, &headers);
+        // The setup header: 7 sectors behind the first.
+        put(&mut image, 0x1f1, &[7]);
+        put(&mut image, 0x202, b"HdrS");
+        put(&mut image, 0x206, &self.protocol.to_le_bytes());
+        put(&mut image, 0x210, &[0, self.loadflags]);
+        put(&mut image, 0x218, &[0; 8]);
+        put(&mut image, 0x22c, &self.initrd_max.to_le_bytes());
+        put(&mut image, 0x236, &self.xloadflags.to_le_bytes());
+        image
+    }
+}
+
+/// Writes bytes over others.
+pub fn put(bytes: &mut [u8], at: usize, new: &[u8]) {
+    bytes[at..at + new.len()].copy_from_slice(new);
+}
+
+/// Bytes without a pattern, the same each time (xorshift64*).
+pub fn noise(seed: u64, size: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let next = || {
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 56) as u8
+    };
+    std::iter::repeat_with(next).take(size).collect()
+}
+
+/// 2 GiB, which the tests use where memory does not matter.
+pub const MEMORY: u64 = 2 << 30;
+
+/// With what QEMU writes, in a guest of [`MEMORY`].
+pub const PATCHED: SetupHeader = SetupHeader::Patched { memory: MEMORY };
