@@ -5,6 +5,7 @@
 //!
 //! - [`ovmf`]: what a firmware image says about itself.
 //! - [`snp`]: the launch digest of SEV-SNP.
+//! - [`tdx`]: MRTD, RTMR1 and RTMR2 of TDX.
 //! - [`measured`]: the form that results have in a manifest.
 #![forbid(unsafe_code)]
 #![cfg_attr(
@@ -21,5 +22,6 @@ pub mod hash;
 pub mod measured;
 pub mod ovmf;
 pub mod snp;
+pub mod tdx;
 
 pub use hash::{Sha256, Sha384};

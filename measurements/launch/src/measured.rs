@@ -52,6 +52,8 @@ pub struct Ingredient {
 pub enum Measurement {
     /// Of an SEV-SNP guest.
     Snp(SnpMeasurement),
+    /// Of a trust domain of TDX.
+    Tdx(TdxMeasurement),
 }
 
 /// What an SEV-SNP report's MEASUREMENT is for one shape of a guest.
@@ -65,6 +67,24 @@ pub struct SnpMeasurement {
     pub cpu: String,
     /// SEV_FEATURES, as `0x…`.
     pub guest_features: String,
+}
+
+/// What a TDX quote's registers are for one way of starting a trust domain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TdxMeasurement {
+    /// MRTD: the firmware.
+    pub mrtd: Sha384,
+    /// What RTMR0 may be. It is not computed, but taken from where it was seen; none where nobody has seen it yet, and then it
+    /// must be added before anything can be judged by it.
+    pub rtmr0: Vec<Sha384>,
+    /// RTMR1: the kernel; absent where firmware alone was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rtmr1: Option<Sha384>,
+    /// RTMR2: command line and initrd; absent where firmware alone was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rtmr2: Option<Sha384>,
+    /// The order in which the VMM adds and measures pages: `one-pass` or `two-pass`.
+    pub page_add_order: &'static str,
 }
 
 /// What measuring a release on one platform gives.

@@ -35,13 +35,19 @@ fn events_replay_to_the_registers_of_a_real_quote() {
     let answer: Answer = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     let quote = hex::decode(answer.quote).unwrap();
     let log: Vec<Logged> = serde_json::from_str(&answer.event_log).unwrap();
-    let log: Vec<&Logged> = log.iter().filter(|event| matches!(event.imr, 1 | 2)).collect();
+    let log: Vec<&Logged> = log
+        .iter()
+        .filter(|event| matches!(event.imr, 1 | 2))
+        .collect();
 
     let kernel = Kernel::default().image();
     let boot = Boot::new(&kernel, b"an initrd", "a command line").unwrap();
     let mut events = boot.events(PATCHED, Edk2::Stable202411).unwrap();
     let form = |event: &Event| (event.register, event.kind);
-    let logged: Vec<(u8, u32)> = log.iter().map(|event| (event.imr, event.event_type)).collect();
+    let logged: Vec<(u8, u32)> = log
+        .iter()
+        .map(|event| (event.imr, event.event_type))
+        .collect();
     assert_eq!(events.iter().map(form).collect::<Vec<_>>(), logged);
 
     let mut taken = Vec::new();
@@ -54,7 +60,12 @@ fn events_replay_to_the_registers_of_a_real_quote() {
     }
     let ours = ["kernel", "command line", "initrd"];
     assert_eq!(taken.len(), ours.len(), "{taken:?}");
-    assert!(taken.iter().zip(ours).all(|(what, ours)| what.starts_with(ours)));
+    assert!(
+        taken
+            .iter()
+            .zip(ours)
+            .all(|(what, ours)| what.starts_with(ours))
+    );
     // RTMR1 and RTMR2 of a version 4 quote: 48 bytes of header, then 376 and 424 of the TD report.
     for (register, offset) in [(1, 48 + 376), (2, 48 + 424)] {
         let signed = hex::encode(&quote[offset..offset + 48]);

@@ -98,11 +98,14 @@ fn no_kernel_makes_it_panic() {
 #[test]
 fn initrd_and_command_line_change_rtmr2() {
     let kernel = Kernel::default().image();
-    let measure = |initrd: &[u8], cmdline: &str| {
-        boot(&kernel, initrd, cmdline, PATCHED, EDK2).unwrap()
-    };
+    let measure =
+        |initrd: &[u8], cmdline: &str| boot(&kernel, initrd, cmdline, PATCHED, EDK2).unwrap();
     let [rtmr1, rtmr2] = measure(b"initrd", "quiet");
-    for (initrd, cmdline) in [("initre", "quiet"), ("initrd", "quies"), ("initrd", "quiet ")] {
+    for (initrd, cmdline) in [
+        ("initre", "quiet"),
+        ("initrd", "quies"),
+        ("initrd", "quiet "),
+    ] {
         let [changed1, changed2] = measure(initrd.as_bytes(), cmdline);
         assert_eq!(changed1, rtmr1);
         assert_ne!(changed2, rtmr2);
@@ -110,8 +113,13 @@ fn initrd_and_command_line_change_rtmr2() {
     // QEMU writes its size into the kernel, and its place, which another size of memory moves.
     let [longer, _] = measure(b"initrd.", "quiet");
     assert_ne!(longer, rtmr1);
-    let more = SetupHeader::Patched { memory: MEMORY + 4096 };
-    assert_ne!(boot(&kernel, b"initrd", "quiet", more, EDK2).unwrap()[0], rtmr1);
+    let more = SetupHeader::Patched {
+        memory: MEMORY + 4096,
+    };
+    assert_ne!(
+        boot(&kernel, b"initrd", "quiet", more, EDK2).unwrap()[0],
+        rtmr1
+    );
     let as_is = boot(&kernel, b"initrd", "quiet", SetupHeader::AsIs, EDK2).unwrap();
     assert_ne!(as_is[0], rtmr1);
     assert_eq!(as_is[1], rtmr2);

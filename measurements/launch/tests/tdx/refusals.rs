@@ -55,26 +55,62 @@ fn sections_that_cannot_be_measured() {
     let error = firmware(|firmware| firmware.sections[0].attributes = 3);
     assert_eq!(error, TdvfError::Attributes { index: 0, found: 3 });
     for (index, change, expected) in [
-        (2, (|s| s.size = 0) as fn(&mut crate::support::Entry), "it is empty"),
+        (
+            2,
+            (|s| s.size = 0) as fn(&mut crate::support::Entry),
+            "it is empty",
+        ),
         (2, |s| s.gpa += 8, "it does not consist of pages"),
         (2, |s| s.size += 8, "it does not consist of pages"),
-        (2, |s| s.gpa = u64::MAX - 0xfff, "it reaches behind the last address"),
+        (
+            2,
+            |s| s.gpa = u64::MAX - 0xfff,
+            "it reaches behind the last address",
+        ),
         (0, |s| s.raw += 1, "its bytes are more than its memory"),
         (0, |s| s.raw = 0, "its kind has bytes in the image"),
         (2, |s| s.raw = 1, "its kind has no bytes in the image"),
         (4, |s| s.raw = 1, "its kind has no bytes in the image"),
         (0, |s| s.offset += 1, "its bytes end outside the image"),
-        (0, |s| s.offset = u32::MAX, "its bytes end outside the image"),
-        (0, |s| s.raw -= 1, "it is measured, and not all of its memory is bytes of the image"),
-        (2, |s| s.attributes = 1, "it is measured, and not all of its memory is bytes of the image"),
+        (
+            0,
+            |s| s.offset = u32::MAX,
+            "its bytes end outside the image",
+        ),
+        (
+            0,
+            |s| s.raw -= 1,
+            "it is measured, and not all of its memory is bytes of the image",
+        ),
+        (
+            2,
+            |s| s.attributes = 1,
+            "it is measured, and not all of its memory is bytes of the image",
+        ),
         (0, |s| s.attributes = 0, "it is code, and not measured"),
         (3, |s| s.gpa -= 0x1000, "it overlaps another"),
         (3, |s| s.gpa = 0xffff_f000, "it overlaps another"),
-        (5, |s| { s.kind = 2; }, "there is one of its kind already"),
-        (5, |s| { s.gpa = 1 << 40; s.size = 1 << 30; }, "there is more memory in sections than firmware can need"),
+        (
+            5,
+            |s| {
+                s.kind = 2;
+            },
+            "there is one of its kind already",
+        ),
+        (
+            5,
+            |s| {
+                s.gpa = 1 << 40;
+                s.size = 1 << 30;
+            },
+            "there is more memory in sections than firmware can need",
+        ),
     ] {
         let error = firmware(|firmware| change(&mut firmware.sections[index]));
-        let TdvfError::Section { index: at, wrong, .. } = error else {
+        let TdvfError::Section {
+            index: at, wrong, ..
+        } = error
+        else {
             panic!("{error}");
         };
         assert!(wrong.starts_with(expected), "{wrong}; expected {expected}");

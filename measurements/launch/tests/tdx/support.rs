@@ -166,7 +166,11 @@ impl Kernel {
         }
         if self.directories > 4 && self.signature > 0 {
             put(&mut optional, 112 + 32, &(end as u32).to_le_bytes());
-            put(&mut optional, 112 + 36, &(self.signature as u32).to_le_bytes());
+            put(
+                &mut optional,
+                112 + 36,
+                &(self.signature as u32).to_le_bytes(),
+            );
         }
         headers.extend(optional);
         // Not in the order of their offsets, and one without bytes.
