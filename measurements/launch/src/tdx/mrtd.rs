@@ -63,34 +63,77 @@ impl FromStr for PageAddOrder {
     }
 }
 
+/// What is done with all pages of a section, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Each is added.
+    Add,
+    /// Each is added, then measured.
+    AddThenExtend,
+    /// Each is measured; they have been added before.
+    Extend,
+}
+
+impl Operation {
+    /// In words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Operation::Add => "add",
+            Operation::AddThenExtend => "add+extend",
+            Operation::Extend => "extend",
+        }
+    }
+}
+
+/// One step of building a domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Which section, from 0.
+    pub section: usize,
+    /// What is done with its pages.
+    pub operation: Operation,
+    /// What MRTD would be if nothing followed.
+    pub after: Sha384,
+}
+
 /// MRTD of a domain that is built out of this firmware, in this order.
 pub fn mrtd(firmware: &Tdvf<'_>, order: PageAddOrder) -> Sha384 {
+    // Firmware has a section at least.
+    let steps = derivation(firmware, order);
+    steps.last().map_or(Sha384::of(&[]), |step| step.after)
+}
+
+/// How that comes about.
+pub fn derivation(firmware: &Tdvf<'_>, order: PageAddOrder) -> Vec<Step> {
     let mut context = Context::new(&SHA384);
-    for section in firmware.sections() {
-        let addresses = section.memory().step_by(PAGE);
-        // As many pages as addresses where the section is measured, else none.
-        let measured = if section.measured { section.data } else { &[] };
-        let mut pages = measured.as_chunks::<PAGE>().0.iter();
-        match order {
-            PageAddOrder::OnePass => {
-                for gpa in addresses {
-                    add(&mut context, gpa);
-                    if let Some(page) = pages.next() {
-                        extend(&mut context, gpa, page);
-                    }
-                }
-            }
-            PageAddOrder::TwoPass => {
-                for gpa in addresses.clone() {
+    let mut steps = Vec::new();
+    for (index, section) in firmware.sections().iter().enumerate() {
+        let operations: &[Operation] = match (section.measured, order) {
+            (false, _) => &[Operation::Add],
+            (true, PageAddOrder::OnePass) => &[Operation::AddThenExtend],
+            (true, PageAddOrder::TwoPass) => &[Operation::Add, Operation::Extend],
+        };
+        for operation in operations {
+            // Of a section that is measured there are as many pages of data as of memory.
+            let mut data = section.data.as_chunks::<PAGE>().0.iter();
+            for gpa in section.memory().step_by(PAGE) {
+                if *operation != Operation::Extend {
                     add(&mut context, gpa);
                 }
-                for (gpa, page) in addresses.zip(pages) {
+                if *operation != Operation::Add
+                    && let Some(page) = data.next()
+                {
                     extend(&mut context, gpa, page);
                 }
             }
+            steps.push(Step {
+                section: index,
+                operation: *operation,
+                after: Sha384::finish(context.clone()),
+            });
         }
     }
-    Sha384::finish(context)
+    steps
 }
 
 /// TDH.MEM.PAGE.ADD.

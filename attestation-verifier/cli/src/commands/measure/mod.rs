@@ -1,8 +1,10 @@
 //! `touchstone measure`: recomputes what hardware will report about a launch. Computing is all in `touchstone-launch`; here
 //! files are read, and results printed.
 
+mod events;
 mod inputs;
 mod snp;
+mod tdx;
 
 use std::fs::File;
 use std::io::Read;
@@ -38,12 +40,14 @@ pub struct Args {
 #[derive(clap::Subcommand)]
 enum Command {
     Snp(Box<snp::Args>),
+    Tdx(Box<tdx::Args>),
 }
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<Outcome, Failure> {
     match args.command {
         Command::Snp(args) => snp::run(*args),
+        Command::Tdx(args) => tdx::run(*args),
     }
 }
 
@@ -72,14 +76,19 @@ struct Boot {
 impl Boot {
     /// The command line's bytes, without a NUL behind them; empty where none is given.
     fn cmdline(&self) -> Result<Vec<u8>, Failure> {
-        let Some(path) = &self.cmdline_file else {
-            return Ok(self.cmdline.clone().unwrap_or_default().into_bytes());
-        };
-        let mut line = files::read(path, "command line", files::MAX_TEXT)?;
-        // As the shell's "$(cat FILE)" does, which is how such a file becomes QEMU's argument.
-        line.pop_if(|byte| *byte == b'\n');
-        Ok(line)
+        command_line(self.cmdline.as_deref(), self.cmdline_file.as_deref())
     }
+}
+
+/// A command line given as text or in a file; empty where none is given.
+fn command_line(text: Option<&str>, file: Option<&Path>) -> Result<Vec<u8>, Failure> {
+    let Some(path) = file else {
+        return Ok(text.unwrap_or_default().as_bytes().to_vec());
+    };
+    let mut line = files::read(path, "command line", files::MAX_TEXT)?;
+    // As the shell's "$(cat FILE)" does, which is how such a file becomes QEMU's argument.
+    line.pop_if(|byte| *byte == b'\n');
+    Ok(line)
 }
 
 /// Reads firmware whole; too much of it is for the library to refuse.
