@@ -28,7 +28,10 @@ impl Files {
     }
 
     fn run(&self, args: &str) -> Run {
-        let args: Vec<&str> = ["measure", "snp"].into_iter().chain(args.split_whitespace()).collect();
+        let args: Vec<&str> = ["measure", "snp"]
+            .into_iter()
+            .chain(args.split_whitespace())
+            .collect();
         touchstone_in(self.0.path(), &args)
     }
 
@@ -43,7 +46,10 @@ impl Files {
     fn digest(&self, args: &str) -> String {
         let value = self.json(args);
         assert_eq!(value["measurements"].as_array().unwrap().len(), 1);
-        value["measurements"][0]["snp"]["measurement"].as_str().unwrap().to_owned()
+        value["measurements"][0]["snp"]["measurement"]
+            .as_str()
+            .unwrap()
+            .to_owned()
     }
 }
 
@@ -53,17 +59,29 @@ const BOOT: &str = "--kernel vmlinuz --initrd initrd.img --cmdline-file cmdline"
 #[test]
 fn a_table_of_every_combination() {
     let files = Files::new();
-    let args = format!("--firmware OVMF.fd {BOOT} --vcpus 1,2,4 --cpu EPYC-v4,EPYC-Genoa --guest-features 0x1,0x21");
+    let args = format!(
+        "--firmware OVMF.fd {BOOT} --vcpus 1,2,4 --cpu EPYC-v4,EPYC-Genoa --guest-features 0x1,0x21"
+    );
     let value = files.json(&args);
     assert_eq!(value["v"], "touchstone/measured/1");
-    assert_eq!((&value["tee"], &value["vmm"]), (&"sev-snp".into(), &"qemu".into()));
+    assert_eq!(
+        (&value["tee"], &value["vmm"]),
+        (&"sev-snp".into(), &"qemu".into())
+    );
     assert_eq!(value["os_binding"], "launch-digest");
     assert_eq!(value["confirmed"], Value::Null);
-    let roles: Vec<&str> =
-        value["ingredients"].as_array().unwrap().iter().map(|i| i["role"].as_str().unwrap()).collect();
+    let roles: Vec<&str> = value["ingredients"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|i| i["role"].as_str().unwrap())
+        .collect();
     assert_eq!(roles, ["firmware", "kernel", "initrd", "cmdline"]);
     let kernel = &value["ingredients"][1];
-    assert_eq!((&kernel["name"], &kernel["size"]), (&"vmlinuz".into(), &8.into()));
+    assert_eq!(
+        (&kernel["name"], &kernel["size"]),
+        (&"vmlinuz".into(), &8.into())
+    );
     // SHA-256 of "a kernel", by sha256sum.
     assert_eq!(kernel["sha256"], KERNEL);
     // Without the line feed of the file, and without the NUL in memory.
@@ -74,16 +92,24 @@ fn a_table_of_every_combination() {
     assert_eq!(words.code, 0);
     for measurement in measurements {
         let snp = &measurement["snp"];
-        let row = words.stdout.lines().find(|line| line.contains(snp["measurement"].as_str().unwrap()));
+        let row = words
+            .stdout
+            .lines()
+            .find(|line| line.contains(snp["measurement"].as_str().unwrap()));
         let row: Vec<&str> = row.unwrap().split_whitespace().collect();
         assert_eq!(row[0], snp["vcpus"].to_string());
         assert_eq!(row[1], snp["cpu"]);
         assert_eq!(row[2], snp["guest_features"]);
     }
     // EPYC-v4, 2 vcpus, features 0x1: the one shape that hardware confirmed.
-    assert_eq!(words.stdout.matches("not confirmed by hardware").count(), 11);
+    assert_eq!(
+        words.stdout.matches("not confirmed by hardware").count(),
+        11
+    );
     assert_eq!(words.stdout.matches("dstack-milan").count(), 1);
-    let confirmed = files.json(&format!("--firmware OVMF.fd {BOOT} --vcpus 2 --cpu EPYC-v4"));
+    let confirmed = files.json(&format!(
+        "--firmware OVMF.fd {BOOT} --vcpus 2 --cpu EPYC-v4"
+    ));
     assert_eq!(confirmed["confirmed"], "dstack-milan");
 }
 
@@ -115,8 +141,15 @@ fn every_file_counts() {
     // As an argument, and no initrd is an empty one.
     files.put("cmdline", b"quiet");
     files.put("empty", b"");
-    let with = |rest: &str| files.digest(&format!("--firmware OVMF.fd --kernel vmlinuz {SHAPE} {rest}"));
-    assert_eq!(with("--cmdline quiet"), with("--cmdline-file cmdline --initrd empty"));
+    let with = |rest: &str| {
+        files.digest(&format!(
+            "--firmware OVMF.fd --kernel vmlinuz {SHAPE} {rest}"
+        ))
+    };
+    assert_eq!(
+        with("--cmdline quiet"),
+        with("--cmdline-file cmdline --initrd empty")
+    );
     // A signature is as good as a name.
     let sig = files.digest("--firmware OVMF.fd --vcpus 2 --cpu-sig 0x00a10f10");
     assert_eq!(sig, files.digest(&format!("--firmware OVMF.fd {SHAPE}")));
@@ -131,10 +164,17 @@ fn changed(image: &[u8]) -> Vec<u8> {
 #[test]
 fn firmware_alone_binds_no_operating_system() {
     let files = Files::new();
-    for (vmm, shape, cpu) in [("qemu", SHAPE, "EPYC-Genoa"), ("ec2", "--vcpus 2", "any"), ("gce", "--vcpus 2", "any")] {
+    for (vmm, shape, cpu) in [
+        ("qemu", SHAPE, "EPYC-Genoa"),
+        ("ec2", "--vcpus 2", "any"),
+        ("gce", "--vcpus 2", "any"),
+    ] {
         let args = format!("--firmware generic.fd --vmm {vmm} {shape}");
         let value = files.json(&args);
-        assert_eq!((&value["os_binding"], &value["vmm"]), (&"none".into(), &vmm.into()));
+        assert_eq!(
+            (&value["os_binding"], &value["vmm"]),
+            (&"none".into(), &vmm.into())
+        );
         assert_eq!(value["measurements"][0]["snp"]["cpu"], cpu);
         assert_eq!(value["ingredients"].as_array().unwrap().len(), 1);
         assert!(files.run(&args).stdout.contains("bind firmware alone"));
@@ -160,38 +200,178 @@ fn what_is_refused() {
     files.put("large.fd", &Firmware::amd_sev((16 << 20) + 4096).build());
     files.put("nul", b"a\0b");
     files.put("inputs.json", b"{\"sev_snp_measurement\":{}}");
-    assert_eq!(files.run(&format!("--firmware OVMF.fd {BOOT} {SHAPE}")).code, 0);
+    assert_eq!(
+        files
+            .run(&format!("--firmware OVMF.fd {BOOT} {SHAPE}"))
+            .code,
+        0
+    );
     assert_eq!(files.run(&format!("--firmware generic.fd {SHAPE}")).code, 0);
     let (firmware, usage) = ("measure.firmware", "usage");
     for (args, code, id, says) in [
-        (format!("--firmware none.fd {SHAPE}"), 2, firmware, "none.fd: firmware: no SEV metadata"),
-        (format!("--firmware unknown.fd {SHAPE}"), 2, firmware, "section 0: unknown type 0x7"),
-        (format!("--firmware overlap.fd {SHAPE}"), 2, firmware, "overlaps"),
-        (format!("--firmware short.fd {SHAPE}"), 2, firmware, "65535 bytes, which is no multiple"),
-        (format!("--firmware front.fd {SHAPE}"), 2, firmware, "no GUID table"),
-        (format!("--firmware large.fd {SHAPE}"), 2, firmware, "fit below 4 GiB"),
-        (format!("--firmware generic.fd --kernel vmlinuz {SHAPE}"), 2, firmware, "no SEV hash table"),
-        (format!("--firmware missing.fd {SHAPE}"), 1, usage, "missing.fd"),
+        (
+            format!("--firmware none.fd {SHAPE}"),
+            2,
+            firmware,
+            "none.fd: firmware: no SEV metadata",
+        ),
+        (
+            format!("--firmware unknown.fd {SHAPE}"),
+            2,
+            firmware,
+            "section 0: unknown type 0x7",
+        ),
+        (
+            format!("--firmware overlap.fd {SHAPE}"),
+            2,
+            firmware,
+            "overlaps",
+        ),
+        (
+            format!("--firmware short.fd {SHAPE}"),
+            2,
+            firmware,
+            "65535 bytes, which is no multiple",
+        ),
+        (
+            format!("--firmware front.fd {SHAPE}"),
+            2,
+            firmware,
+            "no GUID table",
+        ),
+        (
+            format!("--firmware large.fd {SHAPE}"),
+            2,
+            firmware,
+            "fit below 4 GiB",
+        ),
+        (
+            format!("--firmware generic.fd --kernel vmlinuz {SHAPE}"),
+            2,
+            firmware,
+            "no SEV hash table",
+        ),
+        (
+            format!("--firmware missing.fd {SHAPE}"),
+            1,
+            usage,
+            "missing.fd",
+        ),
         (format!("--firmware . {SHAPE}"), 1, usage, "folder"),
-        (format!("--firmware OVMF.fd --kernel missing {SHAPE}"), 1, usage, "kernel missing"),
-        (format!("--firmware OVMF.fd --kernel . {SHAPE}"), 1, usage, "folder"),
-        (format!("--firmware OVMF.fd --initrd initrd.img {SHAPE}"), 1, usage, "--kernel"),
-        (format!("--firmware OVMF.fd --cmdline quiet {SHAPE}"), 1, usage, "--kernel"),
-        (format!("--firmware OVMF.fd {BOOT} --cmdline quiet {SHAPE}"), 1, usage, "--cmdline"),
-        (format!("--firmware OVMF.fd --kernel vmlinuz --cmdline-file nul {SHAPE}"), 1, usage, "a NUL at byte 1"),
-        ("--firmware OVMF.fd --kernel vmlinuz --vmm ec2 --vcpus 2".into(), 1, usage, "puts no hashes of a kernel"),
-        ("--firmware OVMF.fd --kernel vmlinuz --vmm gce --vcpus 2".into(), 1, usage, "puts no hashes of a kernel"),
-        (format!("--firmware OVMF.fd --vmm ec2 {SHAPE}"), 1, usage, "does not depend on the CPU"),
-        ("--firmware OVMF.fd --vcpus 2".into(), 1, usage, "depends on the CPU model, and none"),
-        (format!("--firmware OVMF.fd --vmm krun {SHAPE}"), 1, usage, "libkrun boots no OVMF"),
-        (format!("--firmware OVMF.fd --vmm xen {SHAPE}"), 1, usage, "qemu, ec2 or gce"),
-        ("--firmware OVMF.fd --vcpus 0 --cpu EPYC".into(), 1, usage, "expected 1 to 4096"),
-        ("--firmware OVMF.fd --vcpus 2 --cpu EPYC-Naples".into(), 1, usage, "--cpu-sig"),
-        ("--firmware OVMF.fd --vcpus 2 --cpu-sig 0x1ffffffff".into(), 1, usage, "32 bits"),
-        (format!("--firmware OVMF.fd {SHAPE} --guest-features 0x20"), 1, usage, "bit 0"),
-        (format!("--firmware OVMF.fd {SHAPE} --guest-features 0x+1"), 1, usage, "0x1"),
-        (format!("--firmware OVMF.fd --inputs inputs.json {SHAPE}"), 1, usage, "--inputs"),
-        ("--inputs inputs.json".into(), 2, "measure.inputs", "inputs.json: missing field"),
+        (
+            format!("--firmware OVMF.fd --kernel missing {SHAPE}"),
+            1,
+            usage,
+            "kernel missing",
+        ),
+        (
+            format!("--firmware OVMF.fd --kernel . {SHAPE}"),
+            1,
+            usage,
+            "folder",
+        ),
+        (
+            format!("--firmware OVMF.fd --initrd initrd.img {SHAPE}"),
+            1,
+            usage,
+            "--kernel",
+        ),
+        (
+            format!("--firmware OVMF.fd --cmdline quiet {SHAPE}"),
+            1,
+            usage,
+            "--kernel",
+        ),
+        (
+            format!("--firmware OVMF.fd {BOOT} --cmdline quiet {SHAPE}"),
+            1,
+            usage,
+            "--cmdline",
+        ),
+        (
+            format!("--firmware OVMF.fd --kernel vmlinuz --cmdline-file nul {SHAPE}"),
+            1,
+            usage,
+            "a NUL at byte 1",
+        ),
+        (
+            "--firmware OVMF.fd --kernel vmlinuz --vmm ec2 --vcpus 2".into(),
+            1,
+            usage,
+            "puts no hashes of a kernel",
+        ),
+        (
+            "--firmware OVMF.fd --kernel vmlinuz --vmm gce --vcpus 2".into(),
+            1,
+            usage,
+            "puts no hashes of a kernel",
+        ),
+        (
+            format!("--firmware OVMF.fd --vmm ec2 {SHAPE}"),
+            1,
+            usage,
+            "does not depend on the CPU",
+        ),
+        (
+            "--firmware OVMF.fd --vcpus 2".into(),
+            1,
+            usage,
+            "depends on the CPU model, and none",
+        ),
+        (
+            format!("--firmware OVMF.fd --vmm krun {SHAPE}"),
+            1,
+            usage,
+            "libkrun boots no OVMF",
+        ),
+        (
+            format!("--firmware OVMF.fd --vmm xen {SHAPE}"),
+            1,
+            usage,
+            "qemu, ec2 or gce",
+        ),
+        (
+            "--firmware OVMF.fd --vcpus 0 --cpu EPYC".into(),
+            1,
+            usage,
+            "expected 1 to 4096",
+        ),
+        (
+            "--firmware OVMF.fd --vcpus 2 --cpu EPYC-Naples".into(),
+            1,
+            usage,
+            "--cpu-sig",
+        ),
+        (
+            "--firmware OVMF.fd --vcpus 2 --cpu-sig 0x1ffffffff".into(),
+            1,
+            usage,
+            "32 bits",
+        ),
+        (
+            format!("--firmware OVMF.fd {SHAPE} --guest-features 0x20"),
+            1,
+            usage,
+            "bit 0",
+        ),
+        (
+            format!("--firmware OVMF.fd {SHAPE} --guest-features 0x+1"),
+            1,
+            usage,
+            "0x1",
+        ),
+        (
+            format!("--firmware OVMF.fd --inputs inputs.json {SHAPE}"),
+            1,
+            usage,
+            "--inputs",
+        ),
+        (
+            "--inputs inputs.json".into(),
+            2,
+            "measure.inputs",
+            "inputs.json: missing field",
+        ),
     ] {
         let run = files.run(&args);
         assert_eq!(run.code, code, "{args}: {}", run.stderr);
@@ -225,7 +405,11 @@ fn the_derivation_is_told_page_by_page() {
     assert_eq!(value["v"], "touchstone/derivation/1");
     assert_eq!(value["kernel_hashes"]["kernel"], KERNEL);
     assert_eq!(value["guests"][0]["measurement"], digest);
-    let last = value["guests"][0]["pages"].as_array().unwrap().last().unwrap();
+    let last = value["guests"][0]["pages"]
+        .as_array()
+        .unwrap()
+        .last()
+        .unwrap();
     assert_eq!(last["digest_after"], digest);
     // A zero of 96 digits: what the digest begins with.
     assert_eq!(value["begins_with"], "00".repeat(48));
@@ -236,14 +420,25 @@ fn the_derivation_is_told_page_by_page() {
 fn hashes_of_somebody_else_give_what_hardware_signed() {
     let folder = touchstone_testkit::fixtures::workspace_root();
     let folder: &Path = &folder.join("measurements/launch/testdata/dstack-milan");
-    let run = |args: &[&str]| touchstone_in(folder, &[&["measure", "snp", "--inputs", "launch_inputs.json"], args].concat());
+    let run = |args: &[&str]| {
+        touchstone_in(
+            folder,
+            &[&["measure", "snp", "--inputs", "launch_inputs.json"], args].concat(),
+        )
+    };
     let signed = std::fs::read_to_string(folder.join("measurement.hex")).unwrap();
     let table = run(&[]);
     assert_eq!(table.code, 0, "{}", table.stderr);
     let row = table.stdout.lines().last().unwrap();
-    assert!(row.contains(signed.trim_end()) && row.ends_with("  dstack-milan"), "{row}");
+    assert!(
+        row.contains(signed.trim_end()) && row.ends_with("  dstack-milan"),
+        "{row}"
+    );
     let explained = run(&["--explain"]).stdout;
-    assert!(explained.contains("begins with    ffb57e393469a497"), "{explained}");
+    assert!(
+        explained.contains("begins with    ffb57e393469a497"),
+        "{explained}"
+    );
     assert!(explained.contains(signed.trim_end()));
     // A manifest names files; there are none.
     run(&["--json"]).refused(1, "usage");
