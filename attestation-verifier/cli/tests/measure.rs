@@ -426,12 +426,16 @@ fn hashes_of_somebody_else_give_what_hardware_signed() {
             &[&["measure", "snp", "--inputs", "launch_inputs.json"], args].concat(),
         )
     };
-    let signed = std::fs::read_to_string(folder.join("measurement.hex")).unwrap();
+    let report = std::fs::read(folder.join("report.bin")).unwrap();
+    let signed: String = report[0x90..0xc0]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     let table = run(&[]);
     assert_eq!(table.code, 0, "{}", table.stderr);
     let row = table.stdout.lines().last().unwrap();
     assert!(
-        row.contains(signed.trim_end()) && row.ends_with("  dstack-milan"),
+        row.contains(signed.as_str()) && row.ends_with("  dstack-milan"),
         "{row}"
     );
     let explained = run(&["--explain"]).stdout;
@@ -439,7 +443,7 @@ fn hashes_of_somebody_else_give_what_hardware_signed() {
         explained.contains("begins with    ffb57e393469a497"),
         "{explained}"
     );
-    assert!(explained.contains(signed.trim_end()));
+    assert!(explained.contains(signed.as_str()));
     // A manifest names files; there are none.
     run(&["--json"]).refused(1, "usage");
 }

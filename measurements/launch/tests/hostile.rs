@@ -85,7 +85,7 @@ fn random_changes_are_endured() {
     for image in images() {
         // What is read is in the last 1,600 bytes.
         let first = image.len() - 1600;
-        for _ in 0..6000 {
+        for _ in 0..3000 {
             let mut image = image.clone();
             for _ in 0..=random(4) {
                 let at = first + random(1600 - 32);
@@ -102,7 +102,7 @@ fn random_changes_are_endured() {
             }
         }
     }
-    assert!(measured > 1000 && refused > 1000, "{measured}, {refused}");
+    assert!(measured > 500 && refused > 500, "{measured}, {refused}");
 }
 
 #[test]
