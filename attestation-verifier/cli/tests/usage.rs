@@ -25,6 +25,8 @@ const COMMANDS: &[&[&str]] = &[
     &["collateral", "fetch"],
     &["collateral", "serve"],
     &["collateral", "status"],
+    &["measure"],
+    &["measure", "snp"],
 ];
 
 #[test]

@@ -14,6 +14,7 @@
 //! | [`snp`] | SEV-SNP attestation reports, versions 2, 3 and 5, signed by such a VCEK or VLEK |
 //! | [`tdx`] | TDX quotes, versions 4 and 5, bodies of TDX 1.0 and 1.5, signed by a quoting enclave's key |
 //! | [`events`] | event logs of TDX guests, and their replay into RTMRs |
+//! | [`firmware`] | images like OVMF's, every part of what they say about themselves changeable |
 //! | [`machine`] | a simulated machine: chip, firmware, one launched guest; its quotes and their collateral |
 //! | [`platform`] | such a machine behind the quote agent protocol, with latency and faults |
 //! | [`mint`] | complete bundles without an enclave, every ingredient changeable before it is signed |
@@ -51,6 +52,7 @@
 
 pub mod amd;
 pub mod events;
+pub mod firmware;
 pub mod fixtures;
 pub mod intel;
 pub mod machine;

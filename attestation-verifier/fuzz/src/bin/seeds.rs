@@ -287,6 +287,17 @@ fn formats(snp: &World) {
         "request",
         SessionRequest { nonce: [1; 32] }.to_file(),
     );
+    let real = |name| {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+        fs::read(
+            folder
+                .join("../../measurements/launch/testdata/virtee-sev")
+                .join(name),
+        )
+        .expect("an image")
+    };
+    put("ovmf", "amd-sev", real("ovmf_AmdSev_suffix.bin"));
+    put("ovmf", "generic", real("ovmf_OvmfX64_suffix.bin"));
     session(snp);
 }
 

@@ -44,8 +44,8 @@ impl Start {
         // PAT after reset: APM volume 2 §7.8.2.
         const PAT: u64 = 0x0007_0406_0007_0406;
         // What EDX holds after reset tells the CPU. QEMU writes its model's signature there. EC2 and Google leave what KVM puts
-        // there before it knows a model: family 6, nothing more. `sev` 8.0 has 0 for EC2, which KVM put there once and no
-        // longer does; `sev-snp-measure` has 0x600 since 0.0.12.
+        // there before it knows a model, family 6 (`kvm_vcpu_reset` in Linux). On EC2 it was 0 once, which `sev` 8.0 still
+        // computes; its owners corrected `sev-snp-measure` in April 2026 (virtee/sev-snp-measure, pull request 60).
         const NO_MODEL: u64 = 0x600;
         match vmm {
             Vmm::Qemu => Start {

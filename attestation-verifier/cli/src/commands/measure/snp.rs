@@ -188,7 +188,7 @@ impl Measuring {
         let path = args.firmware.as_deref().context("--firmware is missing")?;
         let guests = guests(args)?;
         let (image, found) = firmware(path)?;
-        let named = |error: SnpError| refused(error).within(path);
+        let named = refused_in(path);
         let mut ingredients = vec![found];
         let measured = Firmware::of(&image).map_err(|error| named(error.into()))?;
         let boot = &args.boot;
@@ -215,7 +215,7 @@ impl Measuring {
             }
         };
         Ok(Measuring {
-            launch: Launch::new(measured, args.vmm, kernel).map_err(named)?,
+            launch: Launch::new(measured, args.vmm, kernel).map_err(&named)?,
             guests,
             ingredients,
             kernel: kernel.is_some(),
@@ -228,11 +228,11 @@ impl Measuring {
         let inputs = inputs.map_err(|error| {
             Failure::malformed("measure.inputs", error.context(path.display().to_string()))
         })?;
-        let named = |error: SnpError| refused(error).within(path);
-        let kernel = inputs.kernel().map_err(named)?;
+        let named = refused_in(path);
+        let kernel = inputs.kernel().map_err(&named)?;
         let firmware = inputs.firmware().map_err(|error| named(error.into()))?;
         Ok(Measuring {
-            launch: Launch::new(firmware, Vmm::Qemu, Some(kernel)).map_err(named)?,
+            launch: Launch::new(firmware, Vmm::Qemu, Some(kernel)).map_err(&named)?,
             guests: vec![inputs.guest],
             ingredients: Vec::new(),
             kernel: true,
@@ -294,13 +294,14 @@ fn refused(error: SnpError) -> Failure {
     }
 }
 
-impl Failure {
-    /// Names the file that what is malformed was read from.
-    fn within(mut self, path: &Path) -> Failure {
-        if self.id == FIRMWARE {
-            self.error = self.error.context(path.display().to_string());
+/// As [`refused`]; names the file that malformed firmware was read from.
+fn refused_in(path: &Path) -> impl Fn(SnpError) -> Failure {
+    move |error| match error {
+        SnpError::Firmware(_) => {
+            let error = anyhow::Error::from(error).context(path.display().to_string());
+            Failure::malformed(FIRMWARE, error)
         }
-        self
+        _ => refused(error),
     }
 }
 
