@@ -47,6 +47,7 @@ fn the_reference_has_every_option_and_no_other() {
         "collateral serve",
         "collateral status",
         "measure snp",
+        "measure tdx",
     ] {
         let heading = format!("\n## {command}\n");
         let section = text

@@ -27,6 +27,7 @@ const COMMANDS: &[&[&str]] = &[
     &["collateral", "status"],
     &["measure"],
     &["measure", "snp"],
+    &["measure", "tdx"],
 ];
 
 #[test]

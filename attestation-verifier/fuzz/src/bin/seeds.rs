@@ -21,6 +21,7 @@ use touchstone_testkit::intel::PckCa;
 use touchstone_testkit::machine::{Endorsement, Machine, TdxMachine, TeeMachine};
 use touchstone_testkit::mint::{Exchange, World};
 use touchstone_testkit::tdx::TdReport;
+use touchstone_testkit::tdx_boot::{LinuxKernel, TdxFirmware};
 
 /// Two events as dstack's guest agent writes them, the second one of its own.
 const DSTACK: &str = concat!(
@@ -298,6 +299,10 @@ fn formats(snp: &World) {
     };
     put("ovmf", "amd-sev", real("ovmf_AmdSev_suffix.bin"));
     put("ovmf", "generic", real("ovmf_OvmfX64_suffix.bin"));
+    let mut kernel = vec![0x20];
+    kernel.extend(LinuxKernel::default().image());
+    put("kernel", "signed", kernel);
+    put("tdvf", "ovmf", TdxFirmware::new(0x1000, 0x1000).image());
     session(snp);
 }
 

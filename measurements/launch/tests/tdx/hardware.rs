@@ -2,12 +2,10 @@
 //! `tdx/dstack-lite`. Its firmware, kernel, initrd and command line are not to be had, so that their digests are taken from
 //! the log; which events there are, of which type, in which order and register, and the digests of all others are ours.
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
-
 use serde::Deserialize;
 use touchstone_launch::Sha384;
 use touchstone_launch::tdx::rtmr::{Boot, Edk2, Event, replay};
+use touchstone_testkit::fixtures::{evidence, skipped};
 
 use crate::support::{Kernel, PATCHED};
 
@@ -26,13 +24,12 @@ struct Logged {
 
 #[test]
 fn events_replay_to_the_registers_of_a_real_quote() {
-    let Some(path) = fixture("tdx/dstack-lite/getquote.json") else {
-        let mut out = std::io::stderr();
+    let Some(folder) = evidence() else {
         let name = "events_replay_to_the_registers_of_a_real_quote";
-        writeln!(out, "SKIPPED: {name}: no fixtures").unwrap();
-        return;
+        return skipped(name, "no fixtures");
     };
-    let answer: Answer = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let text = std::fs::read(folder.join("tdx/dstack-lite/getquote.json")).unwrap();
+    let answer: Answer = serde_json::from_slice(&text).unwrap();
     let quote = hex::decode(answer.quote).unwrap();
     let log: Vec<Logged> = serde_json::from_str(&answer.event_log).unwrap();
     let log: Vec<&Logged> = log
@@ -74,14 +71,4 @@ fn events_replay_to_the_registers_of_a_real_quote() {
         let fewer = &events[..events.len() - 1];
         assert_eq!(replay(fewer, register).to_string() == signed, register == 2);
     }
-}
-
-/// The environment variable `TOUCHSTONE_FIXTURES`, else `../shared/fixtures` beside the workspace.
-fn fixture(name: &str) -> Option<PathBuf> {
-    let folder = match std::env::var_os("TOUCHSTONE_FIXTURES") {
-        Some(path) => PathBuf::from(path),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/fixtures"),
-    };
-    let path = folder.join(name);
-    path.is_file().then_some(path)
 }

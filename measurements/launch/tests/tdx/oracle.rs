@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use touchstone_launch::tdx::mrtd::PageAddOrder;
 use touchstone_launch::tdx::pe::authenticode;
 use touchstone_launch::tdx::rtmr::{Edk2, SetupHeader};
+use touchstone_testkit::fixtures::skipped;
 
 use crate::support::{Firmware, Kernel, boot, measure, noise};
 
@@ -21,8 +22,7 @@ fn second(test: &str, cases: &[Value]) -> Option<Vec<Vec<String>>> {
         .stdout(Stdio::piped())
         .spawn();
     let Ok(mut child) = child else {
-        let mut out = std::io::stderr();
-        writeln!(out, "SKIPPED: {test}: there is no python3").unwrap();
+        skipped(test, "there is no python3");
         return None;
     };
     let cases = serde_json::to_vec(cases).unwrap();

@@ -1,13 +1,15 @@
 //! What is refused, and as what. Each stands beside a twin that is not.
 
-use touchstone_launch::ovmf::{Guid, OvmfError};
+use touchstone_launch::ovmf::OvmfError;
 use touchstone_launch::tdx::kernel::KernelError;
 use touchstone_launch::tdx::mrtd::PageAddOrder;
 use touchstone_launch::tdx::pe::PeError;
 use touchstone_launch::tdx::rtmr::{BootError, Edk2, MAX_CMDLINE, SetupHeader};
 use touchstone_launch::tdx::tdvf::{SectionKind, TdvfError};
 
-use crate::support::{Firmware, Kernel, PATCHED, boot, measure, put};
+use touchstone_testkit::firmware::SEV_METADATA;
+
+use crate::support::{Entry, Firmware, Kernel, PATCHED, boot, measure, put};
 
 /// Changes firmware that is measured before the change.
 fn firmware(change: impl FnOnce(&mut Firmware)) -> TdvfError {
@@ -20,7 +22,7 @@ fn firmware(change: impl FnOnce(&mut Firmware)) -> TdvfError {
 
 #[test]
 fn firmware_without_tdx_metadata() {
-    let found = firmware(|firmware| firmware.guid = Guid::SEV_METADATA);
+    let found = firmware(|firmware| firmware.guid = SEV_METADATA);
     assert_eq!(found, TdvfError::NoMetadata);
     let found = measure(&[0; 0x4000], PageAddOrder::OnePass).unwrap_err();
     assert!(matches!(found, TdvfError::Ovmf(OvmfError::NoTable { .. })));
@@ -55,11 +57,7 @@ fn sections_that_cannot_be_measured() {
     let error = firmware(|firmware| firmware.sections[0].attributes = 3);
     assert_eq!(error, TdvfError::Attributes { index: 0, found: 3 });
     for (index, change, expected) in [
-        (
-            2,
-            (|s| s.size = 0) as fn(&mut crate::support::Entry),
-            "it is empty",
-        ),
+        (2, (|s| s.size = 0) as fn(&mut Entry), "it is empty"),
         (2, |s| s.gpa += 8, "it does not consist of pages"),
         (2, |s| s.size += 8, "it does not consist of pages"),
         (

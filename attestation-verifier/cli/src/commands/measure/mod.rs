@@ -25,12 +25,13 @@ const FIRMWARE: &str = "measure.firmware";
 /// The largest kernel or initrd, in bytes. Files are hashed as they are read.
 const MAX_BOOT_FILE: u64 = 4 << 30;
 
-/// Recompute what the hardware will report about a launch: launch digests, from the bytes that give them
+/// Recompute what the hardware will report about a launch: launch digests and registers, from the bytes that give them
 #[derive(clap::Args)]
 #[command(arg_required_else_help = true)]
 #[command(
     after_help = "Example:\n  touchstone measure snp --firmware OVMF.fd --kernel vmlinuz --initrd initrd.img \
-    --cmdline \"console=ttyS0\" --vcpus 1,2,4 --cpu EPYC-Genoa"
+    --cmdline \"console=ttyS0\" --vcpus 1,2,4 --cpu EPYC-Genoa\n  \
+    touchstone measure tdx --firmware OVMF.fd --page-add-order one-pass"
 )]
 pub struct Args {
     #[command(subcommand)]
