@@ -406,7 +406,7 @@ impl<'a> Ovmf<'a> {
             return Ok(None);
         };
         let [from_end] = numbers::<4, 1>(bytes);
-        self.from_end(what, from_end).map(Some)
+        self.offset(what, from_end).map(Some)
     }
 
     /// The sections of the SEV metadata, in its order, which is the order they are measured in. Those of any firmware that
@@ -420,7 +420,7 @@ impl<'a> Ovmf<'a> {
                 guid: Guid::SEV_METADATA,
             })?;
         let [from_end] = numbers::<4, 1>(bytes);
-        let at = self.from_end(what, from_end)?;
+        let at = self.offset(what, from_end)?;
         let metadata = self.image.get(at..).unwrap_or_default();
         let Some((header, behind)) = metadata.split_first_chunk::<16>() else {
             return Err(OvmfError::MetadataPlace {
@@ -477,7 +477,8 @@ impl<'a> Ovmf<'a> {
         Ok(Some(sized))
     }
 
-    fn from_end(&self, what: &'static str, offset_from_end: u32) -> Result<usize, OvmfError> {
+    /// The offset in the image of what begins so many bytes before its end.
+    fn offset(&self, what: &'static str, offset_from_end: u32) -> Result<usize, OvmfError> {
         let place = self.image.len().checked_sub(offset_from_end as usize);
         place
             .filter(|_| offset_from_end > 0)

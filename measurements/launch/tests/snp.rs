@@ -328,6 +328,38 @@ fn firmware_that_cannot_be_measured_is_refused() {
     }
 }
 
+/// The table of GUIDs: lengths that do not fit, and bytes that belong to no entry.
+#[test]
+fn tables_that_do_not_fit_are_refused() {
+    let image = firmware::Firmware::amd_sev(4096).build();
+    assert!(Firmware::of(&image).is_ok());
+    // The footer's length is 50 bytes before the end; before it stands the SEV metadata's entry, of 4 + 18 bytes.
+    let (footer, entry) = (4096 - 50, 4096 - 50 - 18);
+    let length = u16::from_le_bytes([image[footer], image[footer + 1]]);
+    for (at, length, says) in [
+        (footer, 17, "length 17 is shorter than the entry itself"),
+        (footer, 5000, "length 5000 is longer than the image"),
+        (footer, 18, "no SEV metadata"),
+        (
+            footer,
+            length + 1,
+            "1 bytes before its first entry belong to none",
+        ),
+        (footer, length - 1, "longer than what is left of the table"),
+        (entry, 17, "length 17 is shorter than the entry itself"),
+        (
+            entry,
+            0xffff,
+            "length 65535 is longer than what is left of the table",
+        ),
+    ] {
+        let mut image = image.clone();
+        image[at..at + 2].copy_from_slice(&length.to_le_bytes());
+        let error = Firmware::of(&image).unwrap_err().to_string();
+        assert!(error.contains(says), "{at}, {length}: {error}");
+    }
+}
+
 #[test]
 fn a_kernel_needs_firmware_that_looks_for_its_hashes() {
     let shape = guest(1, "EPYC-v4", 1);

@@ -288,7 +288,7 @@ fn formats(snp: &World) {
         "request",
         SessionRequest { nonce: [1; 32] }.to_file(),
     );
-    let real = |name| {
+    let real = |name: &str| {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
         fs::read(
             folder

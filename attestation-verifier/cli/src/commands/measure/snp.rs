@@ -257,7 +257,7 @@ impl Measuring {
     }
 }
 
-/// Every combination that was asked for.
+/// Every combination that was asked for, once.
 fn guests(args: &Args) -> Result<Vec<Guest>, Failure> {
     let mut cpus: Vec<Option<Cpu>> = args
         .cpu
@@ -273,14 +273,19 @@ fn guests(args: &Args) -> Result<Vec<Guest>, Failure> {
     if count > MAX_GUESTS {
         return Err(anyhow!("{count} combinations; expected at most {MAX_GUESTS}").into());
     }
-    let mut guests = Vec::with_capacity(count);
+    let mut guests: Vec<Guest> = Vec::with_capacity(count);
     for cpu in &cpus {
         for features in &args.guest_features {
-            guests.extend(args.vcpus.iter().map(|vcpus| Guest {
-                vcpus: *vcpus,
-                cpu: cpu.clone(),
-                features: *features,
-            }));
+            for vcpus in &args.vcpus {
+                let guest = Guest {
+                    vcpus: *vcpus,
+                    cpu: cpu.clone(),
+                    features: *features,
+                };
+                if !guests.contains(&guest) {
+                    guests.push(guest);
+                }
+            }
         }
     }
     Ok(guests)
