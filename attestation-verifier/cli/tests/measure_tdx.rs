@@ -134,6 +134,10 @@ fn every_combination_in_the_form_of_a_manifest() {
     }
     assert_eq!(value["measurements"], Value::from(expected));
 
+    // What does not differ is one measurement.
+    let value = files.json(&args.replace("512M,2G", "2G,8G,2G"));
+    assert_eq!(value["measurements"].as_array().unwrap().len(), 2);
+
     let words = files.run(&args);
     assert_eq!(words.code, 0);
     assert_eq!(words.stdout.matches("not confirmed by hardware").count(), 4);
@@ -289,8 +293,10 @@ fn what_is_refused() {
     }
 
     // Kernels: none, too old, not whole.
-    let mut old = LinuxKernel::default();
-    old.protocol = 0x20b;
+    let old = LinuxKernel {
+        protocol: 0x20b,
+        ..LinuxKernel::default()
+    };
     for (name, image, words) in [
         ("text", b"#!/bin/sh".to_vec(), "not a Linux kernel"),
         ("old", old.image(), "0x020b, older than"),

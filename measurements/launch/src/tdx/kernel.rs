@@ -13,9 +13,11 @@ pub const MAX_KERNEL: usize = 1 << 30;
 /// The first version of the boot protocol that has all that is read here: 2.12, of Linux 3.8.
 const MIN_PROTOCOL: u16 = 0x020c;
 
-/// Where QEMU would put the setup header and the command line of a kernel that is loaded high.
-const SETUP_ADDRESS: u32 = 0x10000;
+/// Where QEMU would put the command line of a kernel that is loaded high.
 const CMDLINE_ADDRESS: u32 = 0x20000;
+
+/// `heap_end_ptr`: 512 bytes less than there are between the setup header, at 0x10000, and the command line.
+const HEAP_END: u16 = 0xfe00;
 
 /// What QEMU keeps for ACPI tables at the end of memory below 4 GiB, in bytes (`acpi_data_size`).
 const ACPI_DATA: u64 = 0x28000;
@@ -23,9 +25,9 @@ const ACPI_DATA: u64 = 0x28000;
 /// How much of the guest's memory is below 4 GiB on a Q35 machine: all of it if less than 2.75 GiB, else 2 GiB.
 const LOW_MEMORY: (u64, u64) = (0xb000_0000, 0x8000_0000);
 
-/// Bit of `loadflags`: the heap's end is given; and of `loadflags`, the kernel is loaded at 1 MiB.
-const CAN_USE_HEAP: u8 = 0x80;
+/// Bits of `loadflags`: the kernel is loaded at 1 MiB; the heap's end is given.
 const LOADED_HIGH: u8 = 1;
+const CAN_USE_HEAP: u8 = 0x80;
 
 /// Bit of `xloadflags`: the initrd may be anywhere.
 const CAN_BE_LOADED_ABOVE_4G: u16 = 2;
@@ -162,12 +164,7 @@ impl<'a> Kernel<'a> {
         // ramdisk_image, ramdisk_size
         put(0x218, &address.to_le_bytes());
         put(0x21c, &size.to_le_bytes());
-        // heap_end_ptr
-        let heap_end = CMDLINE_ADDRESS - SETUP_ADDRESS - 0x200;
-        put(
-            0x224,
-            heap_end.to_le_bytes().first_chunk::<2>().unwrap_or(&[0; 2]),
-        );
+        put(0x224, &HEAP_END.to_le_bytes());
         // cmd_line_ptr
         put(0x228, &CMDLINE_ADDRESS.to_le_bytes());
         Ok(image)

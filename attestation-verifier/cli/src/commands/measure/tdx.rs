@@ -201,6 +201,14 @@ pub fn run(args: Args) -> Result<Outcome, Failure> {
         print(&clean(&table(&args.vmm, os_binding, &ingredients, &rows)));
         return Ok(Outcome::Exit(0));
     }
+    // Sizes of memory that give the same are one measurement.
+    let mut measurements: Vec<Measurement> = Vec::with_capacity(rows.len());
+    for row in rows {
+        let measurement = Measurement::Tdx(row.registers);
+        if !measurements.contains(&measurement) {
+            measurements.push(measurement);
+        }
+    }
     print_json(&Measured {
         v: VERSION,
         tee: "tdx",
@@ -208,10 +216,7 @@ pub fn run(args: Args) -> Result<Outcome, Failure> {
         os_binding,
         confirmed: None,
         ingredients,
-        measurements: rows
-            .into_iter()
-            .map(|row| Measurement::Tdx(row.registers))
-            .collect(),
+        measurements,
     })?;
     Ok(Outcome::Exit(0))
 }
