@@ -7,6 +7,7 @@
     scripts/bench relay [--quick] [--json FILE]         the host's passing through of TLS, beside none and beside nginx's
     scripts/bench proxy [--quick] [--json FILE]         what `touchstone proxy` adds to each request
     scripts/bench verify [--quick] [--json FILE]        judgements beside sev and dcap-qvl, cold and warm, ring and AWS-LC
+    scripts/bench measure [--quick] [--json FILE]       64 launch digests of one release, beside sev-snp-measure
 
 Everything runs on this machine, so trust ratios more than figures. With four cores or more the servers
 are pinned to one half and the load generator, with the simulated platform, to the other. CPU time is the
@@ -22,6 +23,7 @@ import sys
 import time
 from pathlib import Path
 
+import bench_measure
 import bench_verify
 import bench_wire
 from bench_common import MEASUREMENT, NONCE, WORK, Machine, Workload, build, figures, free_port, fresh, one_model, workloads
@@ -279,9 +281,10 @@ def main() -> int:
     five = commands.add_parser("relay", help="what the host's passing through of TLS costs, beside nginx")
     six = commands.add_parser("proxy", help="what `touchstone proxy` adds to each request")
     seven = commands.add_parser("verify", help="judgements beside sev and dcap-qvl")
-    for command in (four, five, six, seven):
+    eight = commands.add_parser("measure", help="launch digests beside sev-snp-measure")
+    for command in (four, five, six, seven, eight):
         command.add_argument("--quick", action="store_true", help="a third of the time for each row")
-    for command in (one, two, three, four, five, six, seven):
+    for command in (one, two, three, four, five, six, seven, eight):
         command.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     arguments = parser.parse_args()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -291,7 +294,7 @@ def main() -> int:
     try:
         subcommands = {"serve": serve, "receipt": receipt, "memory": memory}
         subcommands |= {"session": bench_wire.session, "relay": bench_wire.relay, "proxy": bench_wire.proxy}
-        subcommands |= {"verify": bench_verify.verify}
+        subcommands |= {"verify": bench_verify.verify, "measure": bench_measure.measure}
         found = subcommands[arguments.command](arguments)
     except (Failed, subprocess.CalledProcessError) as error:
         die(f"scripts/bench: {error}")

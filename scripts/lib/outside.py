@@ -1,6 +1,7 @@
 """Tests by programs that are not ours, or share no code with ours: what scripts/test runs after cargo.
 
     outside.py triton       tritonclient against the real enclave, through the host and through `touchstone proxy`
+    outside.py measure      launch digests beside sev-snp-measure's
     outside.py second       the second implementation: known answers, bundles and lies, sessions, kept answers
 """
 
@@ -65,6 +66,13 @@ def judge_kept(keep: Path, rules: Path, root: Path) -> None:
     print(f"tritonclient: all {len(kept)} answers that the proxy kept hold, bound by tls-exporter")
 
 
+def measure() -> None:
+    tests, real = ROOT / "scripts" / "tests", ROOT / "measurements" / "launch" / "testdata" / "virtee-sev"
+    python = python_with("sev-snp-measure", tests / "sev-snp-measure-requirements.txt", hashed=True)
+    test = tests / "sev_snp_measure_test.py"
+    run(python, test, "--touchstone", binary("touchstone"), "--real", real, "--work", fresh("sev-snp-measure"))
+
+
 def second() -> None:
     python = python_with("second-opinion", SECOND / "requirements.txt", hashed=True)
     run(python, SECOND / "vectors.py")
@@ -87,6 +95,6 @@ def session(python: Path) -> None:
 
 if __name__ == "__main__":
     try:
-        {"triton": triton, "second": second}[sys.argv[1]]()
+        {"triton": triton, "measure": measure, "second": second}[sys.argv[1]]()
     except (Failed, OSError) as error:
         die(f"scripts/test: {error}")

@@ -46,6 +46,8 @@ fn the_reference_has_every_option_and_no_other() {
         "collateral fetch",
         "collateral serve",
         "collateral status",
+        "measure snp",
+        "measure tdx",
     ] {
         let heading = format!("\n## {command}\n");
         let section = text
@@ -92,6 +94,7 @@ fn commands_in_the_guides_are_understood() {
         "auditors.md",
         "policies.md",
         "collateral.md",
+        "measure.md",
     ] {
         let text = std::fs::read_to_string(root.join(file)).unwrap();
         for block in text
@@ -107,7 +110,7 @@ fn commands_in_the_guides_are_understood() {
                 let line = line.split(" # ").next().unwrap();
                 let words: Vec<&str> = line.split_whitespace().skip(1).collect();
                 let command: &[&str] = match words[0] {
-                    "advisories" | "collateral" | "evidence" | "policy" => &words[..2],
+                    "advisories" | "collateral" | "evidence" | "measure" | "policy" => &words[..2],
                     _ => &words[..1],
                 };
                 let help = touchstone(&[command, &["--help"]].concat()).stdout;

@@ -26,6 +26,9 @@ const COMMANDS: &[&[&str]] = &[
     &["collateral", "fetch"],
     &["collateral", "serve"],
     &["collateral", "status"],
+    &["measure"],
+    &["measure", "snp"],
+    &["measure", "tdx"],
 ];
 
 #[test]

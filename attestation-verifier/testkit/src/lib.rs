@@ -14,6 +14,8 @@
 //! | [`snp`] | SEV-SNP attestation reports, versions 2, 3 and 5, signed by such a VCEK or VLEK |
 //! | [`tdx`] | TDX quotes, versions 4 and 5, bodies of TDX 1.0 and 1.5, signed by a quoting enclave's key |
 //! | [`events`] | event logs of TDX guests, and their replay into RTMRs |
+//! | [`firmware`] | images like OVMF's, every part of what they say about themselves changeable |
+//! | [`tdx_boot`] | firmware for TDX and kernels with an EFI stub, every part of what they say about themselves changeable |
 //! | [`machine`] | a simulated machine: chip, firmware, one launched guest; its quotes and their collateral |
 //! | [`platform`] | such a machine behind the quote agent protocol, with latency and faults |
 //! | [`mint`] | complete bundles without an enclave, every ingredient changeable before it is signed |
@@ -52,6 +54,7 @@
 
 pub mod amd;
 pub mod events;
+pub mod firmware;
 pub mod fixtures;
 pub mod intel;
 pub mod machine;
@@ -63,6 +66,7 @@ pub mod policy;
 pub mod snp;
 pub mod stack;
 pub mod tdx;
+pub mod tdx_boot;
 pub mod vendor;
 pub mod worst;
 pub mod x509;

@@ -32,6 +32,7 @@ fn dependencies_run_downward_only() {
     let set = |names: &[&'static str]| names.iter().copied().collect::<BTreeSet<&str>>();
     assert_eq!(linked("touchstone-formats"), set(&[]));
     assert_eq!(linked("measurements"), set(&["touchstone-formats"]));
+    assert_eq!(linked("touchstone-launch"), set(&[]));
     assert_eq!(linked("touchstone-settings"), set(&[]));
     assert_eq!(
         linked("enclave"),
@@ -56,7 +57,8 @@ fn dependencies_run_downward_only() {
             "attestation-verifier",
             "touchstone-client",
             "touchstone-collateral",
-            "touchstone-formats"
+            "touchstone-formats",
+            "touchstone-launch"
         ])
     );
     assert_eq!(linked("touchstone-testkit"), set(&["touchstone-formats"]));

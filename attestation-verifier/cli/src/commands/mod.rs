@@ -7,6 +7,7 @@ mod check;
 mod collateral;
 pub mod evidence;
 mod explain;
+mod measure;
 mod policy;
 mod prove_refusal;
 mod proxy;
@@ -32,6 +33,7 @@ pub enum Command {
     ProveRefusal(prove_refusal::Args),
     Policy(policy::Args),
     Collateral(collateral::Args),
+    Measure(measure::Args),
 }
 
 impl Command {
@@ -50,6 +52,7 @@ impl Command {
             Command::ProveRefusal(args) => prove_refusal::run(args),
             Command::Policy(args) => policy::run(args),
             Command::Collateral(args) => collateral::run(args),
+            Command::Measure(args) => measure::run(args),
         }
     }
 }

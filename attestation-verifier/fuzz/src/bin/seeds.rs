@@ -21,6 +21,7 @@ use touchstone_testkit::intel::PckCa;
 use touchstone_testkit::machine::{Endorsement, Machine, TdxMachine, TeeMachine};
 use touchstone_testkit::mint::{Exchange, World};
 use touchstone_testkit::tdx::TdReport;
+use touchstone_testkit::tdx_boot::{LinuxKernel, TdxFirmware};
 
 /// Two events as dstack's guest agent writes them, the second one of its own.
 const DSTACK: &str = concat!(
@@ -287,6 +288,21 @@ fn formats(snp: &World) {
         "request",
         SessionRequest { nonce: [1; 32] }.to_file(),
     );
+    let real = |name: &str| {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+        fs::read(
+            folder
+                .join("../../measurements/launch/testdata/virtee-sev")
+                .join(name),
+        )
+        .expect("an image")
+    };
+    put("ovmf", "amd-sev", real("ovmf_AmdSev_suffix.bin"));
+    put("ovmf", "generic", real("ovmf_OvmfX64_suffix.bin"));
+    let mut kernel = vec![0x20];
+    kernel.extend(LinuxKernel::default().image());
+    put("kernel", "signed", kernel);
+    put("tdvf", "ovmf", TdxFirmware::new(0x1000, 0x1000).image());
     session(snp);
 }
 
