@@ -7,6 +7,7 @@ mod check;
 mod collateral;
 mod evidence;
 mod explain;
+mod model;
 mod policy;
 mod prove_refusal;
 mod proxy;
@@ -30,6 +31,7 @@ pub enum Command {
     Evidence(evidence::Args),
     Show(show::Args),
     ProveRefusal(prove_refusal::Args),
+    Model(model::Args),
     Policy(policy::Args),
     Collateral(collateral::Args),
 }
@@ -48,6 +50,7 @@ impl Command {
             Command::Evidence(args) => evidence::run(args),
             Command::Show(args) => show::run(args),
             Command::ProveRefusal(args) => prove_refusal::run(args),
+            Command::Model(args) => model::run(args),
             Command::Policy(args) => policy::run(args),
             Command::Collateral(args) => collateral::run(args),
         }

@@ -1,6 +1,7 @@
 //! The checks that no policy decides: they are no keys, cannot be waived, and stand in verdicts
 //! beside those of the policy. With [`super::check_ids`] these are all check ids there are.
 
+mod model;
 mod tdx;
 
 use std::sync::LazyLock;
@@ -54,8 +55,14 @@ const fn snp(
 
 /// All of them. An id that ends in `.*` stands for one with a number in its place.
 pub fn fixed_checks() -> &'static [FixedCheck] {
-    static ALL: LazyLock<Vec<FixedCheck>> =
-        LazyLock::new(|| FIXED.iter().chain(tdx::FIXED).copied().collect());
+    static ALL: LazyLock<Vec<FixedCheck>> = LazyLock::new(|| {
+        FIXED
+            .iter()
+            .chain(tdx::FIXED)
+            .chain(model::FIXED)
+            .copied()
+            .collect()
+    });
     &ALL
 }
 
