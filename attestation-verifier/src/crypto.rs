@@ -109,6 +109,14 @@ impl<'a> Budget<'a> {
     }
 }
 
+/// ECDSA P-256 with SHA-256 of a manifest: as [`Budget::p256_sha256_der`], outside of any evidence's budget. The caller
+/// bounds how many there are.
+pub(crate) fn manifest_p256_sha256_der(point: &[u8; 65], message: &[u8], der: &[u8]) -> bool {
+    UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point)
+        .verify(message, der)
+        .is_ok()
+}
+
 #[cfg(test)]
 mod wycheproof;
 

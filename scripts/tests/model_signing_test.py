@@ -195,7 +195,7 @@ def other_keys(key: Key) -> None:
     strong = Key("p384", ec.SECP384R1())
     model.sign(strong)
     assert model.theirs(strong)
-    expect("P-384", model.judged(strong), 1, "usage", "not an ECDSA key on P-256")
+    expect("P-384", model.judged(strong), 1, "usage", "expected the 91 bytes of an uncompressed P-256 key")
 
     model.sign(key)
     bundle = json.loads(model.signature.read_text())

@@ -184,6 +184,8 @@ fn another_model_is_exit_3_and_the_file_is_named() {
     let list = list.to_str().unwrap();
     let held = verify(&model, &["--digest", &expected, "--files", list]);
     assert_eq!(held.verdict()["model"]["model_digest"], expected);
+    let words = touchstone(&["model", "verify", path, "--digest", &expected]).stdout;
+    assert_eq!(words, format!("HOLDS, exit 0\nmodel_digest: {expected}\n"));
 
     let mut bytes = fs::read(model.join("w.bin")).unwrap();
     bytes[0] ^= 1;

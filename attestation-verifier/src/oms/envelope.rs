@@ -6,12 +6,9 @@ use thiserror::Error;
 use touchstone_formats::text::base64_decode;
 
 use super::MAX_BYTES;
-use crate::crypto::Budget;
-use crate::known::Known;
+use crate::crypto::manifest_p256_sha256_der;
+use crate::manifest::{BUNDLE_MEDIA_TYPE, PAYLOAD_TYPE, PublicKey, pae};
 use crate::parse::json;
-
-const MEDIA_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
-const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
 
 /// Why a bundle gives no payload.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -60,13 +57,13 @@ struct Signature {
     sig: String,
 }
 
-/// The payload of a bundle that `point` (P-256, uncompressed) signed.
-pub(super) fn open(bundle: &[u8], point: &[u8]) -> Result<Vec<u8>, EnvelopeError> {
+/// The payload of a bundle that `key` signed.
+pub(super) fn open(bundle: &[u8], key: &PublicKey) -> Result<Vec<u8>, EnvelopeError> {
     let form = |what: &str| EnvelopeError::Form(what.to_owned());
     let text = std::str::from_utf8(bundle).map_err(|_| form("not UTF-8"))?;
     let bundle: Bundle =
         json::read_within(text, MAX_BYTES).map_err(|error| form(&error.to_string()))?;
-    if bundle.media_type != MEDIA_TYPE {
+    if bundle.media_type != BUNDLE_MEDIA_TYPE {
         return Err(form("mediaType is another"));
     }
     let material = &bundle.verification_material;
@@ -88,16 +85,8 @@ pub(super) fn open(bundle: &[u8], point: &[u8]) -> Result<Vec<u8>, EnvelopeError
     };
     let decoded = |text: &str| base64_decode(text).map_err(|_| form("not base64 in its one form"));
     let (payload, signature) = (decoded(&envelope.payload)?, decoded(&signature.sig)?);
-    let known = Known::new();
-    if !Budget::new(&known).p256_sha256_der(point, &pae(&payload), &signature) {
+    if !manifest_p256_sha256_der(key.point(), &pae(&payload), &signature) {
         return Err(EnvelopeError::Signature);
     }
     Ok(payload)
-}
-
-/// DSSE v1.0, PAE: what is signed.
-pub(super) fn pae(payload: &[u8]) -> Vec<u8> {
-    let (kind, length) = (PAYLOAD_TYPE, payload.len());
-    let head = format!("DSSEv1 {} {kind} {length} ", kind.len());
-    [head.as_bytes(), payload].concat()
 }

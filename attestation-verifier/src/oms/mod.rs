@@ -11,63 +11,14 @@ mod statement;
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use thiserror::Error;
-use touchstone_formats::text::{base64_decode, hex_encode};
 use touchstone_formats::{Digest, ModelFile, ModelManifest};
 
-use crate::crypto::sha256;
-use crate::parse::cert;
-use crate::parse::der;
+use crate::manifest::PublicKey;
 use crate::verdict::{Checks, Fault};
 use statement::{Signed, StatementError};
 
 /// Longest bundle, in bytes: room for the longest list of a model's files.
 pub const MAX_BYTES: usize = touchstone_formats::limits::MAX_BUNDLE;
-
-/// Why bytes are no public key.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum KeyError {
-    /// Not one block of PEM.
-    #[error("expected one PEM block PUBLIC KEY: {0}")]
-    Pem(&'static str),
-    /// A key of another kind.
-    #[error("not an ECDSA key on P-256, the one kind of key that is supported")]
-    Kind,
-}
-
-/// A P-256 public key of the user's.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PublicKey {
-    /// Uncompressed, 65 bytes.
-    point: Vec<u8>,
-    /// SHA-256 of the SubjectPublicKeyInfo.
-    id: [u8; 32],
-}
-
-impl PublicKey {
-    /// Reads a SubjectPublicKeyInfo in PEM, with white space around it as editors leave it.
-    ///
-    /// # Errors
-    /// [`KeyError`].
-    pub fn from_pem(pem: &[u8]) -> Result<PublicKey, KeyError> {
-        let text = std::str::from_utf8(pem).map_err(|_| KeyError::Pem("not text"))?;
-        let body = text
-            .trim()
-            .strip_prefix("-----BEGIN PUBLIC KEY-----")
-            .and_then(|rest| rest.strip_suffix("-----END PUBLIC KEY-----"))
-            .ok_or(KeyError::Pem("it is something else"))?;
-        let base64: String = body.split_ascii_whitespace().collect();
-        let spki = base64_decode(&base64).map_err(|_| KeyError::Pem("not base64"))?;
-        der::strict(&spki).map_err(|_| KeyError::Pem("not DER"))?;
-        match cert::public_key(&spki) {
-            cert::PublicKey::P256(point) => Ok(PublicKey {
-                point,
-                id: sha256(&spki),
-            }),
-            _ => Err(KeyError::Kind),
-        }
-    }
-}
 
 /// Judges a bundle of OpenSSF Model Signing (`oms.*`): whether `key` signed it, and whether the files that it lists are these,
 /// `identity` (what the runtime opens) and `beside` (what else lies in the folder), no more and no fewer.
@@ -78,7 +29,7 @@ pub fn judge(
     beside: &[ModelFile],
     checks: &mut Checks,
 ) {
-    let payload = match envelope::open(bundle, &key.point) {
+    let payload = match envelope::open(bundle, key) {
         Ok(payload) => payload,
         Err(error) => {
             let (id, fault) = match error {
@@ -89,7 +40,7 @@ pub fn judge(
             return;
         }
     };
-    let id = hex_encode(&key.id);
+    let id = key.id();
     checks.pass("oms.signature", id.clone(), id);
     let signed = match statement::read(&payload) {
         Ok(signed) => signed,

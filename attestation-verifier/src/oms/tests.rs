@@ -18,12 +18,12 @@ impl Signer {
     }
 
     fn key(&self) -> PublicKey {
-        PublicKey::from_pem(pem(&spki(self.pair.public_key().as_ref())).as_bytes()).unwrap()
+        PublicKey::from_point(self.pair.public_key().as_ref()).unwrap()
     }
 
     fn bundle(&self, statement: &Value) -> Value {
         let payload = statement.to_string();
-        let message = envelope::pae(payload.as_bytes());
+        let message = crate::manifest::pae(payload.as_bytes());
         let sig = self.pair.sign(&self.random, &message).unwrap();
         json!({
             "mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json",
@@ -35,23 +35,6 @@ impl Signer {
             },
         })
     }
-}
-
-/// SubjectPublicKeyInfo of a P-256 point (RFC 5480).
-fn spki(point: &[u8]) -> Vec<u8> {
-    let head = "3059301306072a8648ce3d020106082a8648ce3d030107034200";
-    [hex::decode(head).unwrap().as_slice(), point].concat()
-}
-
-fn pem(der: &[u8]) -> String {
-    let base64 = base64_encode(der);
-    let lines: Vec<&str> = base64
-        .as_bytes()
-        .chunks(64)
-        .map(|line| std::str::from_utf8(line).unwrap())
-        .collect();
-    let body = lines.join("\n");
-    format!("-----BEGIN PUBLIC KEY-----\n{body}\n-----END PUBLIC KEY-----\n")
 }
 
 fn file(name: &str, bytes: &[u8]) -> ModelFile {
@@ -311,31 +294,4 @@ fn no_mutant_of_a_bundle_holds_by_panicking_or_otherwise() {
         judge(&good.as_bytes()[..end], &key, &identity, &[], &mut checks);
         assert_eq!(checks.deciding().unwrap().id, "oms.format", "{end}");
     }
-}
-
-#[test]
-fn keys_are_p256_in_pem() {
-    let point = Signer::new().pair.public_key().as_ref().to_vec();
-    let good = pem(&spki(&point));
-    assert!(PublicKey::from_pem(good.as_bytes()).is_ok());
-    assert!(PublicKey::from_pem(good.replace('\n', "\r\n").as_bytes()).is_ok());
-    let private = good.replace("PUBLIC", "PRIVATE");
-    assert!(matches!(
-        PublicKey::from_pem(private.as_bytes()),
-        Err(KeyError::Pem(_))
-    ));
-    // The same bytes said to be on another curve.
-    let curve = hex::decode("06082a8648ce3d030107").unwrap();
-    let other = hex::decode("06082a8648ce3d030108").unwrap();
-    let mut der = spki(&point);
-    let at = der.windows(10).position(|w| w == curve).unwrap();
-    der[at..at + 10].copy_from_slice(&other);
-    assert_eq!(
-        PublicKey::from_pem(pem(&der).as_bytes()),
-        Err(KeyError::Kind)
-    );
-    assert!(matches!(
-        PublicKey::from_pem(b"\xff"),
-        Err(KeyError::Pem(_))
-    ));
 }

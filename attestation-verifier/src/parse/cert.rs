@@ -369,7 +369,7 @@ const OID_P384: &[u8] = &[0x2b, 0x81, 0x04, 0x00, 0x22];
 const OID_P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
 
 /// Reads a SubjectPublicKeyInfo (already strict DER).
-pub(crate) fn public_key(spki: &[u8]) -> PublicKey {
+fn public_key(spki: &[u8]) -> PublicKey {
     read_key(spki).ok().flatten().unwrap_or(PublicKey::Other)
 }
 

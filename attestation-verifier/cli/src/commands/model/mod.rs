@@ -9,7 +9,7 @@ use clap::ArgGroup;
 use serde_json::json;
 use touchstone_formats::Digest;
 
-use crate::output::{Failure, Outcome, Printed, clean, print, say};
+use crate::output::{Failure, Outcome, clean, print, say};
 
 /// Hash a model's folder as the enclave does, and compare it with what was meant
 #[derive(clap::Args)]
@@ -39,7 +39,7 @@ enum Command {
         /// Print one JSON object
         #[arg(long)]
         json: bool,
-        /// Print the bytes that are hashed, and nothing else: what `model verify --files` reads
+        /// Print the bytes that are hashed, and nothing else: a list for `model verify`
         #[arg(long, conflicts_with = "json")]
         identity: bool,
     },
@@ -68,8 +68,9 @@ enum Command {
         /// PEM: the P-256 key that must have signed
         #[arg(long, value_name = "PUB.pem", requires = "oms")]
         public_key: Option<PathBuf>,
-        #[command(flatten)]
-        printed: Printed,
+        /// Print the verdict as one JSON object
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -87,12 +88,13 @@ pub fn run(args: Args) -> Result<Outcome, Failure> {
             files,
             oms,
             public_key,
-            printed: _,
+            json,
         } => verify::run(&verify::Asked {
             folder,
             digest,
             files,
             signed: oms.zip(public_key),
+            json,
         }),
     }
 }

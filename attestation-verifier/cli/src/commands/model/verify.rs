@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
+use attestation_verifier::manifest::PublicKey;
 use attestation_verifier::verdict::Context;
 use attestation_verifier::{Checks, Fault, Verdict, oms};
 use serde_json::json;
@@ -12,7 +13,7 @@ use touchstone_formats::{Digest, ModelFile, ModelManifest};
 
 use super::folder::{self, FORMAT, Folder};
 use crate::files;
-use crate::output::{Failure, Outcome};
+use crate::output::{Failure, Outcome, print_painted};
 
 /// What a folder is compared with. Something is given.
 pub struct Asked {
@@ -24,6 +25,8 @@ pub struct Asked {
     pub files: Option<PathBuf>,
     /// An OMS bundle, and the key that must have signed it.
     pub signed: Option<(PathBuf, PathBuf)>,
+    /// Print the verdict as JSON.
+    pub json: bool,
 }
 
 /// Runs the command.
@@ -33,8 +36,8 @@ pub fn run(asked: &Asked) -> Result<Outcome, Failure> {
     let signed = match &asked.signed {
         None => None,
         Some((bundle, key)) => {
-            let pem = files::read(key, "public key", files::MAX_TEXT)?;
-            let key = oms::PublicKey::from_pem(&pem)
+            let pem = files::read_text(key, "public key", files::MAX_TEXT)?;
+            let key = PublicKey::parse(&pem)
                 .map_err(|error| anyhow!("public key {}: {error}", key.display()))?;
             Some((files::read(bundle, "bundle", MAX_BUNDLE as u64)?, key))
         }
@@ -72,12 +75,18 @@ pub fn run(asked: &Asked) -> Result<Outcome, Failure> {
         residual_risks: notes,
         ..Context::default()
     };
-    Ok(Outcome::Verdict(Box::new(Verdict {
+    let verdict = Verdict {
         conclusion: checks.conclude(false, false),
         at: None,
         checks,
         context,
-    })))
+    };
+    if asked.json {
+        return Ok(Outcome::Verdict(Box::new(verdict)));
+    }
+    let words = format!("{}model_digest: {found}\n", verdict.words());
+    print_painted(&words, verdict.exit());
+    Ok(Outcome::Exit(verdict.exit()))
 }
 
 /// Reads an identity. A line's end after it, as editors and shells leave it, is no part of it.
