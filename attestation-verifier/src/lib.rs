@@ -74,6 +74,8 @@ pub mod explain;
 pub mod fields;
 mod keyset;
 mod known;
+pub mod manifest;
+pub mod oms;
 pub mod parse;
 pub mod policy;
 pub mod product;

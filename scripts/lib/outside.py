@@ -2,6 +2,7 @@
 
     outside.py triton       tritonclient against the real enclave, through the host and through `touchstone proxy`
     outside.py measure      launch digests beside sev-snp-measure's
+    outside.py signing      OpenSSF Model Signing's own program signs models, `touchstone model verify` judges them
     outside.py second       the second implementation: known answers, bundles and lies, sessions, kept answers
 """
 
@@ -51,6 +52,12 @@ def triton() -> None:
     judge_kept(proxy.keep, rules, stack.root)
 
 
+def signing() -> None:
+    tests = ROOT / "scripts" / "tests"
+    python = python_with("model-signing", tests / "model-signing-requirements.txt", hashed=True)
+    run(python, tests / "model_signing_test.py", binary("touchstone"), DATA, fresh("model-signing"))
+
+
 def judge_kept(keep: Path, rules: Path, root: Path) -> None:
     """What the proxy passed on holds later, too, without it."""
     kept = sorted(path.parent for path in keep.rglob("bundle.json"))
@@ -95,6 +102,6 @@ def session(python: Path) -> None:
 
 if __name__ == "__main__":
     try:
-        {"triton": triton, "measure": measure, "second": second}[sys.argv[1]]()
+        {"triton": triton, "measure": measure, "signing": signing, "second": second}[sys.argv[1]]()
     except (Failed, OSError) as error:
         die(f"scripts/test: {error}")

@@ -40,6 +40,8 @@ fn the_reference_has_every_option_and_no_other() {
         "evidence sev-snp",
         "evidence tdx",
         "show",
+        "model digest",
+        "model verify",
         "policy init",
         "policy lint",
         "policy diff",

@@ -38,6 +38,7 @@ pub mod keyset;
 pub mod limits;
 pub mod merkle;
 pub mod model;
+pub mod onnx;
 pub mod quote_agent;
 pub mod receipt;
 pub mod report_data;

@@ -8,6 +8,16 @@ use serde::{Deserialize, Serialize};
 /// The file that is opened first.
 pub const ENTRY: &str = "model.onnx";
 
+/// The optional file beside it that says how the model is run: part of the configuration, not of
+/// the model's identity.
+pub const SETTINGS: &str = "settings.toml";
+
+/// Deepest folder below a model's folder.
+pub const MAX_DEPTH: usize = 8;
+
+/// Most files in a model's folder.
+pub const MAX_FILES: usize = 4096;
+
 /// One file that the runtime opens.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -105,6 +105,30 @@ const WHY: &[(&str, &str)] = &[
         "advisories.version",
         "An older list lacks the newest notices; whoever hands it out may want that.",
     ),
+    (
+        "model.digest",
+        "Another model may answer alike and be worth nothing; the digest is what receipts and policies name.",
+    ),
+    (
+        "model.files",
+        "Another model may answer alike and be worth nothing; the list says which of its files is another.",
+    ),
+    (
+        "oms.signature",
+        "Anybody could have written the list of files.",
+    ),
+    (
+        "oms.method",
+        "Other lists would have to be compared in other ways; one that was not compared proves nothing.",
+    ),
+    (
+        "oms.files",
+        "Who signed one set of files has said nothing about another, nor about the same bytes under other names.",
+    ),
+    (
+        "oms.covers",
+        "Whoever can change a file that the runtime opens and nobody signed decides what the model answers.",
+    ),
     ("usage", "Nothing was judged."),
     (
         "policy.file",

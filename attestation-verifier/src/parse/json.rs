@@ -34,8 +34,13 @@ impl JsonError {
 
 /// Reads a text of at most 256 KiB, nested at most 16 deep, no object with over 64 members and none of them twice.
 pub(crate) fn read<T: DeserializeOwned>(text: &str) -> Result<T, JsonError> {
-    if text.len() > MOST_BYTES {
-        return Err(JsonError::new("over 256 KiB"));
+    read_within(text, MOST_BYTES)
+}
+
+/// The same for texts of another length, in bytes.
+pub(crate) fn read_within<T: DeserializeOwned>(text: &str, most: usize) -> Result<T, JsonError> {
+    if text.len() > most {
+        return Err(JsonError::new(format_args!("over {} KiB", most >> 10)));
     }
     let mut reader = serde_json::Deserializer::from_str(text);
     Walk { left: MAX_DEPTH }

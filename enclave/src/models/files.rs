@@ -14,19 +14,11 @@ use std::{
 
 use touchstone_formats::{
     digest::Digest,
-    model::{self, ModelFile, ModelManifest},
+    model::{self, MAX_DEPTH, MAX_FILES, ModelFile, ModelManifest, SETTINGS},
+    onnx,
 };
 
-use super::{ModelError, onnx, settings::Settings};
-
-/// Deepest folder below a version's folder.
-const MAX_DEPTH: usize = 8;
-
-/// Most files of one model.
-const MAX_FILES: usize = 4096;
-
-/// The optional file beside the model.
-const SETTINGS: &str = "settings.toml";
+use super::{ModelError, settings::Settings};
 
 /// All bytes of one model, as they were read.
 pub(super) struct ModelBytes {
@@ -240,5 +232,27 @@ fn ended(file: &mut File) -> std::io::Result<()> {
     match file.read(&mut [0])? {
         0 => Ok(()),
         _ => Err(std::io::Error::other("grew while it was read")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Enclave and command line read the same table: what one calls a model's digest, so does the other.
+    #[test]
+    fn every_folder_has_the_digest_that_the_command_prints() {
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+        let table = fs::read_to_string(data.join("model-digests.tsv")).expect("the table");
+        let rows: Vec<_> = table.lines().filter(|row| !row.starts_with('#')).collect();
+        assert!(rows.len() > 40, "{}", rows.len());
+        for row in rows {
+            let (folder, expected) = row.split_once('\t').expect("two columns");
+            let found = match read_model(&data.join(folder), &Settings::new(1)) {
+                Ok(bytes) => bytes.manifest.digest().to_string(),
+                Err(_) => "refused".to_owned(),
+            };
+            assert_eq!(found, expected, "{folder}");
+        }
     }
 }

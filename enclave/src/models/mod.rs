@@ -2,7 +2,6 @@
 
 mod files;
 mod model;
-pub mod onnx;
 pub mod settings;
 
 use std::{cmp::Ordering, path::PathBuf, sync::Arc, time::Duration};
@@ -87,7 +86,7 @@ pub enum ModelError {
         /// The file.
         path: String,
         /// Why.
-        source: onnx::OnnxError,
+        source: touchstone_formats::onnx::OnnxError,
     },
     /// A manifest or configuration object that cannot be written down.
     #[error("{path}: {reason}")]

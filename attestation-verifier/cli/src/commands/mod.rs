@@ -8,6 +8,7 @@ mod collateral;
 pub mod evidence;
 mod explain;
 mod measure;
+mod model;
 mod policy;
 mod prove_refusal;
 mod proxy;
@@ -31,6 +32,7 @@ pub enum Command {
     Evidence(evidence::Args),
     Show(show::Args),
     ProveRefusal(prove_refusal::Args),
+    Model(model::Args),
     Policy(policy::Args),
     Collateral(collateral::Args),
     Measure(measure::Args),
@@ -50,6 +52,7 @@ impl Command {
             Command::Evidence(args) => evidence::run(args),
             Command::Show(args) => show::run(args),
             Command::ProveRefusal(args) => prove_refusal::run(args),
+            Command::Model(args) => model::run(args),
             Command::Policy(args) => policy::run(args),
             Command::Collateral(args) => collateral::run(args),
             Command::Measure(args) => measure::run(args),

@@ -7,7 +7,7 @@ use super::*;
 
 fn tiny(case: &str) -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/data/tiny")
+        .join("../../enclave/tests/data/tiny")
         .join(case)
         .join("model.onnx");
     std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))

@@ -15,11 +15,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 
+use crate::model::{ENTRY, SETTINGS};
+
 /// Deepest nesting of messages, as in the runtime's own parser.
 const MAX_DEPTH: usize = 100;
 
 /// Most different external files of a model.
-const MAX_FILES: usize = 4096;
+const MAX_FILES: usize = crate::model::MAX_FILES;
 
 /// Why a model's protobuf was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -66,6 +68,19 @@ pub fn external_files(model: &[u8]) -> Result<BTreeSet<String>> {
     Ok(files)
 }
 
+/// Checks that every range of external data lies inside its file, for who knows the files by size alone (in
+/// bytes, by location).
+///
+/// # Errors
+/// [`OnnxError`].
+pub fn check_ranges(model: &[u8], sizes: &BTreeMap<String, u64>) -> Result<()> {
+    walk(Message::Model, model, 0, &mut |tensor, _| {
+        tensor.range(sizes.get(&tensor.location).copied())?;
+        Ok(None)
+    })?;
+    Ok(())
+}
+
 /// The model with the external data of all tensors inside it, save that of the main graph's
 /// initializers. `None` if that changes nothing. Checks that every range of external data, the main
 /// graph's included, lies inside its file.
@@ -74,38 +89,15 @@ pub fn external_files(model: &[u8]) -> Result<BTreeSet<String>> {
 /// [`OnnxError`].
 pub fn embed<B: AsRef<[u8]>>(model: &[u8], files: &BTreeMap<String, B>) -> Result<Option<Vec<u8>>> {
     walk(Message::Model, model, 0, &mut |tensor, place| {
-        let refuse = |problem| OnnxError::External {
-            tensor: tensor.name.clone(),
-            problem,
-        };
-        let Some(file) = files.get(&tensor.location).map(AsRef::as_ref) else {
-            return Err(refuse(format!(
-                "external data file {:?} is missing",
-                tensor.location
-            )));
-        };
-        let start = usize::try_from(tensor.offset).ok();
-        let end = match tensor.length {
-            None => Some(file.len()),
-            Some(length) => tensor
-                .offset
-                .checked_add(length)
-                .and_then(|end| end.try_into().ok()),
-        };
-        let data = start.zip(end).and_then(|(start, end)| file.get(start..end));
-        match data {
-            None => Err(refuse(format!(
-                "external data at {} of length {} is outside {:?} of {} bytes",
-                tensor.offset,
-                tensor
-                    .length
-                    .map_or("all the rest".to_owned(), |length| length.to_string()),
-                tensor.location,
-                file.len()
-            ))),
-            Some(_) if place == Place::MainInitializer => Ok(None),
-            Some(data) => Ok(Some(tensor.with_data(data))),
+        let file = files.get(&tensor.location).map(AsRef::as_ref);
+        let range = tensor.range(file.map(|file| file.len() as u64))?;
+        if place == Place::MainInitializer {
+            return Ok(None);
         }
+        // Both ends are within a slice's length, so they are numbers of this machine's.
+        let data = file.and_then(|file| file.get(range.start as usize..range.end as usize));
+        let data = data.ok_or(OnnxError::Malformed("cut short"))?;
+        Ok(Some(tensor.with_data(data)))
     })
 }
 
@@ -348,13 +340,41 @@ fn check_location(location: &str) -> std::result::Result<(), &'static str> {
     if location.len() > 256 {
         return Err("is longer than 256 bytes");
     }
-    if matches!(location, "model.onnx" | "settings.toml") {
+    if location == ENTRY || location == SETTINGS {
         return Err("is not a data file");
     }
     Ok(())
 }
 
 impl External<'_> {
+    /// Which bytes of its file of `size` bytes (`None`: there is none) the data is.
+    fn range(&self, size: Option<u64>) -> Result<std::ops::Range<u64>> {
+        let refuse = |problem| OnnxError::External {
+            tensor: self.name.clone(),
+            problem,
+        };
+        let Some(size) = size else {
+            return Err(refuse(format!(
+                "external data file {:?} is missing",
+                self.location
+            )));
+        };
+        let end = match self.length {
+            None => Some(size),
+            Some(length) => self.offset.checked_add(length),
+        };
+        match end {
+            Some(end) if self.offset <= end && end <= size => Ok(self.offset..end),
+            _ => Err(refuse(format!(
+                "external data at {} of length {} is outside {:?} of {size} bytes",
+                self.offset,
+                self.length
+                    .map_or("all the rest".to_owned(), |length| length.to_string()),
+                self.location,
+            ))),
+        }
+    }
+
     /// The tensor with `data` as its raw_data, and nothing external.
     fn with_data(&self, data: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.message.len() + data.len() + 16);
