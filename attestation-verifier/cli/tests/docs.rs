@@ -45,6 +45,13 @@ fn the_reference_has_every_option_and_no_other() {
         "policy init",
         "policy lint",
         "policy diff",
+        "manifest new",
+        "manifest add",
+        "manifest add-model",
+        "manifest key",
+        "manifest sign",
+        "manifest verify",
+        "manifest diff",
         "collateral fetch",
         "collateral serve",
         "collateral status",
@@ -96,6 +103,7 @@ fn commands_in_the_guides_are_understood() {
         "auditors.md",
         "policies.md",
         "collateral.md",
+        "manifests.md",
         "measure.md",
     ] {
         let text = std::fs::read_to_string(root.join(file)).unwrap();
@@ -112,7 +120,8 @@ fn commands_in_the_guides_are_understood() {
                 let line = line.split(" # ").next().unwrap();
                 let words: Vec<&str> = line.split_whitespace().skip(1).collect();
                 let command: &[&str] = match words[0] {
-                    "advisories" | "collateral" | "evidence" | "measure" | "policy" => &words[..2],
+                    "advisories" | "collateral" | "evidence" | "manifest" | "measure" | "model"
+                    | "policy" => &words[..2],
                     _ => &words[..1],
                 };
                 let help = touchstone(&[command, &["--help"]].concat()).stdout;

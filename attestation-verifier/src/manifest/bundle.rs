@@ -173,7 +173,8 @@ impl Statement {
             media_type: BUNDLE_MEDIA_TYPE.into(),
             verification_material: Material {
                 public_key: Identifier { hint: hint.clone() },
-                tlog_entries: None,
+                // Empty, and there: some readers of the format demand it.
+                tlog_entries: Some([]),
             },
             dsse_envelope: Envelope {
                 payload: base64_encode(self.payload()),

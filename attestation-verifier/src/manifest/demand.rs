@@ -21,6 +21,9 @@ pub struct Demand {
 /// Why a table `[manifest]` does not stand (exit 1).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DemandError {
+    /// The file is no TOML.
+    #[error("not TOML: {0}")]
+    Toml(String),
     /// A key that has to be there is not.
     #[error("{key} is missing")]
     Missing {
@@ -93,6 +96,20 @@ impl Refused {
 type Result<T> = std::result::Result<T, DemandError>;
 
 impl Demand {
+    /// Reads the table `[manifest]` of a policy file, and nothing else of it: not whether the policy stands.
+    ///
+    /// # Errors
+    /// No TOML, no such table, and as [`Self::from_table`].
+    pub fn from_policy(text: &str) -> Result<Demand> {
+        let table: Table = text
+            .parse()
+            .map_err(|error: toml::de::Error| DemandError::Toml(error.to_string()))?;
+        match member("", &table, "manifest")? {
+            Value::Table(table) => Demand::from_table(table),
+            other => wrong("manifest", other, "a table"),
+        }
+    }
+
     /// Reads the table `[manifest]` of a policy.
     ///
     /// # Errors
@@ -171,7 +188,7 @@ fn no_others(at: &str, table: &Table, known: &[&str]) -> Result<()> {
 
 fn member<'a>(at: &str, table: &'a Table, key: &str) -> Result<&'a Value> {
     table.get(key).ok_or_else(|| DemandError::Missing {
-        key: format!("{at}.{key}"),
+        key: format!("{at}.{key}").trim_start_matches('.').to_owned(),
     })
 }
 

@@ -7,6 +7,7 @@ mod check;
 mod collateral;
 pub mod evidence;
 mod explain;
+mod manifest;
 mod measure;
 mod model;
 mod policy;
@@ -34,6 +35,7 @@ pub enum Command {
     ProveRefusal(prove_refusal::Args),
     Model(model::Args),
     Policy(policy::Args),
+    Manifest(manifest::Args),
     Collateral(collateral::Args),
     Measure(measure::Args),
 }
@@ -54,6 +56,7 @@ impl Command {
             Command::ProveRefusal(args) => prove_refusal::run(args),
             Command::Model(args) => model::run(args),
             Command::Policy(args) => policy::run(args),
+            Command::Manifest(args) => manifest::run(args),
             Command::Collateral(args) => collateral::run(args),
             Command::Measure(args) => measure::run(args),
         }
