@@ -212,7 +212,12 @@ fn ids_in(folder: &Path, ids: &mut BTreeSet<String>) {
                     .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'.'));
                 let family = FAMILIES.iter().any(|family| piece.starts_with(family));
                 // A prefix to compare with, or a file's name, is no id.
-                if plain && family && !piece.ends_with('.') && !piece.ends_with(".json") && !piece.ends_with(".onnx") {
+                if plain
+                    && family
+                    && !piece.ends_with('.')
+                    && !piece.ends_with(".json")
+                    && !piece.ends_with(".onnx")
+                {
                     ids.insert(piece.to_owned());
                 }
             }
