@@ -61,6 +61,30 @@ pub(super) static FIXED: &[FixedCheck] = &[
         "docs/cli.md",
     ),
     check(
+        "measure.firmware",
+        "2",
+        "The firmware's metadata say what is measured of it, and a platform would load it as they say. Made by the command.",
+        "docs/measure.md",
+    ),
+    check(
+        "measure.kernel",
+        "2",
+        "The kernel is one that firmware measures as it starts it. Made by the command.",
+        "docs/measure.md",
+    ),
+    check(
+        "measure.inputs",
+        "2",
+        "A file of inputs names everything that is measured, each by its digest. Made by the command.",
+        "docs/measure.md",
+    ),
+    check(
+        "measure.event_log",
+        "2, 4",
+        "The event log is of this firmware and of this boot: its registers and variables are those computed. Made by the command.",
+        "docs/measure.md",
+    ),
+    check(
         "response.format",
         "2",
         "The record of the answer (response.json) is written as `ask` writes it. Made by the command.",
