@@ -135,6 +135,10 @@ const WHY: &[(&str, &str)] = &[
         "A policy that can be read in two ways, or leaves something out, would judge by accident.",
     ),
     (
+        "measure.*",
+        "A number that no platform would report, or that another platform reports, would be pinned in place of what runs.",
+    ),
+    (
         "policy.platform",
         "A kind of platform that the policy does not name is one that nobody decided to trust.",
     ),
@@ -157,10 +161,6 @@ const WHY: &[(&str, &str)] = &[
     (
         "*.format",
         "What is not written as its specification says can be read in two ways, and was not made by what it claims.",
-    ),
-    (
-        "collateral.*",
-        "Collateral says whose signature it is, and what has been revoked since: the vendor's own, of this platform, and of now.",
     ),
     (
         "receipt.signature",
