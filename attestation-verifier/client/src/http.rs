@@ -388,7 +388,7 @@ mod tests {
             body: Bytes::copy_from_slice(body.as_bytes()),
         };
         let body = r#"{"title":"Busy","detail":"\u001b[2Jtry again","error":"Busy","status":503}"#;
-        assert_eq!(answer(body).problem(), "Busy; [2Jtry again");
+        assert_eq!(answer(body).problem(), r"Busy; \u{1b}[2Jtry again");
         let most = format!("{{\"title\":\"{}\"}}", "x".repeat(MAX_PROBLEM - 12));
         assert_eq!(most.len(), MAX_PROBLEM);
         assert!(answer(&most).problem().starts_with("xxx"));
