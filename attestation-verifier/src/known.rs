@@ -16,7 +16,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use touchstone_formats::checkpoint::SignedNote;
 use touchstone_formats::evidence::{SnpCollateral, TdxCollateral};
-use touchstone_formats::{Evidence, LogKey};
+use touchstone_formats::{Digest, Evidence, LogKey};
 
 use crate::At;
 use crate::appraise::Judged;
@@ -82,7 +82,18 @@ struct Sentence {
     report_data: Option<[u8; 64]>,
     at: At,
     about: Option<&'static str>,
+    manifest: Option<Digest>,
     judged: Judged,
+}
+
+/// What evidence is judged by, beside policy and roots.
+#[derive(Clone, Copy)]
+pub(crate) struct Judgement<'a> {
+    pub(crate) report_data: Option<&'a [u8; 64]>,
+    pub(crate) at: At,
+    pub(crate) about: Option<&'static str>,
+    /// The manifest that counts, and whose signatures stand under it; none without one.
+    pub(crate) manifest: Option<Digest>,
 }
 
 impl Known {
@@ -198,22 +209,21 @@ impl Known {
     pub(crate) fn judged(
         &self,
         evidence: &Evidence,
-        report_data: Option<&[u8; 64]>,
-        at: At,
-        about: Option<&'static str>,
+        by: &Judgement<'_>,
     ) -> Result<Judged, Sight> {
         let Some(shelf) = &self.judged else {
             return Err(Sight::Never);
         };
-        let key = sentence_key(evidence, about);
+        let key = sentence_key(evidence, by.about);
         let sentence = match shelf.find(&key) {
             None => return Err(Sight::First(key)),
             Some(None) => return Err(Sight::Again(key)),
             Some(Some(sentence)) => sentence,
         };
-        let same = sentence.at == at
-            && sentence.about == about
-            && sentence.report_data.as_ref() == report_data
+        let same = sentence.at == by.at
+            && sentence.about == by.about
+            && sentence.manifest == by.manifest
+            && sentence.report_data.as_ref() == by.report_data
             && sentence.evidence == *evidence;
         if !same {
             return Err(Sight::Again(key));
@@ -228,9 +238,7 @@ impl Known {
         &self,
         sight: Sight,
         evidence: &Evidence,
-        report_data: Option<&[u8; 64]>,
-        at: At,
-        about: Option<&'static str>,
+        by: Judgement<'_>,
         judged: &Judged,
     ) {
         let Some(shelf) = self.judged.as_ref().filter(|_| judged.checks.hold()) else {
@@ -242,9 +250,10 @@ impl Known {
             Sight::Again(key) => {
                 let sentence = Sentence {
                     evidence: evidence.clone(),
-                    report_data: report_data.copied(),
-                    at,
-                    about,
+                    report_data: by.report_data.copied(),
+                    at: by.at,
+                    about: by.about,
+                    manifest: by.manifest,
                     judged: judged.clone(),
                 };
                 let weight = evidence.size().saturating_add(CHECKS);

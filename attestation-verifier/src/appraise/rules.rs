@@ -7,6 +7,7 @@ use crate::At;
 use crate::authenticate::Window;
 use crate::dates::rfc3339;
 use crate::policy::{CheckSpec, Expect, Platform, Rule, Waiver};
+use crate::reference::{Ruling, listed as listed_by_manifest};
 use crate::verdict::{Checks, Fault};
 
 /// What is genuine, as the checks of a policy see it.
@@ -31,6 +32,7 @@ pub(super) trait Observed {
 pub(super) fn by_rules<O: Observed>(
     genuine: &O,
     platform: &Platform,
+    ruling: Option<&Ruling>,
     at: At,
     about: Option<&'static str>,
 ) -> Checks {
@@ -49,6 +51,9 @@ pub(super) fn by_rules<O: Observed>(
             (Rule::Expect(expected), None) => {
                 let reason = "this version has no way to evaluate it";
                 checks.not_evaluated(spec.id, Fault::Policy, expected.to_value(), reason);
+            }
+            (Rule::Expect(Expect::Manifest), Some(_)) => {
+                listed_by_manifest(ruling, &mut checks, spec.id, found, at);
             }
             (Rule::Expect(expected), Some(seen)) => {
                 let value = expected.to_value();
