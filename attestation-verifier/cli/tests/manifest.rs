@@ -678,7 +678,7 @@ fn every_ingredient_is_accounted_for() {
         ),
         (&["--minimum-tcb", "Genoa:bootloader=1"], "missing field"),
         (&["--rtmr0", &hex("00", 48)], "--rtmr0"),
-        (&["--ingredient", "enclave=missing"], "enclave"),
+        (&["--ingredient", "enclave=missing"], "ingredient missing"),
         (
             &["--ingredient", "enclave=libonnxruntime.so"],
             "--origin enclave=… is missing",

@@ -219,7 +219,7 @@ fn lies_that_are_signed_are_malformed_all_the_same() {
         (
             at(TDX, "/measurements/0/tdx/rtmr2"),
             json!(null),
-            "both, or none",
+            "one form",
         ),
         (
             at(TDX, "/measurements/0/tdx/page_add_order"),

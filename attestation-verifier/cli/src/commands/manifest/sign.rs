@@ -27,7 +27,7 @@ use crate::{files, inputs};
     touchstone manifest sign draft.json --signature sig.der --public-key bob.pub.pem -o manifest.jsonl\n\n\
     Example:\n  touchstone manifest sign draft.json --key alice.pem -o manifest.jsonl"
 )]
-#[group(id = "way", required = true, multiple = false, args = ["key", "to_sign", "signature"])]
+#[command(group = clap::ArgGroup::new("way").required(true).args(["key", "to_sign", "signature"]))]
 pub struct Args {
     /// Draft, or signed manifest
     file: PathBuf,

@@ -24,7 +24,7 @@ use crate::{files, inputs};
     after_help = "Example:\n  touchstone manifest verify manifest.jsonl --signer alice=alice.pub.pem \
     --signer bob=bob.pub.pem --threshold 2 --state accepted.json"
 )]
-#[group(id = "by", required = true, multiple = true, args = ["policy", "signers"])]
+#[command(group = clap::ArgGroup::new("by").required(true).args(["policy", "signers"]))]
 pub struct Args {
     /// Manifest file
     file: PathBuf,
