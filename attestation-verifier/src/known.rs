@@ -206,11 +206,7 @@ impl Known {
 
     /// What was judged of this very evidence object by the same policy and roots at the same time; else whatever
     /// [`Self::keep_judged`] needs.
-    pub(crate) fn judged(
-        &self,
-        evidence: &Evidence,
-        by: &Judgement<'_>,
-    ) -> Result<Judged, Sight> {
+    pub(crate) fn judged(&self, evidence: &Evidence, by: &Judgement<'_>) -> Result<Judged, Sight> {
         let Some(shelf) = &self.judged else {
             return Err(Sight::Never);
         };

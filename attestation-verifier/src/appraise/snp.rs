@@ -11,9 +11,9 @@ use super::rules::{self, CrlState, MISFIT, Observed, Plain, by_rules, listed};
 use crate::At;
 use crate::authenticate::Authentic;
 use crate::authenticate::vek::tcb_value;
+use crate::manifest::MinimumTcb;
 use crate::parse::snp::{TcbBytes, platform_info, policy};
 use crate::parse::vek::{VekIdentity, VekTcb};
-use crate::manifest::MinimumTcb;
 use crate::policy::{CheckSpec, Expect, Floors, Platform, Rule};
 use crate::reference::{Measured, Registers, Ruling};
 use crate::verdict::{Checks, Fault};
@@ -185,9 +185,17 @@ impl Measured for Authentic {
         ];
         let read = tcbs.map(|(name, tcb)| (name, tcb.read(self.product())));
         let found = read.map(|(name, tcb)| (name, tcb.map_or(Value::Null, tcb_value)));
-        let found = Value::Object(found.map(|(name, tcb)| (name.to_owned(), tcb)).into_iter().collect());
+        let found = Value::Object(
+            found
+                .map(|(name, tcb)| (name.to_owned(), tcb))
+                .into_iter()
+                .collect(),
+        );
         let MinimumTcb::Snp(floors) = minimum else {
-            return (found, Err("its minimum is of another kind of platform".to_owned()));
+            return (
+                found,
+                Err("its minimum is of another kind of platform".to_owned()),
+            );
         };
         let below: Vec<String> = read
             .into_iter()
