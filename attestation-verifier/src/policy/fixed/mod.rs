@@ -2,6 +2,7 @@
 //! beside those of the policy. With [`super::check_ids`] these are all check ids there are.
 
 mod files;
+mod manifest;
 mod model;
 mod tdx;
 
@@ -53,8 +54,16 @@ const fn snp(
 
 /// All of them. An id that ends in `.*` stands for one with a number in its place.
 pub fn fixed_checks() -> &'static [FixedCheck] {
-    static ALL: LazyLock<Vec<FixedCheck>> =
-        LazyLock::new(|| [FIXED, files::FIXED, model::FIXED, tdx::FIXED].concat());
+    static ALL: LazyLock<Vec<FixedCheck>> = LazyLock::new(|| {
+        [
+            FIXED,
+            files::FIXED,
+            manifest::FIXED,
+            model::FIXED,
+            tdx::FIXED,
+        ]
+        .concat()
+    });
     &ALL
 }
 
