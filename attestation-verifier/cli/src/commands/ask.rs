@@ -15,7 +15,7 @@ use touchstone_client::{Answer, Builder, Client, Error, Provisional, Question, S
 use touchstone_formats::GuaranteeSet;
 
 use crate::files;
-use crate::inputs::{self, NamedFile};
+use crate::inputs::{self, ManifestFiles, NamedFile};
 use crate::output::{self, Failure, Outcome, print, say};
 
 /// The files of a folder, in the order in which they are written.
@@ -62,6 +62,8 @@ pub struct Args {
     /// Root certificates of a simulated platform (PEM), trusted beside the pinned ones
     #[arg(long, value_name = "FILE")]
     trust_simulated_root: Option<PathBuf>,
+    #[command(flatten)]
+    manifests: ManifestFiles,
     /// The host's own HTTP, for receipts and collateral: http://HOST:PORT; the server's without it
     #[arg(long, value_name = "URL")]
     records: Option<String>,
@@ -128,6 +130,9 @@ pub fn run(args: Args) -> Result<Outcome, Failure> {
     runtime.block_on(async {
         match connecting.connect().await {
             Ok(client) => {
+                if let Some(session) = client.session() {
+                    args.manifests.remember(&session.verdict)?;
+                }
                 let asking = Asking {
                     client,
                     folder,
@@ -150,7 +155,10 @@ impl Args {
                 anyhow!("{url}: --plaintext is for http://; over https:// nobody reads along");
             return Err(error.into());
         }
-        let mut builder = Client::builder(url, policy).map_err(usage)?;
+        let manifests = self.manifests.read(&policy)?;
+        let mut builder = Client::builder(url, policy)
+            .map_err(usage)?
+            .manifests(manifests);
         if !https && !self.plaintext {
             let error = anyhow!(
                 "{url}: http:// would show your question to whoever relays it: use https:// \
