@@ -11,9 +11,9 @@ use attestation_verifier::{At, Manifests, Policy, Roots, Verdict, Verifier};
 use touchstone_formats::limits::MAX_BUNDLE;
 use touchstone_formats::{CollateralFile, GuaranteeSet};
 
+use crate::commands::check::Judging;
 use crate::commands::manifest::State;
 use crate::files::{Disk, Source};
-use crate::commands::check::Judging;
 use crate::output::Failure;
 use crate::{files, npy};
 

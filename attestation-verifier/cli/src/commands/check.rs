@@ -207,7 +207,11 @@ pub fn judge_from(
     comparison.session = session.as_ref().map(SessionVerdict::bound);
     let mut verdict = verifier.check(&bundle, &comparison, at);
     if let Some(session) = session {
-        let expected = basis.policy.session.as_ref().and_then(|s| s.answers.expected());
+        let expected = basis
+            .policy
+            .session
+            .as_ref()
+            .and_then(|s| s.answers.expected());
         let demanded = args.session.is_some()
             || expected.is_some_and(|bindings| !bindings.contains(&Binding::None));
         add_session(&mut verdict, &session.verdict, demanded);

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use touchstone_formats::limits::MAX_BUNDLE;
 use touchstone_formats::{Digest, LogKey};
 
-use crate::output::{Failure, Outcome, clean, print, print_painted};
 use crate::inputs::ManifestFiles;
+use crate::output::{Failure, Outcome, clean, print, print_painted};
 use crate::{files, inputs};
 
 /// Judge old bundles again, under a signed list of notices
