@@ -126,7 +126,8 @@ async fn a_manifest_lets_questions_through_and_another_ends_that() {
     // An answer that is not verified yet is judged by what is in force when it is.
     let late = client.infer("digits", &[input(ASKED)]).await.unwrap();
     client.replace_manifests(&signer.manifests(20, &[0x42; 48], &world));
-    refused(late.verified().await, 4, "snp.measurement");
+    let unverified = late.verified().await.unwrap_err();
+    assert_eq!(unverified.verdict.deciding(), Some("snp.measurement"));
     // And the next question is not sent.
     let asked = server.asked();
     refused(
