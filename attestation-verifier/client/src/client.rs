@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use attestation_verifier::exchange::OwnedTensor;
 use attestation_verifier::policy::Rule;
 use attestation_verifier::verdict::{Fault, refusal};
-use attestation_verifier::{At, Binding, Policy, Roots, Verifier};
+use attestation_verifier::{At, Binding, Manifests, Policy, Roots, Verifier};
 use bytes::Bytes;
 use hyper::header::{self, HeaderName};
 use hyper::{Method, Request};
@@ -45,6 +45,8 @@ pub(crate) struct Settings {
     pub tls: Arc<ClientConfig>,
     /// Policy and roots, and what was verified under them by all the client's connections.
     pub verifier: Verifier,
+    /// How often the manifests were replaced: a connection that was attested by earlier ones takes no further request.
+    pub manifests: AtomicU64,
     pub expect_simulated: bool,
     pub collateral: Option<CollateralFile>,
     pub cache: Option<Cache>,
@@ -122,6 +124,7 @@ impl Client {
             server: Server::parse(url)?,
             policy,
             roots: Roots::pinned(),
+            manifests: Manifests::default(),
             expect_simulated: false,
             records: None,
             collateral: None,
@@ -220,6 +223,14 @@ impl Client {
         self.0.settings.policy()
     }
 
+    /// Judges by these manifests from now on, and by none of those before: connections are attested anew before they take
+    /// another request, and answers that are not verified yet are judged by these.
+    pub fn replace_manifests(&self, manifests: &Manifests) {
+        let settings = &self.0.settings;
+        settings.verifier.replace_manifests(manifests);
+        settings.manifests.fetch_add(1, Ordering::SeqCst);
+    }
+
     /// What was done so far.
     pub fn counters(&self) -> Counters {
         let counts = &self.0.counts;
@@ -247,6 +258,7 @@ pub struct Builder {
     server: Server,
     policy: Policy,
     roots: Roots,
+    manifests: Manifests,
     expect_simulated: bool,
     records: Option<String>,
     collateral: Option<CollateralFile>,
@@ -263,6 +275,13 @@ impl Builder {
     /// Roots of trust; AMD's own without this.
     pub fn roots(mut self, roots: Roots) -> Builder {
         self.roots = roots;
+        self
+    }
+
+    /// Manifests, for a policy that expects what one lists; none without this. What is wrong with them the first connection's
+    /// judgement says. See [`Client::replace_manifests`].
+    pub fn manifests(mut self, manifests: Manifests) -> Builder {
+        self.manifests = manifests;
         self
     }
 
@@ -379,7 +398,8 @@ impl Builder {
             tls: tls::config()?,
             cache: cache.transpose()?,
             server,
-            verifier: Verifier::new(self.policy, self.roots),
+            verifier: Verifier::new(self.policy, self.roots).with_manifests(&self.manifests),
+            manifests: AtomicU64::new(0),
             expect_simulated: self.expect_simulated,
             collateral: self.collateral,
             timeout: self.timeout,

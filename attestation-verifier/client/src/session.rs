@@ -1,6 +1,7 @@
 //! One attested connection: the handshake, the first exchange, and its judgement.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use attestation_verifier::exchange::SessionRecord;
@@ -51,16 +52,20 @@ pub(crate) struct Usable {
     /// None where there is no TLS, because the caller said so.
     pub session: Option<Arc<Session>>,
     opened: Instant,
+    /// [`Settings::manifests`] when it was attested.
+    manifests: u64,
 }
 
 impl Usable {
-    /// Whether it may take a request now. `now`: Unix seconds on the caller's clock.
-    pub async fn fit(&mut self, life: Duration, now: u64) -> bool {
+    /// Whether it may take a request now.
+    pub async fn fit(&mut self, settings: &Settings) -> bool {
+        let (life, now) = (settings.session_life, settings.at().time);
         let alive = self
             .session
             .as_ref()
             .is_none_or(|session| now <= session.record.keyset.not_after);
-        alive && !self.ended(life) && self.http.ready().await
+        let attested = self.session.is_none() || self.manifests == generation(settings);
+        alive && attested && !self.ended(life) && self.http.ready().await
     }
 
     /// Whether it is closed, or attested too long ago.
@@ -83,11 +88,19 @@ pub(crate) async fn open_plain(settings: &Settings) -> Result<Usable, Error> {
         http: Http::over(&settings.server, stream).await?,
         session: None,
         opened: Instant::now(),
+        manifests: generation(settings),
     })
+}
+
+/// Which of the client's manifests are in force, by number.
+fn generation(settings: &Settings) -> u64 {
+    settings.manifests.load(Ordering::SeqCst)
 }
 
 /// Connects and attests. Until this returns nothing but the request for a session has been sent.
 pub(crate) async fn attest(settings: &Settings) -> Result<Usable, Error> {
+    // Before the judgement: if they are replaced meanwhile, this connection is not used again.
+    let manifests = generation(settings);
     let nonce = random()?;
     let server = &settings.server;
     let stream = connect(server).await?;
@@ -123,6 +136,7 @@ pub(crate) async fn attest(settings: &Settings) -> Result<Usable, Error> {
                 verdict: judged.verdict,
             })),
             opened,
+            manifests,
         }),
         // The judge gives exit 0 to nothing else; and whatever a policy accepts, this client settles
         // for no less.

@@ -16,7 +16,7 @@ use touchstone_formats::GuaranteeSet;
 use touchstone_formats::text::printable;
 
 use crate::files;
-use crate::inputs::{self, NamedFile};
+use crate::inputs::{self, ManifestFiles, NamedFile};
 use crate::output::{self, Failure, Outcome, print, say};
 
 /// The files of a folder, in the order in which they are written.
@@ -63,6 +63,8 @@ pub struct Args {
     /// Root certificates of a simulated platform (PEM), trusted beside the pinned ones
     #[arg(long, value_name = "FILE")]
     trust_simulated_root: Option<PathBuf>,
+    #[command(flatten)]
+    manifests: ManifestFiles,
     /// The host's own HTTP, for receipts and collateral: http://HOST:PORT; the server's without it
     #[arg(long, value_name = "URL")]
     records: Option<String>,
@@ -129,6 +131,9 @@ pub fn run(args: Args) -> Result<Outcome, Failure> {
     runtime.block_on(async {
         match connecting.connect().await {
             Ok(client) => {
+                if let Some(session) = client.session() {
+                    args.manifests.remember(&session.verdict)?;
+                }
                 let asking = Asking {
                     client,
                     folder,
@@ -151,7 +156,10 @@ impl Args {
                 anyhow!("{url}: --plaintext is for http://; over https:// nobody reads along");
             return Err(error.into());
         }
-        let mut builder = Client::builder(url, policy).map_err(usage)?;
+        let manifests = self.manifests.read(&policy)?;
+        let mut builder = Client::builder(url, policy)
+            .map_err(usage)?
+            .manifests(manifests);
         if !https && !self.plaintext {
             let error = anyhow!(
                 "{url}: http:// would show your question to whoever relays it: use https:// \
@@ -339,8 +347,13 @@ fn connection(name: &str, session: &Verdict) -> String {
         Some("tdx") => format!("platform {}", short(id("instance_id").or(id("ppid")))),
         _ => format!("chip {}", short(id("chip_id"))),
     };
+    // A manifest's names have no control characters.
+    let release = match context.release["release"].as_str() {
+        Some(release) => format!(", release {release}"),
+        None => String::new(),
+    };
     format!(
-        "connection: bound by {} to {name}, {platform}, measurement {}{simulated}\n",
+        "connection: bound by {} to {name}, {platform}, measurement {}{release}{simulated}\n",
         session.binding(),
         short(context.measurement.as_deref()),
     )
@@ -389,6 +402,12 @@ mod tests {
         let said = connection("a", &verdict);
         assert!(
             said.contains("to a, platform 1212121212121212…, "),
+            "{said}"
+        );
+        verdict.context.release = json!({ "release": "1.4.2" });
+        let said = connection("a", &verdict);
+        assert!(
+            said.contains(", measurement cdcdcdcdcdcdcdcd…, release 1.4.2 (SIM"),
             "{said}"
         );
         let verdict = Verdict {

@@ -2,5 +2,6 @@
 
 mod answers;
 mod connections;
+mod manifests;
 mod sessions;
 mod support;
