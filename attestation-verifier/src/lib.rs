@@ -74,6 +74,7 @@ pub mod explain;
 pub mod fields;
 mod keyset;
 mod known;
+pub mod manifest;
 pub mod parse;
 pub mod policy;
 pub mod product;

@@ -1,6 +1,7 @@
 """Tests by programs that are not ours, or share no code with ours: what scripts/test runs after cargo.
 
     outside.py triton       tritonclient against the real enclave, through the host and through `touchstone proxy`
+    outside.py manifest     manifests: sigstore's, in-toto's and the Secure Systems Lab's code reads ours, and we read theirs
     outside.py second       the second implementation: known answers, bundles and lies, sessions, kept answers
 """
 
@@ -74,6 +75,12 @@ def second() -> None:
     run(python, SECOND / "opinion.py", "--root", DEMO / "genuine" / "platform" / "root.pem", *kept)
 
 
+def manifest() -> None:
+    tests = ROOT / "scripts" / "tests"
+    python = python_with("manifest", tests / "manifest-requirements.txt", hashed=True)
+    run(python, tests / "manifest_test.py", binary("touchstone"), fresh("manifest"))
+
+
 def session(python: Path) -> None:
     folder, measurement, model = fresh("session"), "5e" * 48, "digits_cnn"
     descr, shape, raw = npy.read(DATA / "held-out" / f"{model}_x.npy")
@@ -87,6 +94,6 @@ def session(python: Path) -> None:
 
 if __name__ == "__main__":
     try:
-        {"triton": triton, "second": second}[sys.argv[1]]()
+        {"triton": triton, "second": second, "manifest": manifest}[sys.argv[1]]()
     except (Failed, OSError) as error:
         die(f"scripts/test: {error}")

@@ -43,6 +43,13 @@ fn the_reference_has_every_option_and_no_other() {
         "policy init",
         "policy lint",
         "policy diff",
+        "manifest new",
+        "manifest add",
+        "manifest add-model",
+        "manifest key",
+        "manifest sign",
+        "manifest verify",
+        "manifest diff",
         "collateral fetch",
         "collateral serve",
         "collateral status",
@@ -92,6 +99,7 @@ fn commands_in_the_guides_are_understood() {
         "auditors.md",
         "policies.md",
         "collateral.md",
+        "manifests.md",
     ] {
         let text = std::fs::read_to_string(root.join(file)).unwrap();
         for block in text
@@ -107,7 +115,7 @@ fn commands_in_the_guides_are_understood() {
                 let line = line.split(" # ").next().unwrap();
                 let words: Vec<&str> = line.split_whitespace().skip(1).collect();
                 let command: &[&str] = match words[0] {
-                    "advisories" | "collateral" | "evidence" | "policy" => &words[..2],
+                    "advisories" | "collateral" | "evidence" | "manifest" | "policy" => &words[..2],
                     _ => &words[..1],
                 };
                 let help = touchstone(&[command, &["--help"]].concat()).stdout;

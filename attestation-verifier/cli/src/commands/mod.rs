@@ -7,6 +7,7 @@ mod check;
 mod collateral;
 pub mod evidence;
 mod explain;
+mod manifest;
 mod policy;
 mod prove_refusal;
 mod proxy;
@@ -31,6 +32,7 @@ pub enum Command {
     Show(show::Args),
     ProveRefusal(prove_refusal::Args),
     Policy(policy::Args),
+    Manifest(manifest::Args),
     Collateral(collateral::Args),
 }
 
@@ -49,6 +51,7 @@ impl Command {
             Command::Show(args) => show::run(args),
             Command::ProveRefusal(args) => prove_refusal::run(args),
             Command::Policy(args) => policy::run(args),
+            Command::Manifest(args) => manifest::run(args),
             Command::Collateral(args) => collateral::run(args),
         }
     }
