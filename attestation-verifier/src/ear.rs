@@ -101,6 +101,10 @@ pub const RULES: &[(&str, Stands)] = {
         ("evidence.purpose", Foundation),
         ("evidence.nonce", Foundation),
         ("evidence.report_data", Foundation),
+        ("manifest.platform", For(Executables)),
+        ("manifest.os_binding", For(Executables)),
+        ("manifest.quote_source", For(Executables)),
+        ("manifest.tcb", For(Hardware)),
         ("snp.chip_id*", For(InstanceIdentity)),
         ("snp.signing_key", For(InstanceIdentity)),
         ("snp.vlek.csp", For(InstanceIdentity)),
@@ -172,7 +176,7 @@ pub fn ear(verdict: &Verdict) -> Value {
     }
     let conclusion = &verdict.conclusion;
     let context = &verdict.context;
-    let appraisal = json!({
+    let mut appraisal = json!({
         "ear_status": status,
         "ear_trustworthiness_vector": named,
         "touchstone_verdict": {
@@ -191,6 +195,9 @@ pub fn ear(verdict: &Verdict) -> Value {
             "residual_risks": context.residual_risks,
         },
     });
+    if !context.release.is_null() {
+        appraisal["touchstone_verdict"]["release"] = context.release.clone();
+    }
     let label = tee.map_or("platform", Tee::name);
     let mut submods = Map::new();
     submods.insert(label.to_owned(), appraisal);

@@ -17,7 +17,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use touchstone_formats::checkpoint::SignedNote;
 use touchstone_formats::evidence::{SnpCollateral, TdxCollateral};
 use touchstone_formats::text::HexBytes;
-use touchstone_formats::{Evidence, LogKey};
+use touchstone_formats::{Digest, Evidence, LogKey};
 
 use crate::At;
 use crate::appraise::Judged;
@@ -88,6 +88,7 @@ struct Sentence {
     report_data: Option<[u8; 64]>,
     at: At,
     about: Option<&'static str>,
+    manifest: Option<Digest>,
     judged: Judged,
 }
 
@@ -113,6 +114,16 @@ impl Eq for Mark {}
 
 fn mark(message: &[u8], signature: &[u8]) -> Key {
     key(0, &[message, signature])
+}
+
+/// What evidence is judged by, beside policy and roots.
+#[derive(Clone, Copy)]
+pub(crate) struct Judgement<'a> {
+    pub(crate) report_data: Option<&'a [u8; 64]>,
+    pub(crate) at: At,
+    pub(crate) about: Option<&'static str>,
+    /// The manifest that counts, and whose signatures stand under it; none without one.
+    pub(crate) manifest: Option<Digest>,
 }
 
 impl Known {
@@ -268,25 +279,20 @@ impl Known {
 
     /// What was judged of this very evidence object by the same policy and roots at the same time; else whatever
     /// [`Self::keep_judged`] needs.
-    pub(crate) fn judged(
-        &self,
-        evidence: &Evidence,
-        report_data: Option<&[u8; 64]>,
-        at: At,
-        about: Option<&'static str>,
-    ) -> Result<Judged, Sight> {
+    pub(crate) fn judged(&self, evidence: &Evidence, by: &Judgement<'_>) -> Result<Judged, Sight> {
         let Some(shelf) = self.kept.as_ref().and_then(|kept| kept.judged.as_ref()) else {
             return Err(Sight::Never);
         };
-        let key = sentence_key(evidence, about);
+        let key = sentence_key(evidence, by.about);
         let sentence = match shelf.find(&key) {
             None => return Err(Sight::First(key)),
             Some(None) => return Err(Sight::Again(key)),
             Some(Some(sentence)) => sentence,
         };
-        let same = sentence.at == at
-            && sentence.about == about
-            && sentence.report_data.as_ref() == report_data
+        let same = sentence.at == by.at
+            && sentence.about == by.about
+            && sentence.manifest == by.manifest
+            && sentence.report_data.as_ref() == by.report_data
             && sentence.evidence == *evidence;
         if !same {
             return Err(Sight::Again(key));
@@ -301,9 +307,7 @@ impl Known {
         &self,
         sight: Sight,
         evidence: &Evidence,
-        report_data: Option<&[u8; 64]>,
-        at: At,
-        about: Option<&'static str>,
+        by: Judgement<'_>,
         judged: &Judged,
     ) {
         let shelf = self.kept.as_ref().and_then(|kept| kept.judged.as_ref());
@@ -316,9 +320,10 @@ impl Known {
             Sight::Again(key) => {
                 let sentence = Sentence {
                     evidence: evidence.clone(),
-                    report_data: report_data.copied(),
-                    at,
-                    about,
+                    report_data: by.report_data.copied(),
+                    at: by.at,
+                    about: by.about,
+                    manifest: by.manifest,
                     judged: {
                         let mut judged = judged.clone();
                         judged.checks.share();

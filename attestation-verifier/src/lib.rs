@@ -78,6 +78,7 @@ pub mod manifest;
 pub mod parse;
 pub mod policy;
 pub mod product;
+mod reference;
 pub mod regrade;
 pub mod roots;
 pub mod session;
@@ -89,6 +90,7 @@ pub use bundle::check;
 pub use exchange::Comparison;
 pub use known::Work;
 pub use policy::Policy;
+pub use reference::Manifests;
 pub use roots::{RootError, Roots};
 pub use session::{
     Binding, Bound, Connection, SessionVerdict, check_session, check_session_record,

@@ -12,8 +12,11 @@ use touchstone_formats::{Bundle, Purpose, Receipt};
 
 use crate::dates::rfc3339;
 use crate::exchange::Comparison;
+use crate::bundle::check_by;
+use crate::known::Known;
 use crate::verdict::{Checks, Fault, Verdict};
-use crate::{At, Policy, Roots, check, judge};
+use crate::verifier::By;
+use crate::{At, Policy, Roots};
 use facts::Facts;
 pub use list::{Advisories, AdvisoriesError, ListContent, Notice, SIGNED_LIST_LIMIT};
 
@@ -33,7 +36,7 @@ pub struct Regraded {
     pub notices: Vec<String>,
 }
 
-/// Judges a bundle file again. A pure function, as [`check`] is; it costs about twice as much.
+/// Judges a bundle file again. A pure function, as [`crate::check`] is; it costs about twice as much.
 pub fn regrade(
     bundle_file: &[u8],
     advisories: &Advisories,
@@ -42,7 +45,20 @@ pub fn regrade(
     comparison: &Comparison,
     at: At,
 ) -> Regraded {
-    let before = check(bundle_file, policy, roots, comparison, at);
+    let known = Known::new();
+    let by = By::new(policy, roots, &known);
+    regrade_by(bundle_file, advisories, by, comparison, at)
+}
+
+/// [`regrade`], by what is known and manifests that were given.
+pub(crate) fn regrade_by(
+    bundle_file: &[u8],
+    advisories: &Advisories,
+    by: By<'_>,
+    comparison: &Comparison,
+    at: At,
+) -> Regraded {
+    let before = check_by(bundle_file, by, comparison, at);
     let mut checks = before.checks.clone();
     let mut context = before.context.clone();
     let issued_at = receipt_time(bundle_file);
@@ -51,7 +67,7 @@ pub fn regrade(
         for evidence in &bundle.evidence {
             let about = evidence.purpose.map_or(Purpose::Boot.name(), Purpose::name);
             // Not bound here: `check` has recomputed REPORT_DATA, and its checks stand in the verdict.
-            let judged = judge(evidence, policy, roots, None, at, Some(about));
+            let judged = by.judge(evidence, None, at, Some(about));
             // Without an authentic platform there is nothing to apply a notice to, and the verdict refuses already.
             let Some(facts) = Facts::of(&judged.platform) else {
                 continue;

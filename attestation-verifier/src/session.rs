@@ -174,6 +174,19 @@ pub(crate) fn check_session_by(
     at: At,
     expect_simulated: bool,
 ) -> SessionVerdict {
+    by.ruled(&[], at, |by| {
+        session_by(answer_file, connection, collateral, by, at, expect_simulated)
+    })
+}
+
+fn session_by(
+    answer_file: &[u8],
+    connection: &Connection,
+    collateral: Option<&CollateralFile>,
+    by: By<'_>,
+    at: At,
+    expect_simulated: bool,
+) -> SessionVerdict {
     let mut judging = Judging::new(by, at, expect_simulated);
     let answer = SessionAnswer::parse(answer_file);
     let Some(answer) = decoded(&mut judging.checks, "session.format", answer) else {
@@ -218,6 +231,10 @@ pub(crate) fn check_record_by(
     at: At,
     expect_simulated: bool,
 ) -> SessionVerdict {
+    by.ruled(&[], at, |by| record_by(record, by, at, expect_simulated))
+}
+
+fn record_by(record: &SessionRecord, by: By<'_>, at: At, expect_simulated: bool) -> SessionVerdict {
     let mut judging = Judging::new(by, at, expect_simulated);
     let attested = match (&record.evidence, &record.exporter) {
         (Some(evidence), Some(exporter)) => Some(Attested {
@@ -328,6 +345,7 @@ impl<'a> Judging<'a> {
     }
 
     fn connection(&mut self, subject: Subject) {
+        self.context.manifest = self.by.begin(&mut self.checks);
         let keyset = subject.keyset;
         self.clock(subject.opened_at);
         self.tls_key(keyset, subject.tls_spki_sha256);
@@ -455,6 +473,7 @@ impl<'a> Judging<'a> {
         self.context.simulated = judged.simulated;
         self.context.platform = judged.platform;
         self.context.measurement = judged.measurement;
+        self.context.release = judged.release;
         self.context.residual_risks.extend(judged.residual_risks);
     }
 }

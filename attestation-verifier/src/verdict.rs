@@ -14,6 +14,8 @@ use touchstone_formats::text::printable;
 
 use crate::At;
 use crate::dates::rfc3339;
+use crate::manifest::Authentic;
+use crate::reference::software_words;
 use crate::session::Binding;
 
 /// Outcome of one check.
@@ -491,6 +493,10 @@ pub struct Context {
     pub platform: Arc<Value>,
     /// Launch measurement, lower-case hex.
     pub measurement: Option<String>,
+    /// The release that this is, by a manifest; null where the policy asks for none, or none could be used.
+    pub release: Value,
+    /// The manifest that was judged by, authentic, demanded and in force: what to remember as accepted. Not written.
+    pub manifest: Option<Arc<Authentic>>,
     /// Model digests and names.
     pub model: Value,
     /// What no check can show, a sentence each.
@@ -590,6 +596,12 @@ impl Verdict {
         if let Some(measurement) = &self.context.measurement {
             out.line(format!("measurement: {measurement}"));
         }
+        // Of what is refused a release says nothing that could be relied on.
+        if c.word == Word::Holds {
+            for line in software_words(&self.context.release, &self.context.model) {
+                out.line(line);
+            }
+        }
         let refusing = || self.checks.iter().filter(|check| check.refuses());
         let failed = || refusing().filter(|check| check.result == Outcome::Fail);
         if failed().count() > 1 {
@@ -650,6 +662,8 @@ impl Serialize for Verdict {
             checks: &'a Checks,
             platform: &'a Value,
             measurement: Option<&'a str>,
+            #[serde(skip_serializing_if = "Value::is_null")]
+            release: &'a Value,
             model: &'a Value,
             waivers: Vec<WaiverLine>,
             residual_risks: &'a [String],
@@ -671,6 +685,7 @@ impl Serialize for Verdict {
             checks: &self.checks,
             platform: &x.platform,
             measurement: x.measurement.as_deref(),
+            release: &x.release,
             model: &x.model,
             waivers: self.checks.waivers(),
             residual_risks: &x.residual_risks,

@@ -1,12 +1,18 @@
 //! A verifier that is kept: it judges as the functions of this crate do, and verifies again only what is new.
 
-use touchstone_formats::{CollateralFile, Evidence};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use touchstone_formats::{Attachment, CollateralFile, Evidence};
 
 use crate::appraise::{Judged, appraise_by};
 use crate::bundle::check_by;
 use crate::exchange::{Comparison, SessionRecord};
 use crate::known::{Known, Work};
+use crate::manifest::Authentic;
+use crate::reference::{Given, Manifests, Ruling};
+use crate::regrade::{Advisories, Regraded, regrade_by};
 use crate::session::{Connection, SessionVerdict, check_record_by, check_session_by};
+use crate::verdict::Checks;
 use crate::{At, Policy, Roots, Verdict};
 
 /// A policy, roots of trust, and what was verified under them so far.
@@ -36,16 +42,32 @@ pub struct Verifier {
     policy: Policy,
     roots: Roots,
     known: Known,
+    manifests: RwLock<Arc<Given>>,
 }
 
 impl Verifier {
-    /// A verifier that has seen nothing yet.
+    /// A verifier that has seen nothing yet, and was given no manifests.
     pub fn new(policy: Policy, roots: Roots) -> Verifier {
         Verifier {
             policy,
             roots,
             known: Known::lasting(),
+            manifests: RwLock::default(),
         }
+    }
+
+    /// The same, with manifests for a policy that asks for one. Under another policy they are not looked at.
+    #[must_use]
+    pub fn with_manifests(self, manifests: &Manifests) -> Verifier {
+        self.replace_manifests(manifests);
+        self
+    }
+
+    /// Judges by these manifests from now on, and by none of those it had: judgements that are under way end by the ones that
+    /// they began with. Nothing is refused here; what is wrong with a manifest each verdict says.
+    pub fn replace_manifests(&self, manifests: &Manifests) {
+        let given = Arc::new(Given::new(&self.policy, manifests));
+        *self.manifests.write().unwrap_or_else(PoisonError::into_inner) = given;
     }
 
     /// The policy it judges by.
@@ -65,7 +87,7 @@ impl Verifier {
 
     /// Judges a bundle file: [`crate::check`].
     pub fn check(&self, bundle_file: &[u8], comparison: &Comparison, at: At) -> Verdict {
-        check_by(bundle_file, self.by(), comparison, at)
+        self.by(|by| check_by(bundle_file, by, comparison, at))
     }
 
     /// Judges an evidence file: [`crate::appraise()`].
@@ -75,7 +97,7 @@ impl Verifier {
         report_data: Option<&[u8; 64]>,
         at: At,
     ) -> Verdict {
-        appraise_by(evidence_file, self.by(), report_data, at)
+        self.by(|by| appraise_by(evidence_file, by, report_data, at))
     }
 
     /// Judges one evidence object: [`crate::judge`].
@@ -86,7 +108,18 @@ impl Verifier {
         at: At,
         about: Option<&'static str>,
     ) -> Judged {
-        self.by().judge(evidence, report_data, at, about)
+        self.by(|by| by.ruled(&[], at, |by| by.judge(evidence, report_data, at, about)))
+    }
+
+    /// Judges a kept bundle without notices and with them: [`crate::regrade::regrade`].
+    pub fn regrade(
+        &self,
+        bundle_file: &[u8],
+        advisories: &Advisories,
+        comparison: &Comparison,
+        at: At,
+    ) -> Regraded {
+        self.by(|by| regrade_by(bundle_file, advisories, by, comparison, at))
     }
 
     /// Judges the answer to `POST /v1/session`: [`crate::check_session`].
@@ -98,15 +131,16 @@ impl Verifier {
         at: At,
         expect_simulated: bool,
     ) -> SessionVerdict {
-        let by = self.by();
-        check_session_by(
-            answer_file,
-            connection,
-            collateral,
-            by,
-            at,
-            expect_simulated,
-        )
+        self.by(|by| {
+            check_session_by(
+                answer_file,
+                connection,
+                collateral,
+                by,
+                at,
+                expect_simulated,
+            )
+        })
     }
 
     /// Judges what was kept of a connection: [`crate::check_session_record`].
@@ -116,11 +150,17 @@ impl Verifier {
         at: At,
         expect_simulated: bool,
     ) -> SessionVerdict {
-        check_record_by(record, self.by(), at, expect_simulated)
+        self.by(|by| check_record_by(record, by, at, expect_simulated))
     }
 
-    fn by(&self) -> By<'_> {
-        By::new(&self.policy, &self.roots, &self.known)
+    fn by<T>(&self, judge: impl FnOnce(By<'_>) -> T) -> T {
+        let manifests = self.manifests.read().unwrap_or_else(PoisonError::into_inner);
+        let given = Arc::clone(&manifests);
+        drop(manifests);
+        judge(By {
+            given: Some(&given),
+            ..By::new(&self.policy, &self.roots, &self.known)
+        })
     }
 }
 
@@ -130,6 +170,10 @@ pub(crate) struct By<'a> {
     pub(crate) policy: &'a Policy,
     pub(crate) roots: &'a Roots,
     pub(crate) known: &'a Known,
+    /// Manifests that the caller gave.
+    given: Option<&'a Given>,
+    /// The one that counts, once that is settled; none where the policy asks for none.
+    pub(crate) ruling: Option<&'a Ruling>,
 }
 
 impl<'a> By<'a> {
@@ -139,6 +183,31 @@ impl<'a> By<'a> {
             policy,
             roots,
             known,
+            given: None,
+            ruling: None,
         }
+    }
+
+    /// Settles which manifest counts at this time, those in a bundle among them, and judges by it.
+    pub(crate) fn ruled<T>(
+        self,
+        attachments: &[Attachment],
+        at: At,
+        judge: impl FnOnce(By<'_>) -> T,
+    ) -> T {
+        let none = Given::default();
+        let given = self.given.unwrap_or(&none);
+        let ruling = given.ruling(self.policy, attachments, at);
+        judge(By {
+            ruling: ruling.as_ref(),
+            ..self
+        })
+    }
+
+    /// Begins a verdict with the checks of the manifest; gives it if it can be used.
+    pub(crate) fn begin(&self, checks: &mut Checks) -> Option<Arc<Authentic>> {
+        let ruling = self.ruling?;
+        checks.extend(ruling.checks().clone());
+        ruling.used().ok().cloned()
     }
 }

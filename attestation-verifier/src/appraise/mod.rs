@@ -13,9 +13,10 @@ use touchstone_formats::evidence::{Collateral, Evidence, Tee};
 use touchstone_formats::text::hex_encode;
 
 use crate::authenticate::{Authentic, Root, authenticate_known, intel};
-use crate::known::Known;
+use crate::known::{Judgement, Known};
 use crate::parse::{parse_known, tdx as parse_tdx};
 use crate::policy::{Platform, Rule, fixed_checks};
+use crate::reference::{Measured, Ruling, not_placed, place};
 use crate::verdict::{Checks, Context, Fault, Verdict};
 use crate::verifier::By;
 use crate::{At, Policy, Roots};
@@ -31,6 +32,8 @@ pub struct Judged {
     pub platform: Arc<Value>,
     /// Launch measurement, lower-case hex; none unless it is authentic.
     pub measurement: Option<String>,
+    /// The release and platform that this is, by the manifest; null where none says so.
+    pub release: Value,
     /// What no check can show, a sentence each.
     pub residual_risks: Vec<String>,
 }
@@ -49,7 +52,7 @@ pub fn judge(
     about: Option<&'static str>,
 ) -> Judged {
     let known = Known::nothing();
-    By::new(policy, roots, &known).judge(evidence, report_data, at, about)
+    By::new(policy, roots, &known).ruled(&[], at, |by| by.judge(evidence, report_data, at, about))
 }
 
 impl By<'_> {
@@ -61,13 +64,19 @@ impl By<'_> {
         at: At,
         about: Option<&'static str>,
     ) -> Judged {
-        let sight = match self.known.judged(evidence, report_data, at, about) {
+        let manifest = self.ruling.and_then(Ruling::identity);
+        let by = Judgement {
+            report_data,
+            at,
+            about,
+            manifest,
+        };
+        let sight = match self.known.judged(evidence, &by) {
             Ok(judged) => return judged,
             Err(sight) => sight,
         };
         let judged = judge_anew(evidence, self, report_data, at, about);
-        self.known
-            .keep_judged(sight, evidence, report_data, at, about, &judged);
+        self.known.keep_judged(sight, evidence, by, &judged);
         judged
     }
 }
@@ -104,8 +113,9 @@ fn judge_anew(
             return judged;
         }
     };
-    let (place, own) = best(genuine.as_ref(), policy, evidence.tee, at, about);
+    let (place, own, release) = best(genuine.as_ref(), by, evidence.tee, at, about);
     checks.extend(own);
+    judged.release = release;
     judged.simulated = genuine.root().simulated;
     let mut platform = genuine.describe();
     if let (Value::Object(platform), true) = (&mut platform, policy.platforms.len() > 1) {
@@ -119,12 +129,13 @@ fn judge_anew(
 }
 
 /// Evidence of either kind that is authentic.
-trait Genuine {
+trait Genuine: Measured {
     /// The checks of one platform of a policy. `age` is `answer.collateral_age_seconds`.
     fn appraise(
         &self,
         platform: &Platform,
         age: &Rule<u64>,
+        ruling: Option<&Ruling>,
         at: At,
         about: Option<&'static str>,
     ) -> Checks;
@@ -188,10 +199,11 @@ impl Genuine for Authentic {
         &self,
         platform: &Platform,
         age: &Rule<u64>,
+        ruling: Option<&Ruling>,
         at: At,
         about: Option<&'static str>,
     ) -> Checks {
-        snp::appraise(self, platform, age, at, about)
+        snp::appraise_by(self, platform, age, ruling, at, about)
     }
 
     fn root(&self) -> &Root {
@@ -216,10 +228,11 @@ impl Genuine for tdx::Genuine {
         &self,
         platform: &Platform,
         age: &Rule<u64>,
+        ruling: Option<&Ruling>,
         at: At,
         about: Option<&'static str>,
     ) -> Checks {
-        self.appraise(platform, age, at, about)
+        self.appraise(platform, age, ruling, at, about)
     }
 
     fn root(&self) -> &Root {
@@ -240,29 +253,34 @@ impl Genuine for tdx::Genuine {
 }
 
 /// Appraises against every platform of the policy: the first that is satisfied whole, else the one with the
-/// fewest checks that refuse. Returns its place, from 1, and its checks.
+/// fewest checks that refuse. Returns its place, from 1, its checks, and the release that it is by the manifest.
 fn best(
     genuine: &dyn Genuine,
-    policy: &Policy,
+    by: By<'_>,
     tee: Tee,
     at: At,
     about: Option<&'static str>,
-) -> (usize, Checks) {
+) -> (usize, Checks, Value) {
+    let policy = by.policy;
     let age = &policy.answer.collateral_age_seconds;
     let all = policy
         .platforms
         .iter()
         .enumerate()
         .filter(|(_, p)| p.tee == tee);
-    let appraised = all.map(|(i, p)| (i + 1, genuine.appraise(p, age, at, about)));
+    let appraised = all.map(|(i, p)| {
+        let checks = genuine.appraise(p, age, by.ruling, at, about);
+        let placed = place(by.ruling, genuine, p, checks, at, about);
+        (i + 1, placed.checks, placed.release)
+    });
     let refusing = |checks: &Checks| checks.iter().filter(|c| c.refuses()).count();
     appraised
-        .min_by_key(|(_, checks)| refusing(checks))
+        .min_by_key(|(_, checks, _)| refusing(checks))
         .unwrap_or_else(|| {
             let mut checks = about.map_or_else(Checks::new, Checks::about);
             let reason = "the policy has no platform of this kind";
             checks.not_evaluated("policy.platform", Fault::Policy, tee.name(), reason);
-            (0, checks)
+            (0, checks, Value::Null)
         })
 }
 
@@ -300,6 +318,9 @@ fn not_reached(policy: &Policy, tee: Tee, why: &str, checks: &mut Checks) {
         let expected = rule.expected().map_or(Value::Null, |e| e.to_value());
         checks.not_evaluated(spec.id, Fault::Policy, expected, why);
     }
+    if platform.by_manifest() {
+        not_placed(checks, why);
+    }
 }
 
 /// Judges an evidence file (`touchstone appraise`).
@@ -326,11 +347,15 @@ pub(crate) fn appraise_by(
     report_data: Option<&[u8; 64]>,
     at: At,
 ) -> Verdict {
+    let mut manifest = None;
     let judged = match Evidence::parse(evidence_file) {
         Ok(evidence) => {
-            let mut judged = by.judge(&evidence, report_data, at, None);
             let mut checks = Checks::new();
             checks.pass("evidence.format", Value::Null, Value::Null);
+            let mut judged = by.ruled(&[], at, |by| {
+                manifest = by.begin(&mut checks);
+                by.judge(&evidence, report_data, at, None)
+            });
             checks.extend(std::mem::take(&mut judged.checks));
             judged.checks = checks;
             judged
@@ -365,6 +390,8 @@ pub(crate) fn appraise_by(
         simulated: judged.simulated,
         platform: judged.platform,
         measurement: judged.measurement,
+        release: judged.release,
+        manifest,
         covers,
         residual_risks,
         ..Context::default()

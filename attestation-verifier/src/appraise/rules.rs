@@ -7,6 +7,7 @@ use crate::At;
 use crate::authenticate::Window;
 use crate::dates::rfc3339;
 use crate::policy::{CheckSpec, Expect, Platform, Rule, Waiver};
+use crate::reference::{Ruling, listed as listed_by_manifest};
 use crate::verdict::{Checks, Fault};
 
 /// What is genuine, as the checks of a policy see it.
@@ -28,7 +29,13 @@ pub(super) trait Observed {
 }
 
 /// Makes every check of a platform, in the order of the policy's table, behind those that there are.
-pub(super) fn by_rules<O: Observed>(genuine: &O, platform: &Platform, at: At, checks: &mut Checks) {
+pub(super) fn by_rules<O: Observed>(
+    genuine: &O,
+    platform: &Platform,
+    ruling: Option<&Ruling>,
+    at: At,
+    checks: &mut Checks,
+) {
     for (spec, rule) in platform.rules() {
         let seen = genuine.observe(spec.id, at.time);
         match (rule, seen) {
@@ -44,6 +51,9 @@ pub(super) fn by_rules<O: Observed>(genuine: &O, platform: &Platform, at: At, ch
             (Rule::Expect(expected), None) => {
                 let reason = "this version has no way to evaluate it";
                 checks.not_evaluated(spec.id, Fault::Policy, expected.to_value(), reason);
+            }
+            (Rule::Expect(Expect::Manifest), Some(seen)) => {
+                listed_by_manifest(ruling, checks, spec.id, O::value(seen), at);
             }
             (Rule::Expect(expected), Some(seen)) => {
                 let value = expected.to_value();

@@ -11,13 +11,16 @@ use super::rules::{self, CrlState, MISFIT, Observed, Plain, by_rules, listed};
 use crate::At;
 use crate::authenticate::Authentic;
 use crate::authenticate::vek::tcb_value;
+use crate::manifest::MinimumTcb;
 use crate::parse::snp::{TcbBytes, platform_info, policy};
 use crate::parse::vek::{VekIdentity, VekTcb};
 use crate::policy::{CheckSpec, Expect, Floors, Platform, Rule};
+use crate::reference::{Measured, Registers, Ruling};
 use crate::verdict::{Checks, Fault, object};
 
 /// Appraises what is authentic against one platform of a policy. The evidence satisfies it if, and only if,
-/// the checks that come back [`Checks::hold`]. `age` is `answer.collateral_age_seconds`.
+/// the checks that come back [`Checks::hold`]. `age` is `answer.collateral_age_seconds`. There is no manifest here: what
+/// expects one is not evaluated, which refuses.
 pub fn appraise(
     authentic: &Authentic,
     platform: &Platform,
@@ -25,9 +28,21 @@ pub fn appraise(
     at: At,
     about: Option<&'static str>,
 ) -> Checks {
+    appraise_by(authentic, platform, age, None, at, about)
+}
+
+/// [`appraise`], by a manifest.
+pub(super) fn appraise_by(
+    authentic: &Authentic,
+    platform: &Platform,
+    age: &Rule<u64>,
+    ruling: Option<&Ruling>,
+    at: At,
+    about: Option<&'static str>,
+) -> Checks {
     let checks = about.map_or_else(Checks::new, Checks::about);
     let mut checks = checks.with_room(platform.rules().len() + 1);
-    by_rules(authentic, platform, at, &mut checks);
+    by_rules(authentic, platform, ruling, at, &mut checks);
     collateral_age(authentic, platform, age, at, &mut checks);
     checks
 }
@@ -156,6 +171,46 @@ fn plain(id: &str, authentic: &Authentic, time: u64) -> Option<Plain> {
         "snp.author_key_digest" => hex(&report.author_key_digest()),
         _ => return None,
     })
+}
+
+impl Measured for Authentic {
+    fn registers(&self) -> Registers {
+        Registers::Snp(self.report().measurement())
+    }
+
+    fn reaches(&self, minimum: &MinimumTcb) -> (Value, Result<(), String>) {
+        let report = self.report();
+        let tcbs = [
+            ("reported", report.reported_tcb()),
+            ("committed", report.committed_tcb()),
+            ("launch", report.launch_tcb()),
+        ];
+        let read = tcbs.map(|(name, tcb)| (name, tcb.read(self.product())));
+        let found = read.map(|(name, tcb)| (name, tcb.map_or(Value::Null, tcb_value)));
+        let found = Value::Object(
+            found
+                .map(|(name, tcb)| (name.to_owned(), tcb))
+                .into_iter()
+                .collect(),
+        );
+        let MinimumTcb::Snp(floors) = minimum else {
+            return (
+                found,
+                Err("its minimum is of another kind of platform".to_owned()),
+            );
+        };
+        let below: Vec<String> = read
+            .into_iter()
+            .filter_map(|(name, tcb)| {
+                let reason = at_floor(floors, self.variant(), tcb).err()?;
+                Some(format!("{name} TCB: {reason}"))
+            })
+            .collect();
+        match below.is_empty() {
+            true => (found, Ok(())),
+            false => (found, Err(below.join("; "))),
+        }
+    }
 }
 
 /// Every component at or above its floor.

@@ -6,6 +6,7 @@ use touchstone_formats::text::hex_encode;
 use touchstone_formats::{Digest, Evidence, Purpose, Tee};
 
 use super::Judging;
+use crate::reference::release_object;
 use crate::verdict::{Checks, Context, Fault};
 
 /// What the evidence objects proved together.
@@ -62,6 +63,9 @@ impl Judging<'_> {
                 }
             }
             platforms.push((judged.platform, judged.measurement));
+            if context.release.is_null() {
+                context.release = judged.release;
+            }
         }
         let mut platforms = platforms.into_iter();
         if let Some(first) = platforms.next() {
@@ -71,6 +75,9 @@ impl Judging<'_> {
                 let risk = "the evidence objects describe different platforms, or one in different states; the first is shown";
                 context.residual_risks.push(risk.to_owned());
             }
+        }
+        if let (true, Some(authentic)) = (context.release.is_null(), &context.manifest) {
+            context.release = release_object(authentic, None);
         }
         evidenced
     }

@@ -18,6 +18,7 @@ use touchstone_formats::{
 use crate::exchange::Comparison;
 use crate::known::Known;
 use crate::policy::Rule;
+use crate::reference::ATTACHMENT;
 use crate::session::{Binding, demand};
 use crate::verdict::{Checks, Context, Fault, Verdict};
 use crate::verifier::By;
@@ -54,14 +55,16 @@ pub(crate) fn check_by(bundle_file: &[u8], by: By<'_>, comparison: &Comparison, 
         ..Context::default()
     };
     if let Some(parts) = Parts::parse(bundle_file, &mut checks) {
-        let judging = Judging {
-            parts: &parts,
-            by,
-            policy: by.policy,
-            comparison,
-            at,
-        };
-        judging.run(&mut checks, &mut context);
+        by.ruled(&parts.bundle.attachments, at, |by| {
+            let judging = Judging {
+                parts: &parts,
+                by,
+                policy: by.policy,
+                comparison,
+                at,
+            };
+            judging.run(&mut checks, &mut context);
+        });
     }
     if at.asserted {
         context.residual_risks.push(TIME_ASSERTED.to_owned());
@@ -142,6 +145,7 @@ struct Judging<'a> {
 
 impl Judging<'_> {
     fn run(&self, checks: &mut Checks, context: &mut Context) {
+        context.manifest = self.by.begin(checks);
         let signed = self.receipt_under_keyset(checks);
         self.keyset_lifetime(checks);
         self.claims(checks);
@@ -187,16 +191,21 @@ impl Judging<'_> {
         }
     }
 
-    /// Types this version does not know: listed, and they achieve nothing.
+    /// Manifests, which count where the policy asks for one; and types this version does not know: listed, and they achieve
+    /// nothing.
     fn attachments(&self, checks: &mut Checks) {
         for (n, attachment) in self.parts.bundle.attachments.iter().enumerate() {
-            checks.unconsidered(
-                format!("attachment.{n}"),
-                format!(
-                    "attachments of type {:?} are not known to this version",
-                    attachment.kind()
+            let id = format!("attachment.{n}");
+            match (attachment.kind(), self.by.ruling) {
+                (ATTACHMENT, Some(ruling)) => ruling.attachment(n, id, checks),
+                (ATTACHMENT, None) => {
+                    checks.unconsidered(id, "a manifest, and the policy asks for none");
+                }
+                (kind, _) => checks.unconsidered(
+                    id,
+                    format!("attachments of type {kind:?} are not known to this version"),
                 ),
-            );
+            }
         }
     }
 

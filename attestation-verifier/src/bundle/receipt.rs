@@ -6,6 +6,9 @@ use touchstone_formats::text::hex_encode;
 use super::{CLOCK_AHEAD, Judging, rule};
 use crate::dates::rfc3339;
 use crate::keyset;
+use crate::manifest::Manifest;
+use crate::policy::Digests;
+use crate::reference::{NONE_GIVEN, Ruling, model_names, without};
 use crate::verdict::{Checks, Fault};
 
 /// How the caller's nonce was dealt with.
@@ -140,28 +143,56 @@ impl Judging<'_> {
                 "configuration",
             ),
         ] {
-            rule(
-                checks,
-                id,
-                list,
-                self.at,
-                json!(digest),
-                |checks, list, found| match digest {
-                    Some(digest) if list.contains(&digest) => checks.pass(id, json!(list), found),
-                    // §4: a refusal may have resolved none; `receipt.status` says whether one will do.
-                    None if claims.status != 0 => {
-                        checks.unconsidered(id, format!("a refusal that resolved no {what}"));
+            let found = json!(digest);
+            rule(checks, id, list, self.at, found, |checks, list, found| {
+                // §4: a refusal may have resolved none; `receipt.status` says whether one will do.
+                if digest.is_none() && claims.status != 0 {
+                    return checks.unconsidered(id, format!("a refusal that resolved no {what}"));
+                }
+                let verdict = match list {
+                    Digests::These(list) => match digest.is_some_and(|d| list.contains(&d)) {
+                        true => Ok(String::new()),
+                        false => Err(format!("the policy does not accept this {what}")),
+                    },
+                    Digests::Manifest => match self.manifest() {
+                        Err(why) => return without(checks, id, why),
+                        Ok(manifest) => self.in_manifest(manifest, id),
+                    },
+                };
+                match verdict {
+                    Ok(reason) => checks.pass_because(id, list.to_value(), found, reason),
+                    Err(reason) => {
+                        checks.fail(id, Fault::Policy, list.to_value(), found, reason);
                     }
-                    _ => {
-                        let reason = format!("the policy does not accept this {what}");
-                        checks.fail(id, Fault::Policy, json!(list), found, reason);
-                    }
-                },
-            );
+                }
+            });
         }
         if claims.payment.is_some() {
             checks.unconsidered("receipt.payment", "this version does not evaluate payments");
         }
+    }
+
+    /// What the manifest that counts says.
+    fn manifest(&self) -> Result<&Manifest, &str> {
+        self.by.ruling.map_or(Err(NONE_GIVEN), Ruling::manifest)
+    }
+
+    /// Whether the manifest has the receipt's model, or its configuration as one of that very model's.
+    fn in_manifest(&self, manifest: &Manifest, id: &str) -> Result<String, String> {
+        let claims = &self.parts.receipt.claims;
+        let called = format!("{}, version {}", manifest.name, manifest.version);
+        let model = claims.model_digest.and_then(|digest| manifest.model(&digest));
+        let Some(model) = model else {
+            return Err(format!("the model is not in the manifest {called}"));
+        };
+        let name = format!("{} version {}", model.name, model.version);
+        let config = claims.config_digest;
+        if id != "receipt.config" || config.is_some_and(|config| model.has_config(&config)) {
+            return Ok(format!("{name}, by the manifest {called}"));
+        }
+        Err(format!(
+            "the manifest {called} does not list this configuration for {name}"
+        ))
     }
 
     /// The caller's nonce, which shows that the receipt is not older than the question.
@@ -240,7 +271,7 @@ impl Judging<'_> {
         } else {
             checks.unconsidered("receipt.catalog", "no catalog in the bundle");
         }
-        json!({
+        let mut model = json!({
             "model_digest": claims.model_digest,
             "config_digest": claims.config_digest,
             // The operator's word, within this keyset.
@@ -251,6 +282,8 @@ impl Judging<'_> {
             "issued_at": rfc3339(claims.iat),
             "keyset": self.parts.keyset_digest,
             "keyset_name": claims.iss,
-        })
+        });
+        model_names(self.by.ruling, claims.model_digest, &mut model);
+        model
     }
 }

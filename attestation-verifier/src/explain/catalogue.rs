@@ -105,6 +105,46 @@ const WHY: &[(&str, &str)] = &[
         "advisories.version",
         "An older list lacks the newest notices; whoever hands it out may want that.",
     ),
+    (
+        "manifest.present",
+        "Your policy leaves it to a manifest what may run; without one nothing says so.",
+    ),
+    (
+        "manifest.signature",
+        "Anybody can write a manifest that lists what he runs himself.",
+    ),
+    (
+        "manifest.threshold",
+        "Whoever has the keys of fewer signers than you demand must not be able to name your software.",
+    ),
+    (
+        "manifest.name",
+        "The same signers may sign for other software too.",
+    ),
+    (
+        "manifest.version",
+        "An older manifest lists what was withdrawn since; whoever hands it out may want that.",
+    ),
+    (
+        "manifest.validity",
+        "What has ended nobody answers for any more, and what its makers found in it since is not said in it.",
+    ),
+    (
+        "manifest.platform",
+        "Values that are each listed, of two releases, are together of none: somebody mixed what was never measured as one.",
+    ),
+    (
+        "manifest.os_binding",
+        "A measurement of firmware alone is the same whatever system it starts.",
+    ),
+    (
+        "manifest.quote_source",
+        "Where others on the machine have quotes too, a quote does not show who asked for it.",
+    ),
+    (
+        "manifest.tcb",
+        "The signers know a hole in older firmware that reaches this release.",
+    ),
     ("usage", "Nothing was judged."),
     (
         "policy.file",
@@ -387,6 +427,33 @@ const ADVICE: &[(&str, Option<Class>, &str)] = &[
         Some(Class::Policy),
         "Other software, or another configuration, than you expect. Replay the event log of a release that you built or \
          reproduced, and compare; never copy it from the server it is about.",
+    ),
+    (
+        "manifest.present",
+        Some(Class::Retry),
+        "Give the manifest with --manifest FILE. Wherever it comes from, its signatures are what counts.",
+    ),
+    (
+        "manifest.validity",
+        Some(Class::Operations),
+        "Get the newest manifest. If it has ended too, its signers have to issue one, or the operator to run a release that \
+         has not ended.",
+    ),
+    (
+        "manifest.version",
+        Some(Class::Policy),
+        "Get the newest manifest. If the host hands out none but this, ask its signers which is the newest.",
+    ),
+    (
+        "manifest.platform",
+        Some(Class::Policy),
+        "Other software than your signers stand for, or a release that they dropped. Ask them; never take its measurement from the \
+         server it is about.",
+    ),
+    (
+        "manifest.tcb",
+        Some(Class::Operations),
+        "The operator has to bring the platform to the least TCB that the manifest names, and launch the guest anew.",
     ),
     (
         "advisories.notice",

@@ -1,9 +1,10 @@
 //! What a rule asks for at a time, so that two rules can be compared and said in words.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::diff::Relation;
-use super::{Expect, Floors, Rule, Waiver};
+use super::{Digests, Expect, Floors, Rule, Waiver};
+use crate::manifest::{self, Signers};
 use crate::product::FLOOR_KEYS;
 
 /// What satisfies a rule at a given time.
@@ -41,9 +42,51 @@ pub(super) enum Bound {
         safer: Option<bool>,
     },
     Floors(Floors),
+    /// What a manifest lists, signed by these; nobody where that is said elsewhere.
+    Manifest(String),
+    /// Signatures by so many of these keys, each in hex, with their names.
+    Signatures {
+        threshold: usize,
+        keys: BTreeMap<String, String>,
+    },
 }
 
 impl Demand {
+    /// What `[manifest]` asks for, by key.
+    pub(super) fn of_manifest(demand: &manifest::Demand) -> [(&'static str, Demand); 3] {
+        let name = BTreeSet::from([demand.name.clone()]);
+        let keys = demand.signers.keys().iter();
+        let keys = keys.map(|signer| (signer.key.id(), signer.name.clone()));
+        let signatures = Bound::Signatures {
+            threshold: demand.signers.threshold(),
+            keys: keys.collect(),
+        };
+        [
+            ("manifest.name", Demand::Expected(Bound::OneOf(name))),
+            (
+                "manifest.minimum_version",
+                Demand::Expected(Bound::AtLeast(demand.minimum_version)),
+            ),
+            ("manifest.signer", Demand::Expected(signatures)),
+        ]
+    }
+
+    /// As [`Demand::of`], for digests.
+    pub(super) fn digests(rule: &Rule<Digests>, at: u64) -> Demand {
+        Demand::from(rule, at, |digests| match digests {
+            Digests::These(list) => Bound::OneOf(list.iter().map(ToString::to_string).collect()),
+            Digests::Manifest => Bound::Manifest(String::new()),
+        })
+    }
+
+    /// The same, where a manifest is signed by these.
+    pub(super) fn signed_by(mut self, who: &str) -> Demand {
+        if let Demand::Expected(Bound::Manifest(signers)) = &mut self {
+            who.clone_into(signers);
+        }
+        self
+    }
+
     /// What a rule asks for at this time (unix seconds).
     pub(super) fn of<T>(rule: &Rule<T>, at: u64, expect: impl FnOnce(&T) -> Expect) -> Demand {
         Demand::from(rule, at, |value| match expect(value) {
@@ -54,6 +97,7 @@ impl Demand {
             Expect::Numbers(list) => Bound::OneOf(list.iter().map(u64::to_string).collect()),
             Expect::Words(list) => Bound::OneOf(list.into_iter().collect()),
             Expect::Floors(floors) => Bound::Floors(floors),
+            Expect::Manifest => Bound::Manifest(String::new()),
         })
     }
 
@@ -138,6 +182,9 @@ impl Demand {
             | (Bound::Within(a), Bound::Within(b))
             | (Bound::Events(a), Bound::Events(b)) => moved(a, b, "accepts"),
             (Bound::AllOf(a), Bound::AllOf(b)) => moved(a, b, "asks for"),
+            (Bound::Signatures { keys: a, .. }, Bound::Signatures { keys: b, .. }) => {
+                moved(&names_of(a), &names_of(b), "counts")
+            }
             (Bound::Flag { safer: None, .. }, Bound::Flag { .. }) if a != b => {
                 Some("neither answer is the safer".into())
             }
@@ -213,6 +260,16 @@ impl Bound {
                 by(value == safer, value != safer)
             }
             (Bound::Floors(a), Bound::Floors(b)) => floors(a, b),
+            (
+                Bound::Signatures { threshold, keys },
+                Bound::Signatures {
+                    threshold: other_threshold,
+                    keys: other_keys,
+                },
+            ) => by(
+                enough((*other_threshold, other_keys), (*threshold, keys)),
+                enough((*threshold, keys), (*other_threshold, other_keys)),
+            ),
             _ => Relation::Incomparable,
         }
     }
@@ -232,7 +289,37 @@ impl Bound {
             Bound::Bits(bits) => format!("all bits of 0x{bits:x}"),
             Bound::Flag { value, .. } => value.to_string(),
             Bound::Floors(floors) => floors_words(floors),
+            Bound::Manifest(who) if who.is_empty() => "whatever a manifest lists".into(),
+            Bound::Manifest(who) => format!("whatever {who} sign"),
+            Bound::Signatures { threshold, keys } => {
+                let names = listed(keys.len(), names_of(keys).into_iter(), "and");
+                format!("{threshold} of {}: {names}", keys.len())
+            }
         }
+    }
+}
+
+/// Whether whatever has the first's signatures has the second's: the fewest of the second's keys that can be among them.
+fn enough(
+    (threshold, keys): (usize, &BTreeMap<String, String>),
+    (demanded, others): (usize, &BTreeMap<String, String>),
+) -> bool {
+    let foreign = keys.keys().filter(|key| !others.contains_key(*key)).count();
+    threshold.saturating_sub(foreign) >= demanded
+}
+
+/// Names, sorted.
+fn names_of(keys: &BTreeMap<String, String>) -> BTreeSet<String> {
+    keys.values().cloned().collect()
+}
+
+/// Who signs, so that it can stand before "sign": `alice and bob`, `2 of alice, bob and carol`.
+pub(super) fn who_signs(signers: &Signers) -> String {
+    let names = signers.keys().iter().map(|signer| signer.name.clone());
+    let all = listed(signers.keys().len(), names, "and");
+    match signers.threshold() {
+        threshold if threshold == signers.keys().len() => all,
+        threshold => format!("{threshold} of {all}"),
     }
 }
 

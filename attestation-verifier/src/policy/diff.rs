@@ -94,6 +94,12 @@ pub fn diff(first: &Policy, second: &Policy, at: u64) -> Diff {
     for ((key, a), (_, b)) in rows {
         relation = relation.and(compare(key, None, &a, &b, &mut differences));
     }
+    // Where only one has it, what expects a manifest differs, and says so.
+    if let (Some(a), Some(b)) = (&first.manifest, &second.manifest) {
+        for ((key, a), (_, b)) in Demand::of_manifest(a).iter().zip(&Demand::of_manifest(b)) {
+            relation = relation.and(compare(key, None, a, b, &mut differences));
+        }
+    }
     let platforms = platforms(&first.platforms, &second.platforms, at, &mut differences);
     Diff {
         relation: relation.and(platforms),
@@ -127,7 +133,6 @@ fn compare(
 /// The demands of `[answer]` and `[session]`, by key. Two policies give the same keys in the same order.
 pub(super) fn answer_rules(policy: &Policy, at: u64) -> Vec<(&'static str, Demand)> {
     let answer = &policy.answer;
-    let texts = |list: &Vec<_>| Expect::Words(list.iter().map(ToString::to_string).collect());
     // A policy without [session] behaves like this one (formats.md §10).
     let absent;
     let session = match &policy.session {
@@ -157,8 +162,8 @@ pub(super) fn answer_rules(policy: &Policy, at: u64) -> Vec<(&'static str, Deman
             "answer.fresh_seconds",
             Demand::at_most(&answer.fresh_seconds, at),
         ),
-        ("answer.models", Demand::of(&answer.models, at, texts)),
-        ("answer.configs", Demand::of(&answer.configs, at, texts)),
+        ("answer.models", Demand::digests(&answer.models, at)),
+        ("answer.configs", Demand::digests(&answer.configs, at)),
         (
             "answer.keyset_span_seconds",
             Demand::at_most(&answer.keyset_span_seconds, at),

@@ -12,7 +12,7 @@ mod weakest;
 use serde::Serialize;
 use touchstone_formats::evidence::Tee;
 
-use super::demand::Demand;
+use super::demand::{Demand, who_signs};
 use super::diff::{Relation, answer_rules, platform_rules};
 use super::{Platform, Policy, Profile};
 
@@ -107,11 +107,13 @@ struct Part {
 }
 
 impl Part {
-    fn platform(index: usize, platform: &Platform, at: u64) -> Part {
+    fn platform(index: usize, platform: &Platform, who: &str, at: u64) -> Part {
         Part {
             name: format!("platform[{}]", index + 1),
             tee: Some(platform.tee),
-            demands: platform_rules(platform, at).collect(),
+            demands: platform_rules(platform, at)
+                .map(|(id, demand)| (id, demand.signed_by(who)))
+                .collect(),
             at,
         }
     }
@@ -132,14 +134,24 @@ impl Part {
 
 /// Lints a policy at a time (unix seconds), at which a waiver may have ended.
 pub fn lint(policy: &Policy, at: u64) -> Lint {
-    let answer = Part {
+    let signers = policy.manifest.as_ref().map(|demand| &demand.signers);
+    let who = signers.map_or_else(String::new, who_signs);
+    let rules = answer_rules(policy, at).into_iter();
+    let mut answer = Part {
         name: "answer".into(),
         tee: None,
-        demands: answer_rules(policy, at),
+        demands: rules
+            .map(|(id, demand)| (id, demand.signed_by(&who)))
+            .collect(),
         at,
     };
+    if let Some(demand) = &policy.manifest {
+        answer.demands.extend(Demand::of_manifest(demand));
+    }
     let platforms = policy.platforms.iter().enumerate();
-    let platforms: Vec<Part> = platforms.map(|(i, p)| Part::platform(i, p, at)).collect();
+    let platforms: Vec<Part> = platforms
+        .map(|(i, p)| Part::platform(i, p, &who, at))
+        .collect();
     let parts = || std::iter::once(&answer).chain(&platforms);
 
     let (mut findings, mut unmet) = (Vec::new(), Vec::new());
@@ -234,7 +246,7 @@ fn drift(policy: &Policy, at: u64, findings: &mut Vec<Finding>) {
                 told((*id).to_owned(), before, after);
             }
         }
-        let own = Part::platform(index, platform, at);
+        let own = Part::platform(index, platform, "", at);
         for (id, before) in original
             .platforms
             .iter()

@@ -14,10 +14,10 @@ mod rules;
 pub mod spec;
 mod template;
 
-use touchstone_formats::digest::Digest;
 use touchstone_formats::evidence::Tee;
 use touchstone_formats::guarantee::GuaranteeSet;
 
+use crate::manifest;
 use crate::session::Binding;
 
 pub use diff::{Diff, Difference, Relation, diff};
@@ -25,7 +25,7 @@ pub use fixed::{FixedCheck, fixed_checks};
 pub use lint::{Aspect, Finding, Level, Lint, Waived, Weakest, lint};
 pub use parse::PolicyError;
 pub use profile::{EXPLORE_DAYS, Profile};
-pub use rules::{Expect, Floor, Floors, Rule, Waiver};
+pub use rules::{Digests, Expect, Floor, Floors, Rule, Waiver};
 pub(crate) use spec::EventPattern;
 pub use spec::{CheckSpec, Form, check_ids};
 pub use template::template;
@@ -40,6 +40,9 @@ pub struct Policy {
     /// What connections have to satisfy. A policy may come without: then a connection must be bound by
     /// `tls-exporter` before anything is sent on it, and no binding is asked of kept answers.
     pub session: Option<SessionPolicy>,
+    /// Which manifest, signed by whom, says what is accepted wherever the policy expects `"manifest"`; there if, and only
+    /// if, it does so somewhere.
+    pub manifest: Option<manifest::Demand>,
     /// Platforms; evidence must satisfy one of them whole. Never empty.
     pub platforms: Vec<Platform>,
 }
@@ -65,9 +68,9 @@ pub struct AnswerPolicy {
     /// How old `iat` may be at the time of judgement, seconds.
     pub fresh_seconds: Rule<u64>,
     /// Model digests that are accepted.
-    pub models: Rule<Vec<Digest>>,
-    /// Configuration digests that are accepted.
-    pub configs: Rule<Vec<Digest>>,
+    pub models: Rule<Digests>,
+    /// Configuration digests that are accepted. Those of a manifest are the model's own there.
+    pub configs: Rule<Digests>,
     /// Longest lifetime (`not_after − not_before`) of a keyset, seconds.
     pub keyset_span_seconds: Rule<u64>,
     /// How old collateral (a CRL's `thisUpdate`) may be at the time of judgement, seconds.
@@ -102,6 +105,12 @@ impl Platform {
     /// All rules, in the order of [`check_ids`].
     pub fn rules(&self) -> &[(&'static CheckSpec, Rule<Expect>)] {
         &self.rules
+    }
+
+    /// Whether the manifest says which launch measurements are accepted: of TDX all four, or none.
+    pub fn by_manifest(&self) -> bool {
+        let listed = |(_, rule): &(_, Rule<Expect>)| *rule == Rule::Expect(Expect::Manifest);
+        self.rules.iter().any(listed)
     }
 
     /// The rule of one check id; `None` only for ids that this TEE has no check for.

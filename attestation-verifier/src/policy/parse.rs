@@ -8,11 +8,13 @@ use touchstone_formats::digest::Digest;
 use touchstone_formats::evidence::Tee;
 use touchstone_formats::guarantee::{Guarantee, GuaranteeSet};
 
+use super::rules::MANIFEST;
 use super::{
-    AnswerPolicy, CheckSpec, EventPattern, Expect, Floor, Floors, Form, Platform, Policy, Present,
+    AnswerPolicy, CheckSpec, Digests, EventPattern, Expect, Floor, Floors, Form, Platform, Policy, Present,
     Rule, SessionPolicy, Waiver, check_ids,
 };
 use crate::dates::end_of_day;
+use crate::manifest::{Demand, DemandError};
 use crate::product::FLOOR_KEYS;
 use crate::session::Binding;
 
@@ -47,6 +49,22 @@ pub enum PolicyError {
         /// What belongs there.
         expected: String,
     },
+    /// A table `[manifest]` that does not stand.
+    #[error(transparent)]
+    Manifest(#[from] DemandError),
+    /// Something is expected of a manifest, and nothing says of which.
+    #[error(
+        "{key} expects \"manifest\", and there is no [manifest], which says whose: name, minimum_version, threshold and signers"
+    )]
+    NoManifest {
+        /// The key, with its table.
+        key: String,
+    },
+    /// Manifests are asked for, and nothing comes of it.
+    #[error(
+        "manifest is there, and nothing expects \"manifest\": it would be read and decide nothing"
+    )]
+    UnusedManifest,
 }
 
 /// Largest policy file.
@@ -89,6 +107,11 @@ pub(super) fn policy(text: &str) -> Result<Policy> {
     let profile = text_of("profile", &top.take("profile")?)?;
     let answer = answer(top.take("answer")?)?;
     let session = top.take_if("session").map(session).transpose()?;
+    let manifest = match top.take_if("manifest") {
+        None => None,
+        Some(Value::Table(table)) => Some(Demand::from_table(&table)?),
+        Some(other) => return wrong("manifest", &other, "a table"),
+    };
     let platforms = top.take("platform")?;
     top.end()?;
     let expected = "one [[platform]] or more, 64 at most";
@@ -100,11 +123,36 @@ pub(super) fn policy(text: &str) -> Result<Policy> {
         .into_iter()
         .enumerate()
         .map(|(index, value)| platform(&format!("platform[{}]", index + 1), value));
-    Ok(Policy {
+    let policy = Policy {
         profile,
         answer,
         session,
+        manifest,
         platforms: platforms.collect::<Result<_>>()?,
+    };
+    match (expects_manifest(&policy), &policy.manifest) {
+        (Some(key), None) => Err(PolicyError::NoManifest { key }),
+        (None, Some(_)) => Err(PolicyError::UnusedManifest),
+        _ => Ok(policy),
+    }
+}
+
+/// A key that expects what a manifest lists.
+fn expects_manifest(policy: &Policy) -> Option<String> {
+    let answer = &policy.answer;
+    for (key, rule) in [
+        ("answer.models", &answer.models),
+        ("answer.configs", &answer.configs),
+    ] {
+        if rule.expected() == Some(&Digests::Manifest) {
+            return Some(key.to_owned());
+        }
+    }
+    let mut platforms = policy.platforms.iter().enumerate();
+    platforms.find_map(|(index, platform)| {
+        let mut rules = platform.rules().iter();
+        let found = rules.find(|(_, rule)| rule.expected() == Some(&Expect::Manifest));
+        found.map(|(spec, _)| format!("platform[{}].checks.\"{}\"", index + 1, spec.id))
     })
 }
 
@@ -248,8 +296,41 @@ fn platform(at: &str, value: Value) -> Result<Platform> {
         }
     });
     let rules = rules.collect::<Result<Vec<_>>>()?;
+    whole(&checks, &rules)?;
     checks.end()?;
     Ok(Platform { tee, rules })
+}
+
+/// Checks whose values a manifest may list. They are one measurement, which a manifest has as a whole.
+const MEASURED: &[&str] = &[
+    "snp.measurement",
+    "tdx.mrtd",
+    "tdx.rtmr0",
+    "tdx.rtmr1",
+    "tdx.rtmr2",
+];
+
+/// All of a platform's measurement is the manifest's, or nothing of it.
+fn whole(checks: &Keys, rules: &[(&'static CheckSpec, Rule<Expect>)]) -> Result<()> {
+    let parts = || rules.iter().filter(|(spec, _)| MEASURED.contains(&spec.id));
+    let listed = |rule: &Rule<Expect>| rule.expected() == Some(&Expect::Manifest);
+    match (
+        parts().find(|(_, rule)| listed(rule)),
+        parts().find(|(_, rule)| !listed(rule)),
+    ) {
+        (Some((one, _)), Some((other, rule))) => Err(PolicyError::Value {
+            key: checks.path(other.id),
+            found: match rule {
+                Rule::Expect(expected) => expected.to_value().to_string(),
+                Rule::Waive(_) => "waived".to_owned(),
+            },
+            expected: format!(
+                "{{ expect = \"manifest\" }}, as {} has it: a measurement is matched as a whole",
+                one.id
+            ),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// `{ expect = … }` or `{ waive = "reason" }`, exactly one, `until` only with `waive`.
@@ -327,19 +408,22 @@ fn hex_text(at: &str, value: &Value, bytes: usize) -> Result<String> {
     }
 }
 
-fn digests(at: &str, value: &Value) -> Result<Vec<Digest>> {
-    list(
-        at,
-        value,
-        "a list of SHA-256 digests, or one",
-        |at, value| {
-            let text = hex_text(at, value, 32)?;
-            Digest::from_hex(&text).or_else(|_| wrong(at, value, Form::Hexes(32).words()))
-        },
-    )
+fn digests(at: &str, value: &Value) -> Result<Digests> {
+    if value.as_str() == Some(MANIFEST) {
+        return Ok(Digests::Manifest);
+    }
+    let expected = "a list of SHA-256 digests, or one, or \"manifest\"";
+    let these = list(at, value, expected, |at, value| {
+        let text = hex_text(at, value, 32)?;
+        Digest::from_hex(&text).or_else(|_| wrong(at, value, Form::Hexes(32).words()))
+    });
+    these.map(Digests::These)
 }
 
 fn expectation(at: &str, spec: &CheckSpec, value: &Value) -> Result<Expect> {
+    if value.as_str() == Some(MANIFEST) && MEASURED.contains(&spec.id) {
+        return Ok(Expect::Manifest);
+    }
     let words = spec.form.words();
     let one_of = |at: &str, value: &Value, choices: &[&str]| match value.as_str() {
         Some(word) if choices.contains(&word) => Ok(word.to_owned()),

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
+use touchstone_formats::Digest;
 
 use crate::dates::end_of_day;
 
@@ -63,6 +64,8 @@ pub enum Expect {
     Words(Vec<String>),
     /// Floors of TCB components per product.
     Floors(Floors),
+    /// What the manifest lists that the policy's `[manifest]` asks for; written `"manifest"`.
+    Manifest,
 }
 
 impl Expect {
@@ -76,6 +79,29 @@ impl Expect {
             Expect::Numbers(numbers) => numbers.as_slice().into(),
             Expect::Words(words) => words.as_slice().into(),
             Expect::Floors(floors) => floors.to_value(),
+            Expect::Manifest => json!(MANIFEST),
+        }
+    }
+}
+
+/// The word that stands for what a manifest lists.
+pub(crate) const MANIFEST: &str = "manifest";
+
+/// Digests that are accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Digests {
+    /// These.
+    These(Vec<Digest>),
+    /// Those of the manifest that the policy's `[manifest]` asks for; written `"manifest"`.
+    Manifest,
+}
+
+impl Digests {
+    /// The value as a policy and a verdict write it.
+    pub fn to_value(&self) -> Value {
+        match self {
+            Digests::These(list) => json!(list),
+            Digests::Manifest => json!(MANIFEST),
         }
     }
 }

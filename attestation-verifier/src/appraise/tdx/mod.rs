@@ -13,9 +13,11 @@ use crate::At;
 use crate::authenticate::intel::{AuthenticTdx, Part, PartKind};
 use crate::dates::{end_of_day, rfc3339};
 use crate::events::Event;
+use crate::manifest::MinimumTcb;
 use crate::parse::tdx::quote::TdReport;
 use crate::parse::tdx::tcb::TcbStatus;
 use crate::policy::{CheckSpec, Expect, Platform, Rule};
+use crate::reference::{Measured, Registers, Ruling};
 use crate::verdict::{Checks, Fault, object};
 use log::Log;
 use tcb::Standing;
@@ -48,7 +50,7 @@ const XFAM_FIXED_0: u64 = 0x6_dbe7;
 
 /// Appraises what is authentic against one platform of a policy, with the event log that came beside the quote. The
 /// evidence satisfies it if, and only if, the checks that come back [`Checks::hold`]. `age` is
-/// `answer.collateral_age_seconds`.
+/// `answer.collateral_age_seconds`. There is no manifest here: what expects one is not evaluated, which refuses.
 pub fn appraise(
     authentic: &AuthenticTdx,
     event_log: Option<&EventLog>,
@@ -57,7 +59,7 @@ pub fn appraise(
     at: At,
     about: Option<&'static str>,
 ) -> Checks {
-    Genuine::new(authentic.clone(), event_log).appraise(platform, age, at, about)
+    Genuine::new(authentic.clone(), event_log).appraise(platform, age, None, at, about)
 }
 
 /// What is authentic, with everything that follows from it and from the log.
@@ -84,6 +86,7 @@ impl Genuine {
         &self,
         platform: &Platform,
         age: &Rule<u64>,
+        ruling: Option<&Ruling>,
         at: At,
         about: Option<&'static str>,
     ) -> Checks {
@@ -91,13 +94,20 @@ impl Genuine {
         let mut checks = checks.with_room(platform.rules().len() + 3);
         self.level(&mut checks);
         self.module(&mut checks);
-        by_rules(self, platform, at, &mut checks);
+        by_rules(self, platform, ruling, at, &mut checks);
         self.collateral_age(platform, age, at, &mut checks);
         checks
     }
 
     fn report(&self) -> &TdReport {
         self.authentic.report()
+    }
+
+    /// The number of Intel's evaluation that the collateral is of.
+    fn evaluation_number(&self) -> u64 {
+        let info = self.authentic.tcb_info().tcb_evaluation_data_number;
+        let identity = self.authentic.qe_identity().tcb_evaluation_data_number;
+        info.min(identity).into()
     }
 
     /// `tdx.tcb.level`: there is a level for everything, and none is Revoked. No policy changes that.
@@ -198,6 +208,30 @@ impl Genuine {
             "not both revocation lists are good at the time of judgement: {state}; good is {words}"
         );
         CrlState { state, reason }
+    }
+}
+
+impl Measured for Genuine {
+    fn registers(&self) -> Registers {
+        let [rtmr0, rtmr1, rtmr2, _] = self.report().rtmr;
+        Registers::Tdx(self.report().mr_td, [rtmr0, rtmr1, rtmr2])
+    }
+
+    fn reaches(&self, minimum: &MinimumTcb) -> (Value, Result<(), String>) {
+        let number = self.evaluation_number();
+        let found = object([("tcb_evaluation_data_number", number.into())]);
+        let result = match minimum {
+            MinimumTcb::Tdx {
+                tcb_evaluation_data_number: least,
+            } if number >= *least => Ok(()),
+            MinimumTcb::Tdx {
+                tcb_evaluation_data_number: least,
+            } => Err(format!(
+                "the platform was judged by Intel's evaluation {number}, and {least} is the least"
+            )),
+            MinimumTcb::Snp(_) => Err("its minimum is of another kind of platform".to_owned()),
+        };
+        (found, result)
     }
 }
 
@@ -354,11 +388,7 @@ impl Genuine {
         Some(match id {
             "tdx.version" => Number(self.authentic.quote().version.into()),
             "tdx.chain.crl" => Plain::Crl(self.crl_state(time)),
-            "tdx.tcb.evaluation_number" => {
-                let info = self.authentic.tcb_info().tcb_evaluation_data_number;
-                let identity = self.authentic.qe_identity().tcb_evaluation_data_number;
-                Number(info.min(identity).into())
-            }
+            "tdx.tcb.evaluation_number" => Number(self.evaluation_number()),
             "tdx.module.signer" => hex(&report.mr_signer_seam),
             "tdx.module.attributes" => hex(&report.seam_attributes),
             "tdx.module.measurement" => hex(&report.mr_seam),

@@ -2,6 +2,7 @@
 //! beside those of the policy. With [`super::check_ids`] these are all check ids there are.
 
 mod files;
+mod manifest;
 mod tdx;
 
 use std::sync::LazyLock;
@@ -53,7 +54,7 @@ const fn snp(
 /// All of them. An id that ends in `.*` stands for one with a number in its place.
 pub fn fixed_checks() -> &'static [FixedCheck] {
     static ALL: LazyLock<Vec<FixedCheck>> =
-        LazyLock::new(|| [FIXED, files::FIXED, tdx::FIXED].concat());
+        LazyLock::new(|| [FIXED, files::FIXED, manifest::FIXED, tdx::FIXED].concat());
     &ALL
 }
 

@@ -451,6 +451,13 @@ static GAPS: &[Gap] = &[
         ),
     ),
     gap(
+        "manifest.signer",
+        Level::Weak,
+        |demand| matches!(demand, Demand::Expected(Bound::Signatures { threshold: 1, .. })),
+        "One signature is enough for a manifest: whoever has one signer's key names the software and models that are accepted.",
+        Some("A signer whose key was stolen, or who lies: one signature under a manifest is enough."),
+    ),
+    gap(
         "snp.vmpl",
         Level::Weak,
         |demand| matches!(demand, Demand::Expected(Bound::OneOf(list)) if list.iter().any(|v| v != "0" && v != "4294967295")),
@@ -571,6 +578,14 @@ static GAPS: &[Gap] = &[
         "Any genuine platform is accepted. Platforms that you know are the one defence here against somebody who holds one in his hands.",
         Some("Somebody with a chip of his own: interposers on the memory bus (Battering RAM, TEE.fail) bring out what signs \
               reports, and any genuine chip is accepted."),
+    ),
+    gap(
+        "manifest.minimum_version",
+        Level::Note,
+        |demand| matches!(demand, Demand::Expected(Bound::AtLeast(0 | 1))),
+        "Every version of the manifest is accepted that has not ended. Who keeps no record of accepted versions (--manifest-state) can be \
+         shown one that was replaced: raise this with each manifest.",
+        Some("An older manifest, which lists releases that were withdrawn since: no version is the least."),
     ),
     gap(
         "answer.configs",

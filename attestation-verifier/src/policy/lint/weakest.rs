@@ -26,6 +26,12 @@ static ANSWER: &[Line] = &[
     Plain("age of revocation data", "answer.collateral_age_seconds"),
 ];
 
+static MANIFEST: &[Line] = &[
+    Plain("name", "manifest.name"),
+    Plain("version", "manifest.minimum_version"),
+    Plain("signed by", "manifest.signer"),
+];
+
 static CONNECTION: &[Line] = &[
     Plain("bound before anything is sent", "session.binding"),
     Plain("bound for kept answers", "session.answers"),
@@ -110,10 +116,16 @@ static TDX: &[Line] = &[
 
 pub(super) fn of_part(part: &Part) -> Vec<Weakest> {
     match part.tee {
-        None => vec![
-            weakest(part, "answer", ANSWER),
-            weakest(part, "connection", CONNECTION),
-        ],
+        None => {
+            let mut all = vec![
+                weakest(part, "answer", ANSWER),
+                weakest(part, "connection", CONNECTION),
+            ];
+            if part.demand("manifest.signer").is_some() {
+                all.push(weakest(part, "manifest", MANIFEST));
+            }
+            all
+        }
         Some(Tee::SevSnp) => vec![weakest(part, &part.name, SNP)],
         Some(Tee::Tdx) => vec![weakest(part, &part.name, TDX)],
     }
