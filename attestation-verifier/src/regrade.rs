@@ -10,9 +10,9 @@ mod list;
 use serde_json::{Value, json};
 use touchstone_formats::{Bundle, Purpose, Receipt};
 
+use crate::bundle::check_by;
 use crate::dates::rfc3339;
 use crate::exchange::Comparison;
-use crate::bundle::check_by;
 use crate::known::Known;
 use crate::verdict::{Checks, Fault, Verdict};
 use crate::verifier::By;

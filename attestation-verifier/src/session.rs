@@ -175,7 +175,14 @@ pub(crate) fn check_session_by(
     expect_simulated: bool,
 ) -> SessionVerdict {
     by.ruled(&[], at, |by| {
-        session_by(answer_file, connection, collateral, by, at, expect_simulated)
+        session_by(
+            answer_file,
+            connection,
+            collateral,
+            by,
+            at,
+            expect_simulated,
+        )
     })
 }
 

@@ -67,7 +67,10 @@ impl Verifier {
     /// they began with. Nothing is refused here; what is wrong with a manifest each verdict says.
     pub fn replace_manifests(&self, manifests: &Manifests) {
         let given = Arc::new(Given::new(&self.policy, manifests));
-        *self.manifests.write().unwrap_or_else(PoisonError::into_inner) = given;
+        *self
+            .manifests
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = given;
     }
 
     /// The policy it judges by.
@@ -154,7 +157,10 @@ impl Verifier {
     }
 
     fn by<T>(&self, judge: impl FnOnce(By<'_>) -> T) -> T {
-        let manifests = self.manifests.read().unwrap_or_else(PoisonError::into_inner);
+        let manifests = self
+            .manifests
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         let given = Arc::clone(&manifests);
         drop(manifests);
         judge(By {

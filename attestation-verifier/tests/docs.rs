@@ -107,7 +107,7 @@ fn the_document_has_the_codes_tables() {
 }
 
 /// Keys of a policy's `[answer]` and `[session]` that comparing and linting name, and that are no checks' ids.
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 11] = [
     "answer.require",
     "answer.nonce",
     "answer.fresh_seconds",
@@ -117,6 +117,8 @@ const KEYS: [&str; 9] = [
     "answer.collateral_age_seconds",
     "session.answers",
     "session.name",
+    "manifest.minimum_version",
+    "manifest.signer",
 ];
 
 /// What looks like an id in the command, in clients and in the collateral's code, and is none: an example of an origin, and files.
@@ -168,7 +170,7 @@ fn every_id_in_the_source_is_documented() {
 ///
 /// The tables themselves are no place where an id is made.
 fn ids_in(folder: &Path, ids: &mut BTreeSet<String>) {
-    const FAMILIES: [&str; 22] = [
+    const FAMILIES: [&str; 23] = [
         "usage",
         "advisories.",
         "collateral.",
@@ -191,6 +193,7 @@ fn ids_in(folder: &Path, ids: &mut BTreeSet<String>) {
         "connection.",
         "answer.",
         "policy.",
+        "manifest.",
     ];
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

@@ -181,7 +181,9 @@ impl Judging<'_> {
     fn in_manifest(&self, manifest: &Manifest, id: &str) -> Result<String, String> {
         let claims = &self.parts.receipt.claims;
         let called = format!("{}, version {}", manifest.name, manifest.version);
-        let model = claims.model_digest.and_then(|digest| manifest.model(&digest));
+        let model = claims
+            .model_digest
+            .and_then(|digest| manifest.model(&digest));
         let Some(model) = model else {
             return Err(format!("the model is not in the manifest {called}"));
         };

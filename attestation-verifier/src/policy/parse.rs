@@ -10,8 +10,8 @@ use touchstone_formats::guarantee::{Guarantee, GuaranteeSet};
 
 use super::rules::MANIFEST;
 use super::{
-    AnswerPolicy, CheckSpec, Digests, EventPattern, Expect, Floor, Floors, Form, Platform, Policy, Present,
-    Rule, SessionPolicy, Waiver, check_ids,
+    AnswerPolicy, CheckSpec, Digests, EventPattern, Expect, Floor, Floors, Form, Platform, Policy,
+    Present, Rule, SessionPolicy, Waiver, check_ids,
 };
 use crate::dates::end_of_day;
 use crate::manifest::{Demand, DemandError};

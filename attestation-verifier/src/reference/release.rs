@@ -35,7 +35,9 @@ pub(crate) fn object(authentic: &Authentic, entry: Option<Entry<'_>>) -> Value {
 /// Adds to a verdict's `model` what the manifest calls it.
 pub(crate) fn model_names(ruling: Option<&Ruling>, digest: Option<Digest>, model: &mut Value) {
     let manifest = ruling.and_then(|ruling| ruling.manifest().ok());
-    let found = manifest.zip(digest).and_then(|(m, digest)| m.model(&digest));
+    let found = manifest
+        .zip(digest)
+        .and_then(|(m, digest)| m.model(&digest));
     if let (Some(found), Value::Object(model)) = (found, model) {
         model.insert("name".into(), json!(found.name));
         model.insert("version".into(), json!(found.version));

@@ -73,21 +73,13 @@ impl Candidate {
                 Candidate {
                     authentic: None,
                     signed_by: Vec::new(),
-                    problem: Some(Problem::new(
-                        "manifest.format",
-                        Fault::Malformed,
-                        reason,
-                    )),
+                    problem: Some(Problem::new("manifest.format", Fault::Malformed, reason)),
                 }
             }
         }
     }
 
-    fn of(
-        read: Result<Authentic, NotAuthentic>,
-        demand: &Demand,
-        known: &Accepted,
-    ) -> Candidate {
+    fn of(read: Result<Authentic, NotAuthentic>, demand: &Demand, known: &Accepted) -> Candidate {
         let authentic = match read {
             Ok(authentic) => authentic,
             Err(error) => {
