@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use attestation_verifier::exchange::OwnedTensor;
 use attestation_verifier::policy::Rule;
 use attestation_verifier::verdict::{Fault, refusal};
-use attestation_verifier::{At, Binding, Policy, Roots, Verifier};
+use attestation_verifier::{At, Binding, Manifests, Policy, Roots, Verifier};
 use bytes::Bytes;
 use hyper::header::{self, HeaderName};
 use hyper::{Method, Request};
@@ -19,6 +19,7 @@ use touchstone_formats::CollateralFile;
 use crate::address::Server;
 use crate::collateral::Cache;
 use crate::http::{Answer, MAX_ANSWER, Records};
+use crate::manifest::{InUse, Keeper, NotRefreshed, Refreshed};
 use crate::oip::Encoding;
 use crate::pool::Pool;
 use crate::provisional::Provisional;
@@ -48,6 +49,8 @@ pub(crate) struct Settings {
     pub expect_simulated: bool,
     pub collateral: Option<CollateralFile>,
     pub cache: Option<Cache>,
+    /// None where the policy asks for no manifest.
+    pub manifests: Option<Arc<Keeper>>,
     pub timeout: Duration,
     pub wait: Duration,
     pub session_life: Duration,
@@ -126,6 +129,8 @@ impl Client {
             records: None,
             collateral: None,
             collateral_cache: None,
+            manifests: Manifests::default(),
+            manifest_state: None,
             connections: 8,
             timeout: Duration::from_secs(120),
             wait: Duration::from_secs(30),
@@ -220,6 +225,25 @@ impl Client {
         self.0.settings.policy()
     }
 
+    /// Asks the host for a newer manifest now, and judges by it from now on if it counts: connections that were judged by the
+    /// one before are then attested anew. A client asks by itself only when something refuses for want of a manifest; one that
+    /// lives for long is to be told now and then, or it learns late that a release has ended.
+    ///
+    /// # Errors
+    /// [`NotRefreshed`]: the client goes on with what it had.
+    pub async fn refresh_manifest(&self) -> Result<Refreshed, Arc<NotRefreshed>> {
+        let settings = &self.0.settings;
+        let manifests = settings.manifests.as_ref();
+        let manifests = manifests.ok_or_else(|| Arc::new(NotRefreshed::NotDemanded))?;
+        manifests.refresh(settings, manifests.asked()).await
+    }
+
+    /// The manifest in use; none where the policy asks for none.
+    pub fn manifest(&self) -> Option<InUse> {
+        let manifests = self.0.settings.manifests.as_ref();
+        manifests.map(|manifests| manifests.in_use())
+    }
+
     /// What was done so far.
     pub fn counters(&self) -> Counters {
         let counts = &self.0.counts;
@@ -251,6 +275,8 @@ pub struct Builder {
     records: Option<String>,
     collateral: Option<CollateralFile>,
     collateral_cache: Option<PathBuf>,
+    manifests: Manifests,
+    manifest_state: Option<PathBuf>,
     connections: usize,
     timeout: Duration,
     wait: Duration,
@@ -291,6 +317,20 @@ impl Builder {
     /// made if it is not there.
     pub fn collateral_cache(mut self, folder: impl Into<PathBuf>) -> Builder {
         self.collateral_cache = Some(folder.into());
+        self
+    }
+
+    /// Manifests of the caller's own, for a policy that asks for one, and what he accepted before. The highest version that
+    /// counts is judged by; newer ones are asked of the host. The newest accepted is kept in the [cache](Self::collateral_cache).
+    pub fn manifests(mut self, manifests: Manifests) -> Builder {
+        self.manifests = manifests;
+        self
+    }
+
+    /// The file that remembers the highest version accepted (docs/manifests.md, "Rollback"): read when the client is made, and
+    /// raised by every newer manifest before it is used.
+    pub fn manifest_state(mut self, file: impl Into<PathBuf>) -> Builder {
+        self.manifest_state = Some(file.into());
         self
     }
 
@@ -373,11 +413,25 @@ impl Builder {
         }
         let folder = self.collateral_cache.as_deref();
         let cache = folder.map(|folder| Cache::new(folder, &server));
+        let cache = cache.transpose()?;
         let plain = !server.tls;
+        let at = At {
+            time: (self.clock)(),
+            asserted: false,
+        };
+        let manifests = self.policy.manifest.clone().map(|demand| {
+            let kept = cache.as_ref().map(|cache| cache.manifest().to_owned());
+            Keeper::open(demand, self.manifests, self.manifest_state, kept, at)
+        });
+        let manifests = manifests
+            .transpose()
+            .map_err(|error| Error::Usage(error.to_string()))?
+            .map(Arc::new);
         let settings = Settings {
             records: Records::new(records),
             tls: tls::config()?,
-            cache: cache.transpose()?,
+            cache,
+            manifests,
             server,
             verifier: Verifier::new(self.policy, self.roots),
             expect_simulated: self.expect_simulated,
@@ -387,6 +441,9 @@ impl Builder {
             session_life: self.session_life,
             clock: self.clock,
         };
+        if let Some(manifests) = &settings.manifests {
+            manifests.give_to(&settings.verifier);
+        }
         if plain {
             unbound(&settings)?;
         }

@@ -144,8 +144,7 @@ impl Inner {
     async fn idle(&self) -> Option<Usable> {
         loop {
             let mut usable = self.pool.kept().idle.pop()?;
-            let now = self.settings.at().time;
-            if usable.fit(self.settings.session_life, now).await {
+            if usable.fit(&self.settings).await {
                 return Some(usable);
             }
         }

@@ -17,7 +17,7 @@ use touchstone_formats::{CollateralFile, Digest};
 use crate::client::Settings;
 use crate::http::{CONNECT, Http, connect};
 use crate::question::random;
-use crate::{Error, collateral, tls};
+use crate::{Error, collateral, manifest, tls};
 
 /// How long a session may take, at most: the enclave makes a quote for it, in turn with others.
 const ATTEST: Duration = Duration::from_secs(30);
@@ -31,6 +31,10 @@ pub struct Session {
     pub verdict: Verdict,
     bound: Bound,
     keyset: Digest,
+    /// When it ends by the manifest that it was judged by, Unix seconds.
+    ends: Option<u64>,
+    /// Which manifest that was: [`Keeper::replaced`](crate::manifest::Keeper::replaced).
+    manifest: u64,
 }
 
 impl Session {
@@ -54,13 +58,15 @@ pub(crate) struct Usable {
 }
 
 impl Usable {
-    /// Whether it may take a request now. `now`: Unix seconds on the caller's clock.
-    pub async fn fit(&mut self, life: Duration, now: u64) -> bool {
-        let alive = self
-            .session
-            .as_ref()
-            .is_none_or(|session| now <= session.record.keyset.not_after);
-        alive && !self.ended(life) && self.http.ready().await
+    /// Whether it may take a request now.
+    pub async fn fit(&mut self, settings: &Settings) -> bool {
+        let now = settings.at().time;
+        let alive = self.session.as_ref().is_none_or(|session| {
+            now <= session.record.keyset.not_after
+                && session.ends.is_none_or(|ends| now <= ends)
+                && session.manifest == replaced(settings)
+        });
+        alive && !self.ended(settings.session_life) && self.http.ready().await
     }
 
     /// Whether it is closed, or attested too long ago.
@@ -74,6 +80,12 @@ impl Usable {
         let own = self.session.as_ref().map(|session| session.keyset);
         own.is_some() && own == keyset
     }
+}
+
+/// Which manifest is judged by now.
+fn replaced(settings: &Settings) -> u64 {
+    let manifests = settings.manifests.as_ref();
+    manifests.map_or(0, |manifests| manifests.replaced())
 }
 
 /// A connection without TLS, which the caller has asked for.
@@ -107,7 +119,7 @@ pub(crate) async fn attest(settings: &Settings) -> Result<Usable, Error> {
         tokio::try_join!(request(settings, &mut http, &connection), async {
             Ok(Given::obtain(settings).await)
         })?;
-    let judged = judge(settings, &answer, &connection, given, at).await;
+    let (judged, manifest) = judge(settings, &answer, &connection, given, at).await;
     let refused = |verdict| Err(Error::Refused(Box::new(verdict)));
     if judged.verdict.exit() != 0 {
         return refused(judged.verdict);
@@ -120,6 +132,8 @@ pub(crate) async fn attest(settings: &Settings) -> Result<Usable, Error> {
                 record,
                 bound: judged.bound(),
                 keyset: keyset.digest(),
+                ends: manifest::end(&judged.verdict),
+                manifest,
                 verdict: judged.verdict,
             })),
             opened,
@@ -204,33 +218,55 @@ impl Given {
     }
 }
 
+/// The judgement, and which manifest it was by.
 async fn judge(
     settings: &Settings,
     answer: &[u8],
     connection: &Connection,
     given: Given,
     at: At,
-) -> SessionVerdict {
+) -> (SessionVerdict, u64) {
     let by = |collateral: Option<&CollateralFile>| {
         let expect_simulated = settings.expect_simulated;
         settings
             .verifier
             .check_session(answer, connection, collateral, at, expect_simulated)
     };
-    let mut judged = by(given.first.as_ref());
-    let mut keep = given.first.filter(|_| given.from_host);
-    // Collateral that is missing or out of date: what verified before may still do.
-    if judged.verdict.exit() == 5 && given.second.is_some() {
-        let again = by(given.second.as_ref());
-        if again.verdict.exit() == 0 {
-            (judged, keep) = (again, None);
+    let once = || {
+        let judged = by(given.first.as_ref());
+        // Collateral that is missing or out of date: what verified before may still do.
+        if judged.verdict.exit() == 5 && given.second.is_some() {
+            let again = by(given.second.as_ref());
+            if again.verdict.exit() == 0 {
+                return (again, false);
+            }
+        }
+        (judged, given.from_host)
+    };
+    // Before it is judged: what is replaced meanwhile was not judged by.
+    let mut manifest = replaced(settings);
+    let since = settings.manifests.as_ref().map_or(0, |m| m.asked());
+    let (mut judged, mut worth_keeping) = once();
+    let mut note = None;
+    if let Some(manifests) = settings.manifests.as_ref()
+        && manifest::may_help(&judged.verdict)
+    {
+        match manifests.refresh(settings, since).await {
+            Err(error) => note = Some(format!("There is no newer manifest: {error}.")),
+            Ok(_) => {
+                manifest = replaced(settings);
+                (judged, worth_keeping) = once();
+            }
         }
     }
+    let keep = given.first.filter(|_| worth_keeping);
     if let (0, Some(collateral), Some(cache)) = (judged.verdict.exit(), keep, &settings.cache) {
         let cache = cache.clone();
         // A cache that cannot be written is no reason to refuse: the next session asks the host again.
         let _ = tokio::task::spawn_blocking(move || cache.write(&collateral)).await;
     }
-    judged.verdict.context.residual_risks.extend(given.note);
-    judged
+    let risks = &mut judged.verdict.context.residual_risks;
+    risks.extend(given.note);
+    risks.extend(note);
+    (judged, manifest)
 }
