@@ -69,6 +69,9 @@ pub struct Args {
     /// Folder for collateral that verified, for when the host has none
     #[arg(long, value_name = "DIR")]
     collateral_cache: Option<PathBuf>,
+    /// Seconds between two looks at whether the host has a newer manifest, where the policy asks for one
+    #[arg(long, value_name = "S", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    manifest_refresh: u64,
     /// Roots of simulated platforms, trusted beside the pinned ones
     #[arg(long, value_name = "FILE")]
     trust_simulated_root: Option<PathBuf>,
@@ -100,6 +103,7 @@ pub fn run(args: Args) -> Result<Outcome, Failure> {
         allowed_hosts: args.allow_host,
         server: args.server.clone(),
         floor,
+        refresh: Duration::from_secs(args.manifest_refresh),
         keeper: Keeper::open(&args.keep)?,
         log: Log::new(args.json_log),
     };
