@@ -6,10 +6,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, anyhow};
 use attestation_verifier::dates::parse_rfc3339;
 use attestation_verifier::exchange::OwnedTensor;
-use attestation_verifier::{At, Policy, Roots};
+use attestation_verifier::manifest::{Accepted, MAX_FILE};
+use attestation_verifier::{At, Manifests, Policy, Roots, Verdict, Verifier};
 use touchstone_formats::limits::MAX_BUNDLE;
 use touchstone_formats::{CollateralFile, GuaranteeSet};
 
+use crate::commands::check::Judging;
+use crate::commands::manifest::State;
 use crate::files::{Disk, Source};
 use crate::output::Failure;
 use crate::{files, npy};
@@ -113,21 +116,95 @@ pub fn now() -> Result<u64> {
         .as_secs())
 }
 
+/// Manifests to judge by.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct ManifestFiles {
+    /// Manifest, where the policy expects what one lists; repeat for each: the highest version that counts is used
+    #[arg(long, value_name = "FILE")]
+    manifest: Vec<PathBuf>,
+    /// File that remembers accepted manifests: refuses older ones, is made at first use and raised whenever one counts
+    /// (not with --at)
+    #[arg(long, value_name = "FILE")]
+    manifest_state: Option<PathBuf>,
+}
+
+/// Manifests of one judgement: more than are ever needed to go from one to the next.
+const MAX_MANIFESTS: usize = 64;
+
+impl ManifestFiles {
+    /// Whether nothing was given.
+    pub fn is_empty(&self) -> bool {
+        self.manifest.is_empty() && self.manifest_state.is_none()
+    }
+
+    /// The file that remembers accepted manifests.
+    pub fn state(&self) -> Option<&Path> {
+        self.manifest_state.as_deref()
+    }
+
+    /// Reads them, for this policy.
+    pub fn read(&self, policy: &Policy) -> Result<Manifests, Failure> {
+        if policy.manifest.is_none() && !self.is_empty() {
+            let error = "the policy has no [manifest]: it expects nothing of --manifest and --manifest-state";
+            return Err(anyhow!(error).into());
+        }
+        if self.manifest.len() > MAX_MANIFESTS {
+            return Err(anyhow!("--manifest: {MAX_MANIFESTS} at most").into());
+        }
+        // One byte more than a manifest can have is read, so that one that is too long is seen to be.
+        let files = self.manifest.iter();
+        let files = files.map(|path| files::read_prefix(path, "manifest", MAX_FILE as u64));
+        Ok(Manifests {
+            files: files.collect::<Result<_>>()?,
+            known: match &self.manifest_state {
+                None => Accepted::default(),
+                Some(path) => State::open(path)?.accepted,
+            },
+        })
+    }
+
+    /// Remembers the manifest that something was judged by, whatever came of it: it was authentic and in force. What is judged as
+    /// of another time leaves no trace.
+    pub fn remember(&self, verdict: &Verdict) -> Result<(), Failure> {
+        let asserted = verdict.at.is_none_or(|at| at.asserted);
+        let (Some(path), Some(manifest), false) =
+            (&self.manifest_state, &verdict.context.manifest, asserted)
+        else {
+            return Ok(());
+        };
+        let mut state = State::open(path)?;
+        let raised = state.accepted.accept(manifest);
+        if raised.with_context(|| format!("state {}", path.display()))? {
+            state.write()?;
+        }
+        Ok(())
+    }
+}
+
 /// What things are judged by, the time aside.
 pub struct Basis {
     /// The policy.
     pub policy: Policy,
     /// The pinned roots, and the caller's.
     pub roots: Roots,
+    /// The caller's manifests.
+    pub manifests: Manifests,
 }
 
 impl Basis {
-    /// Reads a policy and, if there is one, the file of the caller's roots.
-    pub fn read(policy_file: &Path, simulated: Option<&Path>) -> Result<Basis, Failure> {
+    /// Reads a policy and what belongs to it.
+    pub fn read(policy_file: &Path, judging: &Judging) -> Result<Basis, Failure> {
+        let policy = policy(policy_file)?;
         Ok(Basis {
-            policy: policy(policy_file)?,
-            roots: roots(simulated)?,
+            manifests: judging.manifests.read(&policy)?,
+            roots: roots(judging.trust_simulated_root.as_deref())?,
+            policy,
         })
+    }
+
+    /// A verifier that has judged nothing yet.
+    pub fn verifier(&self) -> Verifier {
+        Verifier::new(self.policy.clone(), self.roots.clone()).with_manifests(&self.manifests)
     }
 }
 

@@ -238,6 +238,20 @@ impl Client {
         manifests.refresh(settings, manifests.asked()).await
     }
 
+    /// Judges by these manifests from now on, and by none of those before: connections are attested anew before they take
+    /// another request, and answers that are not verified yet are judged by these. Those that count raise the
+    /// [state](Builder::manifest_state), which refuses older ones, too.
+    ///
+    /// # Errors
+    /// [`NotRefreshed`]: what was accepted before is not known, or these cannot be remembered. Nothing has changed.
+    pub fn replace_manifests(&self, manifests: &Manifests) -> Result<(), NotRefreshed> {
+        let settings = &self.0.settings;
+        match &settings.manifests {
+            None => Ok(()),
+            Some(keeper) => keeper.replace(manifests.clone(), settings),
+        }
+    }
+
     /// The manifest in use; none where the policy asks for none.
     pub fn manifest(&self) -> Option<InUse> {
         let manifests = self.0.settings.manifests.as_ref();

@@ -4,6 +4,7 @@
 //! know, an expectation of the wrong form and a waiver without a reason, so that nothing is ever
 //! unchecked because somebody forgot it.
 
+mod by_manifest;
 mod demand;
 mod diff;
 mod fixed;
@@ -20,6 +21,7 @@ use touchstone_formats::guarantee::GuaranteeSet;
 use crate::manifest;
 use crate::session::Binding;
 
+pub use by_manifest::by_manifest;
 pub use diff::{Diff, Difference, Relation, diff};
 pub use fixed::{FixedCheck, fixed_checks};
 pub use lint::{Aspect, Finding, Level, Lint, Waived, Weakest, lint};

@@ -44,9 +44,11 @@ pub fn judge(
     report_data: Option<&[u8; 64]>,
     judging: &Judging,
 ) -> Result<Verdict, Failure> {
-    let basis = Basis::read(policy, judging.trust_simulated_root.as_deref())?;
+    let basis = Basis::read(policy, judging)?;
     let at = || inputs::at(judging.at);
-    judge_from(&Disk, evidence, &basis, report_data, at)
+    let verdict = judge_from(&Disk, evidence, &basis, report_data, at)?;
+    judging.manifests.remember(&verdict)?;
+    Ok(verdict)
 }
 
 /// As [`judge`], with what is read from `source` and judged by `basis`. `at` is asked when all is read.
@@ -57,8 +59,6 @@ pub fn judge_from(
     report_data: Option<&[u8; 64]>,
     at: impl FnOnce() -> anyhow::Result<At>,
 ) -> Result<Verdict, Failure> {
-    let Basis { policy, roots } = basis;
     let evidence = source.read_prefix(evidence, "evidence", MAX_BUNDLE as u64)?;
-    let verdict = attestation_verifier::appraise(&evidence, policy, roots, report_data, at()?);
-    Ok(verdict)
+    Ok(basis.verifier().appraise(&evidence, report_data, at()?))
 }

@@ -16,7 +16,7 @@ use touchstone_formats::GuaranteeSet;
 use touchstone_formats::text::printable;
 
 use crate::files;
-use crate::inputs::{self, NamedFile};
+use crate::inputs::{self, ManifestFiles, NamedFile};
 use crate::output::{self, Failure, Outcome, print, say};
 
 /// The files of a folder, in the order in which they are written.
@@ -63,6 +63,8 @@ pub struct Args {
     /// Root certificates of a simulated platform (PEM), trusted beside the pinned ones
     #[arg(long, value_name = "FILE")]
     trust_simulated_root: Option<PathBuf>,
+    #[command(flatten)]
+    manifests: ManifestFiles,
     /// The host's own HTTP, for receipts and collateral: http://HOST:PORT; the server's without it
     #[arg(long, value_name = "URL")]
     records: Option<String>,
@@ -151,7 +153,10 @@ impl Args {
                 anyhow!("{url}: --plaintext is for http://; over https:// nobody reads along");
             return Err(error.into());
         }
-        let mut builder = Client::builder(url, policy).map_err(usage)?;
+        let manifests = self.manifests.read(&policy)?;
+        let mut builder = Client::builder(url, policy)
+            .map_err(usage)?
+            .manifests(manifests);
         if !https && !self.plaintext {
             let error = anyhow!(
                 "{url}: http:// would show your question to whoever relays it: use https:// \
@@ -167,6 +172,9 @@ impl Args {
         }
         if let Some(file) = &self.collateral {
             builder = builder.collateral(inputs::collateral(file)?);
+        }
+        if let Some(file) = self.manifests.state() {
+            builder = builder.manifest_state(file);
         }
         if let Some(folder) = &self.collateral_cache {
             builder = builder.collateral_cache(folder);

@@ -6,13 +6,13 @@ use anyhow::{Context, Result, anyhow, bail};
 use attestation_verifier::exchange::{
     Comparison, Expect, RequestBytes, ResponseBytes, ResponseInfo, SessionRecord,
 };
-use attestation_verifier::{At, Binding, Fault, SessionVerdict, Verdict, check_session_record};
+use attestation_verifier::{At, Binding, Fault, SessionVerdict, Verdict};
 use serde_json::Value;
 use touchstone_formats::GuaranteeSet;
 use touchstone_formats::limits::MAX_BUNDLE;
 
 use crate::files::{self, Disk, Source};
-use crate::inputs::{self, Basis, Hex, NamedFile};
+use crate::inputs::{self, Basis, Hex, ManifestFiles, NamedFile};
 use crate::output::{Failure, Outcome, Printed};
 
 /// Judge offline whether a kept answer is what its receipt claims
@@ -100,6 +100,8 @@ pub struct Judging {
     /// Root certificates of a simulated platform (PEM), trusted beside the pinned ones
     #[arg(long, value_name = "FILE")]
     pub trust_simulated_root: Option<PathBuf>,
+    #[command(flatten)]
+    pub manifests: ManifestFiles,
 }
 
 impl Held {
@@ -182,8 +184,10 @@ pub fn judge(
     args: &Held,
     judging: &Judging,
 ) -> Result<Verdict, Failure> {
-    let basis = Basis::read(policy, judging.trust_simulated_root.as_deref())?;
-    judge_from(&Disk, target, &basis, args, || inputs::at(judging.at))
+    let basis = Basis::read(policy, judging)?;
+    let verdict = judge_from(&Disk, target, &basis, args, || inputs::at(judging.at))?;
+    judging.manifests.remember(&verdict)?;
+    Ok(verdict)
 }
 
 /// As [`judge`], with what is read from `source` and judged by `basis`. `at` is asked when all is read.
@@ -194,16 +198,20 @@ pub fn judge_from(
     args: &Held,
     at: impl FnOnce() -> Result<At>,
 ) -> Result<Verdict, Failure> {
-    let Basis { policy, roots } = basis;
+    let verifier = basis.verifier();
     let mut comparison = comparison(source, args, target)?;
     let bundle = source.read_prefix(&bundle_path(target), "bundle", MAX_BUNDLE as u64)?;
     let at = at()?;
     let session = session_record(source, args, target)?
-        .map(|record| check_session_record(&record, policy, roots, at, args.expect_simulated));
+        .map(|record| verifier.check_session_record(&record, at, args.expect_simulated));
     comparison.session = session.as_ref().map(SessionVerdict::bound);
-    let mut verdict = attestation_verifier::check(&bundle, policy, roots, &comparison, at);
+    let mut verdict = verifier.check(&bundle, &comparison, at);
     if let Some(session) = session {
-        let expected = policy.session.as_ref().and_then(|s| s.answers.expected());
+        let expected = basis
+            .policy
+            .session
+            .as_ref()
+            .and_then(|s| s.answers.expected());
         let demanded = args.session.is_some()
             || expected.is_some_and(|bindings| !bindings.contains(&Binding::None));
         add_session(&mut verdict, &session.verdict, demanded);

@@ -57,7 +57,8 @@ pub fn run(args: Args) -> Result<Outcome, Failure> {
     let target = args.target.as_deref().context("nothing to explain")?;
     let explanation = match kind(target)? {
         Kind::Verdict(file) => {
-            if !args.held.is_empty() || args.report_data.is_some() || args.at.at.is_some() {
+            let judging = args.at.at.is_some() || !args.at.manifests.is_empty();
+            if !args.held.is_empty() || args.report_data.is_some() || judging {
                 let error = "a verdict is explained as it stands: options of `check` and `appraise` \
                              belong to the judgement that made it";
                 return Err(anyhow!("{}: {error}", target.display()).into());

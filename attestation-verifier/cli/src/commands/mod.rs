@@ -3,11 +3,11 @@
 mod advisories;
 mod appraise;
 mod ask;
-mod check;
+pub mod check;
 mod collateral;
 pub mod evidence;
 mod explain;
-mod manifest;
+pub mod manifest;
 mod policy;
 mod prove_refusal;
 mod proxy;

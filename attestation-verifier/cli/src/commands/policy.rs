@@ -3,8 +3,10 @@
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
+use anyhow::anyhow;
+use attestation_verifier::manifest::Demand;
 use attestation_verifier::policy::{
-    Diff, Difference, Level, Lint, Policy, Profile, Relation, diff, lint, template,
+    Diff, Difference, Level, Lint, Policy, Profile, Relation, by_manifest, diff, lint, template,
 };
 use serde::Serialize;
 use serde_json::json;
@@ -42,6 +44,15 @@ enum Command {
         /// Kind of platform
         #[arg(long, value_enum, default_value = "sev-snp")]
         tee: TeeName,
+        /// A signer of manifests, which then say what may run: what you call him, and his public key; repeat for each
+        #[arg(long, value_name = "NAME=PUB.pem", value_parser = super::manifest::signer, requires_all = ["threshold", "manifest_name"])]
+        manifest_signer: Vec<(String, PathBuf)>,
+        /// How many of the signers must have signed
+        #[arg(long, value_name = "N", requires = "manifest_signer")]
+        threshold: Option<usize>,
+        /// The name that the manifest must have
+        #[arg(long, value_name = "NAME", requires = "manifest_signer")]
+        manifest_name: Option<String>,
         /// File to write, which must not exist; stdout without it
         #[arg(short, long, value_name = "P.toml")]
         output: Option<PathBuf>,
@@ -131,9 +142,28 @@ pub fn run(args: Args) -> Result<Outcome, Failure> {
         Command::Init {
             profile,
             tee,
+            manifest_signer,
+            threshold,
+            manifest_name,
             output,
             json,
-        } => init(profile.map(ProfileName::profile), tee.tee(), output, json),
+        } => {
+            let demand = match (threshold, manifest_name) {
+                (Some(threshold), Some(name)) => Some(Demand {
+                    name,
+                    minimum_version: 1,
+                    signers: super::manifest::signers(&manifest_signer, threshold)?,
+                }),
+                _ => None,
+            };
+            init(
+                profile.map(ProfileName::profile),
+                tee.tee(),
+                demand,
+                output,
+                json,
+            )
+        }
         Command::Lint { policy, at, json } => {
             let found = lint(&inputs::policy(&policy)?, inputs::at(at)?.time);
             Ok(linted(&policy, &found, json))
@@ -155,14 +185,25 @@ pub fn run(args: Args) -> Result<Outcome, Failure> {
 fn init(
     profile: Option<Profile>,
     tee: Tee,
+    demand: Option<Demand>,
     output: Option<PathBuf>,
     json: bool,
 ) -> Result<Outcome, Failure> {
     let now = inputs::now()?;
-    let text = match profile {
+    let mut text = match profile {
         None => template(tee),
         Some(profile) => profile.text(tee, now),
     };
+    if let Some(demand) = &demand {
+        if profile == Some(Profile::Explore) {
+            return Err(
+                anyhow!("explore accepts any software: it leaves nothing to a manifest").into(),
+            );
+        }
+        text = by_manifest(&text, demand);
+        Policy::parse(&text)
+            .map_err(|error| anyhow!("--manifest-name, --manifest-signer: {error}"))?;
+    }
     if let Some(path) = &output {
         files::write_new(path, text.as_bytes())?;
     }

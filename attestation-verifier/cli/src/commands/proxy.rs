@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use touchstone_client::Client;
 use touchstone_formats::GuaranteeSet;
 
-use crate::inputs;
+use crate::inputs::{self, ManifestFiles};
 use crate::output::{Failure, Outcome, refusal, say};
 use crate::proxy::{Keeper, Log, Settings, bound, run as serve};
 
@@ -60,6 +60,8 @@ pub struct Args {
     /// Seconds to wait for the answer itself
     #[arg(long, value_name = "S", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
+    #[command(flatten)]
+    manifests: ManifestFiles,
     /// Where the host serves receipts and collateral: http://HOST:PORT; the server's address without it
     #[arg(long, value_name = "URL")]
     records: Option<String>,
@@ -95,6 +97,7 @@ pub fn run(args: Args) -> Result<Outcome, Failure> {
     }
     let policy = bound(inputs::policy(&args.policy)?);
     let roots = inputs::roots(args.trust_simulated_root.as_deref())?;
+    let manifests = args.manifests.read(&policy)?;
     let floor = match &args.require {
         Some(more) => policy.answer.require.union(more),
         None => policy.answer.require,
@@ -110,6 +113,7 @@ pub fn run(args: Args) -> Result<Outcome, Failure> {
     let mut builder = match Client::builder(&args.server, policy) {
         Ok(builder) => builder
             .roots(roots)
+            .manifests(manifests)
             .expect_simulated(args.expect_simulated)
             .connections(args.connections.into())
             .wait(Duration::from_secs(args.wait))
@@ -118,6 +122,9 @@ pub fn run(args: Args) -> Result<Outcome, Failure> {
     };
     if let Some(url) = args.records {
         builder = builder.records(url);
+    }
+    if let Some(file) = args.manifests.state() {
+        builder = builder.manifest_state(file);
     }
     if let Some(folder) = args.collateral_cache {
         builder = builder.collateral_cache(folder);

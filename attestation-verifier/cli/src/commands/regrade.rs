@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use attestation_verifier::dates::rfc3339;
-use attestation_verifier::regrade::{Advisories, SIGNED_LIST_LIMIT, receipt_time, regrade};
+use attestation_verifier::regrade::{Advisories, SIGNED_LIST_LIMIT, receipt_time};
 use attestation_verifier::verdict::{Verdict, usage};
-use attestation_verifier::{At, Comparison, Policy, Roots};
+use attestation_verifier::{At, Comparison, Verifier};
 use serde_json::{Value, json};
 use touchstone_formats::limits::MAX_BUNDLE;
 use touchstone_formats::{Digest, LogKey};
 
+use crate::inputs::ManifestFiles;
 use crate::output::{Failure, Outcome, clean, print, print_painted};
 use crate::{files, inputs};
 
@@ -49,6 +50,8 @@ pub struct Args {
     /// Root certificates of a simulated platform (PEM), trusted beside the pinned ones
     #[arg(long, value_name = "FILE")]
     trust_simulated_root: Option<PathBuf>,
+    #[command(flatten)]
+    manifests: ManifestFiles,
     /// A simulated platform is what you want: exit 0 instead of 6
     #[arg(long, requires = "trust_simulated_root")]
     expect_simulated: bool,
@@ -68,10 +71,12 @@ pub fn run(args: Args) -> Result<Outcome, Failure> {
             id: error.id(),
             error: anyhow!("{}: {error}", args.advisories.display()),
         })?;
+    let policy = inputs::policy(&args.policy)?;
+    let manifests = args.manifests.read(&policy)?;
+    let roots = inputs::roots(args.trust_simulated_root.as_deref())?;
     let court = Court {
         advisories,
-        policy: inputs::policy(&args.policy)?,
-        roots: inputs::roots(args.trust_simulated_root.as_deref())?,
+        verifier: Verifier::new(policy, roots).with_manifests(&manifests),
         comparison: Comparison {
             receipt_only: true,
             expect_simulated: args.expect_simulated,
@@ -81,6 +86,9 @@ pub fn run(args: Args) -> Result<Outcome, Failure> {
         at_receipt: args.at_receipt,
     };
     let rows: Vec<Row> = args.bundles.iter().map(|path| court.judge(path)).collect();
+    for row in &rows {
+        args.manifests.remember(&row.before)?;
+    }
     let exit = rows
         .iter()
         .map(|row| row.after.exit())
@@ -116,8 +124,7 @@ fn key(given: &str) -> Result<LogKey, Failure> {
 /// All that bundles are judged by.
 struct Court {
     advisories: Advisories,
-    policy: Policy,
-    roots: Roots,
+    verifier: Verifier,
     comparison: Comparison,
     at: At,
     at_receipt: bool,
@@ -160,14 +167,8 @@ impl Court {
             },
             _ => self.at,
         };
-        let regraded = regrade(
-            &file,
-            &self.advisories,
-            &self.policy,
-            &self.roots,
-            &self.comparison,
-            at,
-        );
+        let (list, comparison) = (&self.advisories, &self.comparison);
+        let regraded = self.verifier.regrade(&file, list, comparison, at);
         Row {
             path: path.to_owned(),
             issued_at: regraded.issued_at,

@@ -158,31 +158,34 @@ impl Keeper {
         cache: Option<PathBuf>,
         at: At,
     ) -> Result<Keeper, NotRefreshed> {
-        let mut files = given.files.clone();
         // What is kept is no more trusted than what comes from the host, but for its version.
         let kept = cache
             .as_deref()
             .and_then(|path| state::read(path, MAX_FILE).ok());
-        files.extend(kept);
-        let mut keeper = Keeper {
+        let keeper = Keeper {
             demand,
             state,
             cache,
             now: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
         };
-        let mut locked = keeper.state.as_deref().map(State::open).transpose()?;
+        let now = keeper.load(given, kept, at)?;
+        *keeper.now() = now;
+        Ok(keeper)
+    }
+
+    fn load(&self, given: Manifests, kept: Option<Vec<u8>>, at: At) -> Result<Now, NotRefreshed> {
+        let mut locked = self.state.as_deref().map(State::open).transpose()?;
         let mut known = given.known;
         let mut newest: Option<Arc<Held>> = None;
         let mut changed = false;
-        for file in files {
+        for file in given.files.iter().cloned().chain(kept) {
             let accepted = locked.as_mut().map_or(&mut known, |s| &mut s.accepted);
-            let Ok(held) = keeper.judge(file, accepted, at) else {
+            let Ok(held) = self.judge(file, accepted, at) else {
                 continue;
             };
             changed |= accepted.accept(&held.authentic)?;
-            let version = held.authentic.manifest().version;
-            if newest.as_ref().is_none_or(|n| n.version() < version) {
+            if newest.as_ref().is_none_or(|n| n.version() < held.version()) {
                 newest = Some(Arc::new(held));
             }
         }
@@ -192,13 +195,32 @@ impl Keeper {
             }
             known = state.accepted;
         }
-        keeper.now = Mutex::new(Now {
+        Ok(Now {
             given: given.files,
             newest,
             known,
             ..Now::default()
-        });
-        Ok(keeper)
+        })
+    }
+
+    /// Takes the caller's manifests in place of all that there are.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; nothing has changed.
+    pub fn replace(&self, given: Manifests, settings: &Settings) -> Result<(), NotRefreshed> {
+        let loaded = self.load(given, None, settings.at())?;
+        let mut now = self.now();
+        *now = Now {
+            asked: now.asked,
+            replaced: now.replaced,
+            last: now.last.take(),
+            ..loaded
+        };
+        drop(now);
+        self.give_to(&settings.verifier);
+        let mut now = self.now();
+        now.replaced = now.replaced.saturating_add(1);
+        Ok(())
     }
 
     /// All that a manifest must be to count now, after what was accepted before.
@@ -301,21 +323,21 @@ impl Keeper {
                 if state.accepted.accept(&held.authentic)? {
                     state.write()?;
                 }
-                state.accepted.clone()
+                Some(state.accepted.clone())
             }
-            None => {
-                let mut accepted = accepted;
-                accepted.accept(&held.authentic)?;
-                accepted
-            }
+            None => None,
         };
         let mut now = self.now();
-        now.known = known;
-        let (from, to) = (
-            now.newest.as_ref().map(|held| held.version()),
-            held.version(),
-        );
-        if from == Some(to) {
+        // The caller may have given others meanwhile.
+        now.known.check(&held.authentic)?;
+        match known {
+            Some(known) => now.known = known,
+            None => {
+                now.known.accept(&held.authentic)?;
+            }
+        }
+        let (from, to) = (now.newest.as_ref().map(|n| n.version()), held.version());
+        if from.is_some_and(|from| from >= to) {
             return Ok(Refreshed::Same { version: to });
         }
         let held = Arc::new(held);

@@ -677,6 +677,7 @@ mod tests {
                 .flat_map(check_ids)
                 .map(|spec| spec.id),
         );
+        known.extend(["manifest.minimum_version", "manifest.signer"]);
         for id in GAPS
             .iter()
             .flat_map(|gap| [Some(gap.id), gap.unless, gap.given.map(|(id, _)| id)])

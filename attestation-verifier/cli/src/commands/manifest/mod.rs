@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 
 use crate::files;
 use crate::output::{Failure, Outcome, clean, print, say};
+pub use state::State;
+pub use verify::{signer, signers};
 
 /// Write, sign, verify and compare manifests: what a platform must report, and who says so
 #[derive(clap::Args)]

@@ -51,7 +51,8 @@ pub struct Args {
     json: bool,
 }
 
-fn signer(text: &str) -> Result<(String, PathBuf), String> {
+/// Reads `NAME=PUB.pem`.
+pub fn signer(text: &str) -> Result<(String, PathBuf), String> {
     match text.split_once('=') {
         Some((name, path)) if !name.is_empty() && !path.is_empty() => {
             Ok((name.to_owned(), path.into()))
@@ -153,18 +154,23 @@ fn state_path(args: &Args) -> String {
 /// What the caller demands: of a policy everything, of arguments the signers.
 fn demanded(args: &Args) -> Result<(Option<Demand>, Signers), Failure> {
     let Some(path) = &args.policy else {
-        let keys = args.signers.iter().map(|(name, path)| {
-            let key = public_key(path).with_context(|| format!("--signer {name}"))?;
-            let name = name.clone();
-            Ok(Signer { name, key })
-        });
-        let keys = keys.collect::<anyhow::Result<Vec<Signer>>>()?;
-        let signers = Signers::new(keys, args.threshold.unwrap_or_default());
-        return Ok((None, signers.map_err(anyhow::Error::from)?));
+        let threshold = args.threshold.unwrap_or_default();
+        return Ok((None, signers(&args.signers, threshold)?));
     };
     let demand = demand(path).map_err(|error| Failure::unfit("policy.file", error))?;
     let signers = demand.signers.clone();
     Ok((Some(demand), signers))
+}
+
+/// Reads the keys of signers that were named on the command line.
+pub fn signers(named: &[(String, PathBuf)], threshold: usize) -> anyhow::Result<Signers> {
+    let keys = named.iter().map(|(name, path)| {
+        let key = public_key(path).with_context(|| format!("signer {name}"))?;
+        let name = name.clone();
+        Ok(Signer { name, key })
+    });
+    let keys = keys.collect::<anyhow::Result<Vec<Signer>>>()?;
+    Ok(Signers::new(keys, threshold)?)
 }
 
 /// The table `[manifest]` of a policy. Nothing else in it is about manifests, and nothing else is looked at.

@@ -73,7 +73,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<Outcome, Failure> {
-    let basis = Basis::read(&args.policy, args.at.trust_simulated_root.as_deref())?;
+    let basis = Basis::read(&args.policy, &args.at)?;
     // One time for all judgements.
     let at = inputs::at(args.at.at)?;
     let seed = args.seed.map_or_else(random, Ok)?;
