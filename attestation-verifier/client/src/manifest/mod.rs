@@ -13,7 +13,7 @@ use std::time::Duration;
 use attestation_verifier::manifest::{
     Accepted, Authentic, Demand, Invalid, MAX_FILE, NotAuthentic, Refused, Rollback, StateError,
 };
-use attestation_verifier::verdict::Verdict;
+use attestation_verifier::verdict::{Check, Verdict};
 use attestation_verifier::{At, Manifests, Verifier};
 use touchstone_formats::limits::{MAX_ATTACHMENTS, MAX_BUNDLE};
 use touchstone_formats::{Attachment, Bundle, jcs};
@@ -387,11 +387,16 @@ pub(crate) fn detach(bundle: &mut Bundle) {
     bundle.attachments.retain(|a| a.kind() != ATTACHMENT);
 }
 
-/// Whether a newer manifest may change this: something that expects a manifest's word refuses.
+/// Whether a newer manifest may change this: something that expects a manifest's word refuses, and nothing shows a forgery that no
+/// manifest would mend.
 pub(crate) fn may_help(verdict: &Verdict) -> bool {
-    verdict.checks.iter().any(|check| {
-        check.refuses() && (check.id.contains("manifest.") || check.expected == "manifest")
-    })
+    let deciding = verdict.deciding().unwrap_or_default();
+    let open = matches!(verdict.exit(), 4 | 5) || deciding.starts_with("manifest.");
+    let wants = |check: &Check| check.id.starts_with("manifest.") || check.expected == "manifest";
+    open && verdict
+        .checks
+        .iter()
+        .any(|check| check.refuses() && wants(check))
 }
 
 /// When what was judged by a manifest ends by it: the manifest, or the release. Unix seconds.
