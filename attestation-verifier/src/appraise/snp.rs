@@ -90,7 +90,9 @@ impl Observed for Authentic {
                 0 => Ok(String::new()),
                 missing => Err(format!("bits 0x{missing:x} of the mask are not set")),
             },
-            (Expect::Floors(floors), Seen::Tcb(variant, tcb)) => at_floor(floors, variant, *tcb),
+            (Expect::Floors(floors), Seen::Tcb(variant, tcb)) => {
+                at_floor("policy", floors, variant, *tcb)
+            }
             _ => Err(MISFIT.to_owned()),
         }
     }
@@ -202,7 +204,7 @@ impl Measured for Authentic {
         let below: Vec<String> = read
             .into_iter()
             .filter_map(|(name, tcb)| {
-                let reason = at_floor(floors, self.variant(), tcb).err()?;
+                let reason = at_floor("manifest", floors, self.variant(), tcb).err()?;
                 Some(format!("{name} TCB: {reason}"))
             })
             .collect();
@@ -213,8 +215,13 @@ impl Measured for Authentic {
     }
 }
 
-/// Every component at or above its floor.
-fn at_floor(floors: &Floors, variant: &str, tcb: Option<VekTcb>) -> Result<String, String> {
+/// Every component at or above its floor. `whose` floors they are, for the reason.
+fn at_floor(
+    whose: &str,
+    floors: &Floors,
+    variant: &str,
+    tcb: Option<VekTcb>,
+) -> Result<String, String> {
     let Some(tcb) = tcb else {
         return Err("reserved bytes of the TCB version are not zero".to_owned());
     };
@@ -224,7 +231,7 @@ fn at_floor(floors: &Floors, variant: &str, tcb: Option<VekTcb>) -> Result<Strin
         other => other.split('-').next().unwrap_or(other),
     };
     let Some(floor) = floors.0.get(variant).or_else(|| floors.0.get(product)) else {
-        return Err(format!("the policy has no floor for {variant}"));
+        return Err(format!("the {whose} has no floor for {variant}"));
     };
     let parts = [
         ("fmc", tcb.fmc.unwrap_or(0), floor.fmc.unwrap_or(0)),

@@ -278,6 +278,29 @@ fn any_byte_of_a_launch_digest_counts() {
     }
 }
 
+/// A TD of which the firmware alone is known.
+#[test]
+fn firmware_alone_shows_no_software() {
+    let firmware = |s: &mut Scene<TdxMachine>, binding: &str| {
+        let own = s.world.machine.measurement();
+        let mrtd = own["tdx"]["mrtd"].clone();
+        s.platform()["os_binding"] = json!(binding);
+        s.platform()["measurements"] = json!([
+            { "tdx": { "mrtd": mrtd, "rtmr0": [], "page_add_order": "two-pass" } }
+        ]);
+    };
+    let scene = Scene::<TdxMachine>::new();
+    scene.holds();
+    let none = scene.clone().with(|s| firmware(s, "none"));
+    none.refused(4, "manifest.os_binding");
+    // Such an entry does not help one that is not listed.
+    let beside = none.with(|s| s.world.machine.report.report.mr_td[0] ^= 1);
+    beside.refused(4, "tdx.mrtd");
+    // And a manifest that claims more than it lists is none.
+    let lie = scene.with(|s| firmware(s, "rtmr"));
+    lie.refused(2, "manifest.format");
+}
+
 /// An agent that quotes for others too will do where the policy pins the application by the event log.
 #[test]
 fn a_shared_agent_needs_a_pinned_application() {

@@ -244,6 +244,10 @@ fn every_check_of_a_platform_counts_for_something() {
                     "evidence.nonce",
                     "evidence.report_data",
                     "advisories.notice",
+                    "manifest.platform",
+                    "manifest.os_binding",
+                    "manifest.quote_source",
+                    "manifest.tcb",
                 ]
                 .contains(&check.id),
             "{}",

@@ -347,8 +347,13 @@ fn connection(name: &str, session: &Verdict) -> String {
         Some("tdx") => format!("platform {}", short(id("instance_id").or(id("ppid")))),
         _ => format!("chip {}", short(id("chip_id"))),
     };
+    // A manifest's names have no control characters.
+    let release = match context.release["release"].as_str() {
+        Some(release) => format!(", release {release}"),
+        None => String::new(),
+    };
     format!(
-        "connection: bound by {} to {name}, {platform}, measurement {}{simulated}\n",
+        "connection: bound by {} to {name}, {platform}, measurement {}{release}{simulated}\n",
         session.binding(),
         short(context.measurement.as_deref()),
     )
@@ -397,6 +402,12 @@ mod tests {
         let said = connection("a", &verdict);
         assert!(
             said.contains("to a, platform 1212121212121212…, "),
+            "{said}"
+        );
+        verdict.context.release = json!({ "release": "1.4.2" });
+        let said = connection("a", &verdict);
+        assert!(
+            said.contains(", measurement cdcdcdcdcdcdcdcd…, release 1.4.2 (SIM"),
             "{said}"
         );
         let verdict = Verdict {
