@@ -15,13 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use hyper::{
-    Method, Response, StatusCode,
-    header::{
-        ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, ALLOW,
-        HeaderValue,
-    },
-};
+use hyper::{Method, Response, StatusCode};
 use thiserror::Error;
 use touchstone_formats::{
     evidence::{Collateral, CollateralFile, SnpCollateral, Tee},
@@ -32,7 +26,7 @@ use touchstone_formats::{
 
 use crate::{
     outlook::Outlook,
-    problem::{METHODS, Problem, json},
+    problem::{Problem, json, preflight},
     relay::body::Answer,
 };
 
@@ -267,20 +261,6 @@ fn written(file: CollateralFile) -> Option<Written> {
         member: member.into(),
         file: file.into(),
     })
-}
-
-fn preflight() -> Response<Answer> {
-    let mut response = Response::new(Answer::full(Bytes::new()));
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    let headers = response.headers_mut();
-    headers.insert(ALLOW, HeaderValue::from_static(METHODS));
-    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-    headers.insert(
-        ACCESS_CONTROL_ALLOW_METHODS,
-        HeaderValue::from_static(METHODS),
-    );
-    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
-    response
 }
 
 fn stamps(folder: &Path) -> Vec<Stamp> {

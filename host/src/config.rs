@@ -24,6 +24,8 @@ pub struct Config {
     pub store: Store,
     /// What makes quotes verifiable.
     pub collateral: Collateral,
+    /// What the software is said to be.
+    pub manifest: Manifest,
     /// Bundles served.
     pub receipts: Receipts,
     /// Bounds on what callers can make the host hold.
@@ -64,6 +66,15 @@ pub struct Collateral {
     /// Folder with certificates and revocation lists; `None`: bundles go without.
     pub folder: Option<PathBuf>,
     /// Time between two looks at the folder.
+    pub poll: Duration,
+}
+
+/// What the software is said to be, by whoever signed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    /// The manifest file (docs/manifests.md); `None`: none is served.
+    pub file: Option<PathBuf>,
+    /// Time between two looks at the file.
     pub poll: Duration,
 }
 
@@ -166,6 +177,13 @@ impl Config {
         };
         section.finish()?;
 
+        let mut section = root.section("manifest")?;
+        let manifest = Manifest {
+            file: section.path("file")?,
+            poll: section.milliseconds("poll_ms", 1_000, 10..=3_600_000)?,
+        };
+        section.finish()?;
+
         let mut section = root.section("receipts")?;
         let receipts = Receipts {
             max_wait: Duration::from_secs(section.integer("max_wait_seconds", 30, 0..=300)?),
@@ -208,6 +226,7 @@ impl Config {
             enclave,
             store,
             collateral,
+            manifest,
             receipts,
             limits,
             log,
@@ -242,10 +261,12 @@ mod tests {
         let mut full = Config::parse(&example_with_defaults_written_out()).unwrap();
         assert_eq!(full.threads, 4);
         assert_eq!(full.collateral.folder, Some("collateral".into()));
+        assert_eq!(full.manifest.file, Some("manifest.jsonl".into()));
         assert_eq!(full.enclave.tls, "tcp://127.0.0.1:8002".parse().ok());
-        // These three have no fixed default.
+        // These four have no fixed default.
         full.threads = bare.threads;
         full.collateral.folder = None;
+        full.manifest.file = None;
         full.enclave.tls = None;
         assert_eq!(full, bare);
     }
@@ -260,6 +281,7 @@ mod tests {
             "[enclave]",
             "[store]",
             "[collateral]",
+            "[manifest]",
             "[receipts]",
             "[limits]",
             "[log]",

@@ -2,7 +2,7 @@
 //!
 //! It passes callers' requests on unchanged ([`relay`]), takes from the enclave what has to outlive it
 //! ([`puller`], [`store`]), attaches what makes quotes verifiable ([`collateral`]) and serves bundles
-//! ([`receipts`]). Nothing that it does has to be believed: whoever relies on a receipt checks the
+//! ([`receipts`]) and the manifest of the software ([`manifest`]). Nothing that it does has to be believed: whoever relies on a receipt checks the
 //! bundle. What a host can do is withhold (docs/host.md).
 //!
 //! It sees what passes by and keeps none of it: no body, no salt (`Touchstone-Openings`) is ever
@@ -14,6 +14,7 @@ pub mod collateral;
 pub mod config;
 pub mod control;
 pub mod limits;
+pub mod manifest;
 mod outlook;
 pub mod pending;
 pub mod problem;
@@ -35,6 +36,7 @@ use tokio::{
 use collateral::CollateralFolder;
 use config::Config;
 use control::Control;
+use manifest::ManifestFile;
 use pending::Pending;
 use puller::Puller;
 use receipts::Receipts;
@@ -113,6 +115,12 @@ impl Host {
                 .await
                 .map_err(|_| StoreError::Closed)?
         };
+        let manifest = {
+            let file = config.manifest.file.clone();
+            tokio::task::spawn_blocking(move || ManifestFile::open(file))
+                .await
+                .map_err(|_| StoreError::Closed)?
+        };
         let receipts = Receipts::new(
             store,
             pending.clone(),
@@ -128,6 +136,7 @@ impl Host {
             forwarder,
             receipts,
             collateral.clone(),
+            manifest.clone(),
             &config.enclave,
             &config.limits,
         );
@@ -137,8 +146,12 @@ impl Host {
             others.push(tokio::spawn(watch_collateral(
                 collateral,
                 config.collateral.poll,
-                pulling_stopped,
+                pulling_stopped.clone(),
             )));
+        }
+        if manifest.is_watched() {
+            let watching = manifest.watch(config.manifest.poll, pulling_stopped);
+            others.push(tokio::spawn(watching));
         }
         Ok(Self {
             address,

@@ -137,6 +137,11 @@ impl ManifestFiles {
         self.manifest.is_empty() && self.manifest_state.is_none()
     }
 
+    /// The file that remembers accepted manifests.
+    pub fn state(&self) -> Option<&Path> {
+        self.manifest_state.as_deref()
+    }
+
     /// Reads them, for this policy.
     pub fn read(&self, policy: &Policy) -> Result<Manifests, Failure> {
         if policy.manifest.is_none() && !self.is_empty() {

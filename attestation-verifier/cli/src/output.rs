@@ -113,6 +113,12 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
+impl From<touchstone_client::manifest::StateFileError> for Failure {
+    fn from(error: touchstone_client::manifest::StateFileError) -> Self {
+        anyhow::Error::from(error).into()
+    }
+}
+
 /// What a judgement on the way refused, in words on stderr.
 pub fn refusal(verdict: &Verdict) -> Outcome {
     say_as_is(&paint(

@@ -19,6 +19,7 @@ use touchstone_formats::CollateralFile;
 use crate::address::Server;
 use crate::collateral::Cache;
 use crate::http::{Answer, MAX_ANSWER, Records};
+use crate::manifest::{InUse, Keeper, NotRefreshed, Refreshed};
 use crate::oip::Encoding;
 use crate::pool::Pool;
 use crate::provisional::Provisional;
@@ -45,11 +46,11 @@ pub(crate) struct Settings {
     pub tls: Arc<ClientConfig>,
     /// Policy and roots, and what was verified under them by all the client's connections.
     pub verifier: Verifier,
-    /// How often the manifests were replaced: a connection that was attested by earlier ones takes no further request.
-    pub manifests: AtomicU64,
     pub expect_simulated: bool,
     pub collateral: Option<CollateralFile>,
     pub cache: Option<Cache>,
+    /// None where the policy asks for no manifest.
+    pub manifests: Option<Arc<Keeper>>,
     pub timeout: Duration,
     pub wait: Duration,
     pub session_life: Duration,
@@ -124,11 +125,12 @@ impl Client {
             server: Server::parse(url)?,
             policy,
             roots: Roots::pinned(),
-            manifests: Manifests::default(),
             expect_simulated: false,
             records: None,
             collateral: None,
             collateral_cache: None,
+            manifests: Manifests::default(),
+            manifest_state: None,
             connections: 8,
             timeout: Duration::from_secs(120),
             wait: Duration::from_secs(30),
@@ -223,12 +225,37 @@ impl Client {
         self.0.settings.policy()
     }
 
-    /// Judges by these manifests from now on, and by none of those before: connections are attested anew before they take
-    /// another request, and answers that are not verified yet are judged by these.
-    pub fn replace_manifests(&self, manifests: &Manifests) {
+    /// Asks the host for a newer manifest now, and judges by it from now on if it counts: connections that were judged by the
+    /// one before are then attested anew. A client asks by itself only when something refuses for want of a manifest; one that
+    /// lives for long is to be told now and then, or it learns late that a release has ended.
+    ///
+    /// # Errors
+    /// [`NotRefreshed`]: the client goes on with what it had.
+    pub async fn refresh_manifest(&self) -> Result<Refreshed, Arc<NotRefreshed>> {
         let settings = &self.0.settings;
-        settings.verifier.replace_manifests(manifests);
-        settings.manifests.fetch_add(1, Ordering::SeqCst);
+        let manifests = settings.manifests.as_ref();
+        let manifests = manifests.ok_or_else(|| Arc::new(NotRefreshed::NotDemanded))?;
+        manifests.refresh(settings, manifests.asked()).await
+    }
+
+    /// Judges by these manifests from now on, and by none of those before: connections are attested anew before they take
+    /// another request, and answers that are not verified yet are judged by these. Those that count raise the
+    /// [state](Builder::manifest_state), which refuses older ones, too.
+    ///
+    /// # Errors
+    /// [`NotRefreshed`]: what was accepted before is not known, or these cannot be remembered. Nothing has changed.
+    pub fn replace_manifests(&self, manifests: &Manifests) -> Result<(), NotRefreshed> {
+        let settings = &self.0.settings;
+        match &settings.manifests {
+            None => Ok(()),
+            Some(keeper) => keeper.replace(manifests.clone(), settings),
+        }
+    }
+
+    /// The manifest in use; none where the policy asks for none.
+    pub fn manifest(&self) -> Option<InUse> {
+        let manifests = self.0.settings.manifests.as_ref();
+        manifests.map(|manifests| manifests.in_use())
     }
 
     /// What was done so far.
@@ -258,11 +285,12 @@ pub struct Builder {
     server: Server,
     policy: Policy,
     roots: Roots,
-    manifests: Manifests,
     expect_simulated: bool,
     records: Option<String>,
     collateral: Option<CollateralFile>,
     collateral_cache: Option<PathBuf>,
+    manifests: Manifests,
+    manifest_state: Option<PathBuf>,
     connections: usize,
     timeout: Duration,
     wait: Duration,
@@ -275,13 +303,6 @@ impl Builder {
     /// Roots of trust; AMD's own without this.
     pub fn roots(mut self, roots: Roots) -> Builder {
         self.roots = roots;
-        self
-    }
-
-    /// Manifests, for a policy that expects what one lists; none without this. What is wrong with them the first connection's
-    /// judgement says. See [`Client::replace_manifests`].
-    pub fn manifests(mut self, manifests: Manifests) -> Builder {
-        self.manifests = manifests;
         self
     }
 
@@ -310,6 +331,20 @@ impl Builder {
     /// made if it is not there.
     pub fn collateral_cache(mut self, folder: impl Into<PathBuf>) -> Builder {
         self.collateral_cache = Some(folder.into());
+        self
+    }
+
+    /// Manifests of the caller's own, for a policy that asks for one, and what he accepted before. The highest version that
+    /// counts is judged by; newer ones are asked of the host. The newest accepted is kept in the [cache](Self::collateral_cache).
+    pub fn manifests(mut self, manifests: Manifests) -> Builder {
+        self.manifests = manifests;
+        self
+    }
+
+    /// The file that remembers the highest version accepted (docs/manifests.md, "Rollback"): read when the client is made, and
+    /// raised by every newer manifest before it is used.
+    pub fn manifest_state(mut self, file: impl Into<PathBuf>) -> Builder {
+        self.manifest_state = Some(file.into());
         self
     }
 
@@ -392,14 +427,27 @@ impl Builder {
         }
         let folder = self.collateral_cache.as_deref();
         let cache = folder.map(|folder| Cache::new(folder, &server));
+        let cache = cache.transpose()?;
         let plain = !server.tls;
+        let at = At {
+            time: (self.clock)(),
+            asserted: false,
+        };
+        let manifests = self.policy.manifest.clone().map(|demand| {
+            let kept = cache.as_ref().map(|cache| cache.manifest().to_owned());
+            Keeper::open(demand, self.manifests, self.manifest_state, kept, at)
+        });
+        let manifests = manifests
+            .transpose()
+            .map_err(|error| Error::Usage(error.to_string()))?
+            .map(Arc::new);
         let settings = Settings {
             records: Records::new(records),
             tls: tls::config()?,
-            cache: cache.transpose()?,
+            cache,
+            manifests,
             server,
-            verifier: Verifier::new(self.policy, self.roots).with_manifests(&self.manifests),
-            manifests: AtomicU64::new(0),
+            verifier: Verifier::new(self.policy, self.roots),
             expect_simulated: self.expect_simulated,
             collateral: self.collateral,
             timeout: self.timeout,
@@ -407,6 +455,9 @@ impl Builder {
             session_life: self.session_life,
             clock: self.clock,
         };
+        if let Some(manifests) = &settings.manifests {
+            manifests.give_to(&settings.verifier);
+        }
         if plain {
             unbound(&settings)?;
         }

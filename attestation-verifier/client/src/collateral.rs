@@ -4,9 +4,8 @@
 //! may be missing, old or for another machine.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use attestation_verifier::parse::crl::Crl;
@@ -17,13 +16,12 @@ use touchstone_formats::{Collateral, CollateralFile, SnpCollateral, TdxCollatera
 use crate::Error;
 use crate::address::Server;
 use crate::http::Records;
+use crate::keep::replace;
 
 /// Where the host gives it.
 const TARGET: &str = "/v1/collateral";
 /// How long the host may take.
 const LIMIT: Duration = Duration::from_secs(10);
-/// Tells writers of one process apart.
-static WRITES: AtomicU64 = AtomicU64::new(0);
 /// A collateral file, at most: 1 MiB of content in base64, and what is around it. Bytes.
 const MAX_FILE: usize = 2 << 20;
 
@@ -132,6 +130,7 @@ fn is_newer_list(one: &[u8], other: &[u8]) -> bool {
 #[derive(Clone, Debug)]
 pub(crate) struct Cache {
     file: PathBuf,
+    manifest: PathBuf,
 }
 
 impl Cache {
@@ -143,7 +142,13 @@ impl Cache {
         let name: String = server.authority.to_lowercase().chars().map(plain).collect();
         Ok(Cache {
             file: folder.join(format!("{name}.collateral.json")),
+            manifest: folder.join(format!("{name}.manifest.jsonl")),
         })
+    }
+
+    /// Where the server's manifest is kept.
+    pub fn manifest(&self) -> &Path {
+        &self.manifest
     }
 
     /// Where it is.
@@ -172,28 +177,7 @@ impl Cache {
         if self.read().as_ref() == Some(collateral) {
             return Ok(());
         }
-        // Others may be at it: each writes a file of its own first.
-        let mut new = self.file.clone();
-        let own = WRITES.fetch_add(1, Ordering::Relaxed);
-        new.set_extension(format!("{}-{own}.new", std::process::id()));
-        // What has this name is left over, or a link that somebody laid: neither is written into.
-        let created = match std::fs::remove_file(&new) {
-            Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
-            _ => File::create_new(&new),
-        };
-        let written = created
-            .and_then(|mut file| {
-                file.write_all(&collateral.to_file())?;
-                file.sync_all()
-            })
-            .and_then(|()| std::fs::rename(&new, &self.file));
-        if written.is_err() {
-            match std::fs::remove_file(&new) {
-                Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
-                _ => {}
-            }
-        }
-        written
+        replace(&self.file, &collateral.to_file())
     }
 }
 

@@ -23,6 +23,8 @@
 //!   has to satisfy the policy before anything else is sent ([`Session`]). Connections are kept, used again, and
 //!   replaced when they are old, when the keyset's life ends and when the enclave has gone on to another.
 //! - **Collateral** is the caller's own, the host's, or what verified before ([`Builder::collateral_cache`]).
+//! - **Manifests**, where the policy asks for one, are the caller's ([`Builder::manifests`]), or newer ones of the host's that
+//!   the policy's signers signed ([`Client::refresh_manifest`]): asked for when something refuses for want of one.
 //! - **Answers** are [`Provisional`] until what was asked for holds and the bundle is judged with the request, the
 //!   answer, the nonce and the connection in hand; then they are [`Verified`], or [`Unverified`] with the check that
 //!   decided.
@@ -53,6 +55,7 @@ mod error;
 mod form;
 mod http;
 mod keep;
+pub mod manifest;
 pub mod oip;
 mod pool;
 mod provisional;

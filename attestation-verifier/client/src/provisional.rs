@@ -20,7 +20,7 @@ use crate::http::Answer;
 use crate::question::Question;
 use crate::receipts::{self, Waited};
 use crate::session::Session;
-use crate::{Error, keep};
+use crate::{Error, keep, manifest};
 
 /// An answer that nothing is known of yet: it says which receipt it has, and whether what was asked for
 /// holds, but whoever stood between may have written that.
@@ -244,16 +244,39 @@ impl Provisional {
             }
             Err(error) => return (None, error.verdict()),
         };
-        let asked = self.0.clone();
         // Milliseconds of signatures, which would hold up all else on this thread.
-        let judging = tokio::task::spawn_blocking(move || {
-            let verdict = asked.judge(&bundle, expected_status);
-            (bundle, verdict)
-        });
-        match judging.await {
+        let judge = async |mut bundle: Bundle| {
+            let asked = self.0.clone();
+            let judging = tokio::task::spawn_blocking(move || {
+                let verdict = asked.judge(&bundle, expected_status);
+                if let Some(manifests) = &asked.client.0.settings.manifests {
+                    manifests.attach(&mut bundle);
+                }
+                (bundle, verdict)
+            });
+            judging.await
+        };
+        let settings = &self.0.client.0.settings;
+        let since = settings.manifests.as_ref().map_or(0, |m| m.asked());
+        let mut judged = judge(bundle).await;
+        let mut notes =
+            Vec::from_iter(unfinished.map(|why| format!("Waiting for the bundle: {why}.")));
+        // The connection was judged by its platform alone; a model may be newer than the manifest.
+        if let (Some(manifests), Ok((_, verdict))) = (&settings.manifests, &judged)
+            && manifest::may_help(verdict)
+        {
+            match (manifests.refresh(settings, since).await, judged) {
+                (Ok(_), Ok((bundle, _))) => judged = judge(bundle).await,
+                (outcome, first) => {
+                    judged = first;
+                    let why = outcome.err();
+                    notes.extend(why.map(|why| format!("There is no newer manifest: {why}.")));
+                }
+            }
+        }
+        match judged {
             Ok((bundle, mut verdict)) => {
-                let why = unfinished.map(|why| format!("Waiting for the bundle: {why}."));
-                verdict.context.residual_risks.extend(why);
+                verdict.context.residual_risks.extend(notes);
                 (Some(bundle), verdict)
             }
             Err(error) => {
@@ -294,6 +317,9 @@ impl Asked {
         // The host has no salts; whatever it put there is not the caller's.
         let open = |mut bundle: Bundle| {
             bundle.openings = self.openings;
+            if let Some(manifests) = &settings.manifests {
+                manifests.attach(&mut bundle);
+            }
             bundle
         };
         Ok(match waited {
@@ -329,7 +355,15 @@ impl Asked {
             expected_status,
             session: self.session.as_ref().map(|session| session.bound()),
         };
-        let file = bundle.to_file();
+        // The client has its manifests, and the one attached is of these.
+        let file = match &settings.manifests {
+            None => bundle.to_file(),
+            Some(_) => {
+                let mut bundle = bundle.clone();
+                manifest::detach(&mut bundle);
+                bundle.to_file()
+            }
+        };
         settings.verifier.check(&file, &comparison, settings.at())
     }
 

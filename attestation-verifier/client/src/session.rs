@@ -1,7 +1,6 @@
 //! One attested connection: the handshake, the first exchange, and its judgement.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use attestation_verifier::exchange::SessionRecord;
@@ -18,7 +17,7 @@ use touchstone_formats::{CollateralFile, Digest};
 use crate::client::Settings;
 use crate::http::{CONNECT, Http, connect};
 use crate::question::random;
-use crate::{Error, collateral, tls};
+use crate::{Error, collateral, manifest, tls};
 
 /// How long a session may take, at most: the enclave makes a quote for it, in turn with others.
 const ATTEST: Duration = Duration::from_secs(30);
@@ -32,6 +31,10 @@ pub struct Session {
     pub verdict: Verdict,
     bound: Bound,
     keyset: Digest,
+    /// When it ends by the manifest that it was judged by, Unix seconds.
+    ends: Option<u64>,
+    /// Which manifest that was: [`Keeper::replaced`](crate::manifest::Keeper::replaced).
+    manifest: u64,
 }
 
 impl Session {
@@ -52,20 +55,18 @@ pub(crate) struct Usable {
     /// None where there is no TLS, because the caller said so.
     pub session: Option<Arc<Session>>,
     opened: Instant,
-    /// [`Settings::manifests`] when it was attested.
-    manifests: u64,
 }
 
 impl Usable {
     /// Whether it may take a request now.
     pub async fn fit(&mut self, settings: &Settings) -> bool {
-        let (life, now) = (settings.session_life, settings.at().time);
-        let alive = self
-            .session
-            .as_ref()
-            .is_none_or(|session| now <= session.record.keyset.not_after);
-        let attested = self.session.is_none() || self.manifests == generation(settings);
-        alive && attested && !self.ended(life) && self.http.ready().await
+        let now = settings.at().time;
+        let alive = self.session.as_ref().is_none_or(|session| {
+            now <= session.record.keyset.not_after
+                && session.ends.is_none_or(|ends| now <= ends)
+                && session.manifest == replaced(settings)
+        });
+        alive && !self.ended(settings.session_life) && self.http.ready().await
     }
 
     /// Whether it is closed, or attested too long ago.
@@ -81,6 +82,12 @@ impl Usable {
     }
 }
 
+/// Which manifest is judged by now.
+fn replaced(settings: &Settings) -> u64 {
+    let manifests = settings.manifests.as_ref();
+    manifests.map_or(0, |manifests| manifests.replaced())
+}
+
 /// A connection without TLS, which the caller has asked for.
 pub(crate) async fn open_plain(settings: &Settings) -> Result<Usable, Error> {
     let stream = connect(&settings.server).await?;
@@ -88,19 +95,11 @@ pub(crate) async fn open_plain(settings: &Settings) -> Result<Usable, Error> {
         http: Http::over(&settings.server, stream).await?,
         session: None,
         opened: Instant::now(),
-        manifests: generation(settings),
     })
-}
-
-/// Which of the client's manifests are in force, by number.
-fn generation(settings: &Settings) -> u64 {
-    settings.manifests.load(Ordering::SeqCst)
 }
 
 /// Connects and attests. Until this returns nothing but the request for a session has been sent.
 pub(crate) async fn attest(settings: &Settings) -> Result<Usable, Error> {
-    // Before the judgement: if they are replaced meanwhile, this connection is not used again.
-    let manifests = generation(settings);
     let nonce = random()?;
     let server = &settings.server;
     let stream = connect(server).await?;
@@ -120,7 +119,7 @@ pub(crate) async fn attest(settings: &Settings) -> Result<Usable, Error> {
         tokio::try_join!(request(settings, &mut http, &connection), async {
             Ok(Given::obtain(settings).await)
         })?;
-    let judged = judge(settings, &answer, &connection, given, at).await;
+    let (judged, manifest) = judge(settings, &answer, &connection, given, at).await;
     let refused = |verdict| Err(Error::Refused(Box::new(verdict)));
     if judged.verdict.exit() != 0 {
         return refused(judged.verdict);
@@ -133,10 +132,11 @@ pub(crate) async fn attest(settings: &Settings) -> Result<Usable, Error> {
                 record,
                 bound: judged.bound(),
                 keyset: keyset.digest(),
+                ends: manifest::end(&judged.verdict),
+                manifest,
                 verdict: judged.verdict,
             })),
             opened,
-            manifests,
         }),
         // The judge gives exit 0 to nothing else; and whatever a policy accepts, this client settles
         // for no less.
@@ -218,33 +218,55 @@ impl Given {
     }
 }
 
+/// The judgement, and which manifest it was by.
 async fn judge(
     settings: &Settings,
     answer: &[u8],
     connection: &Connection,
     given: Given,
     at: At,
-) -> SessionVerdict {
+) -> (SessionVerdict, u64) {
     let by = |collateral: Option<&CollateralFile>| {
         let expect_simulated = settings.expect_simulated;
         settings
             .verifier
             .check_session(answer, connection, collateral, at, expect_simulated)
     };
-    let mut judged = by(given.first.as_ref());
-    let mut keep = given.first.filter(|_| given.from_host);
-    // Collateral that is missing or out of date: what verified before may still do.
-    if judged.verdict.exit() == 5 && given.second.is_some() {
-        let again = by(given.second.as_ref());
-        if again.verdict.exit() == 0 {
-            (judged, keep) = (again, None);
+    let once = || {
+        let judged = by(given.first.as_ref());
+        // Collateral that is missing or out of date: what verified before may still do.
+        if judged.verdict.exit() == 5 && given.second.is_some() {
+            let again = by(given.second.as_ref());
+            if again.verdict.exit() == 0 {
+                return (again, false);
+            }
+        }
+        (judged, given.from_host)
+    };
+    // Before it is judged: what is replaced meanwhile was not judged by.
+    let mut manifest = replaced(settings);
+    let since = settings.manifests.as_ref().map_or(0, |m| m.asked());
+    let (mut judged, mut worth_keeping) = once();
+    let mut note = None;
+    if let Some(manifests) = settings.manifests.as_ref()
+        && manifest::may_help(&judged.verdict)
+    {
+        match manifests.refresh(settings, since).await {
+            Err(error) => note = Some(format!("There is no newer manifest: {error}.")),
+            Ok(_) => {
+                manifest = replaced(settings);
+                (judged, worth_keeping) = once();
+            }
         }
     }
+    let keep = given.first.filter(|_| worth_keeping);
     if let (0, Some(collateral), Some(cache)) = (judged.verdict.exit(), keep, &settings.cache) {
         let cache = cache.clone();
         // A cache that cannot be written is no reason to refuse: the next session asks the host again.
         let _ = tokio::task::spawn_blocking(move || cache.write(&collateral)).await;
     }
-    judged.verdict.context.residual_risks.extend(given.note);
-    judged
+    let risks = &mut judged.verdict.context.residual_risks;
+    risks.extend(given.note);
+    risks.extend(note);
+    (judged, manifest)
 }

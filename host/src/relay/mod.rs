@@ -33,6 +33,7 @@ use crate::{
     collateral::{self, CollateralFolder},
     config::{Enclave, Limits},
     limits::{Activity, Watched},
+    manifest::{self, ManifestFile},
     receipts::Receipts,
 };
 use body::Answer;
@@ -50,6 +51,7 @@ pub struct Relay {
     forwarder: Forwarder,
     receipts: Receipts,
     collateral: Arc<CollateralFolder>,
+    manifest: Arc<ManifestFile>,
     /// `None`: every connection is HTTP.
     passthrough: Option<Passthrough>,
     limits: Limits,
@@ -58,12 +60,13 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// A relay that answers for receipts and collateral itself and forwards everything else, TLS
+    /// A relay that answers for receipts, collateral and the manifest itself and forwards everything else, TLS
     /// unread.
     pub fn new(
         forwarder: Forwarder,
         receipts: Receipts,
         collateral: Arc<CollateralFolder>,
+        manifest: Arc<ManifestFile>,
         enclave: &Enclave,
         limits: &Limits,
     ) -> Arc<Self> {
@@ -71,6 +74,7 @@ impl Relay {
             forwarder,
             receipts,
             collateral,
+            manifest,
             passthrough: Passthrough::new(enclave, limits),
             limits: limits.clone(),
             closing: AtomicBool::new(false),
@@ -209,6 +213,7 @@ impl Relay {
                     .await
             }
             None if uri.path() == collateral::PATH => self.collateral.answer(method, uri.query()),
+            None if uri.path() == manifest::PATH => self.manifest.answer(&request),
             None => self.forwarder.forward(request, &activity).await,
         };
         let response = result.unwrap_or_else(|problem| problem.into_response());

@@ -59,11 +59,13 @@ impl Place {
 
     pub fn settings(&self) -> String {
         let (store, collateral) = (self.store(), self.path("collateral"));
+        let manifest = self.path("manifest.jsonl");
         let tls = self.tls.map(|tls| format!("tls = \"tcp://{tls}\""));
         format!(
             "listen = \"tcp://127.0.0.1:0\"\nthreads = 2\n\
              [enclave]\npublic = \"tcp://{}\"\ncontrol = \"tcp://{}\"\n{}\n{}\n\
              [store]\npath = {store:?}\n[collateral]\nfolder = {collateral:?}\npoll_ms = 20\n\
+             [manifest]\nfile = {manifest:?}\npoll_ms = 20\n\
              [limits]\n{}\n[log]\nfilter = \"host=debug\"\n",
             self.public,
             self.control,

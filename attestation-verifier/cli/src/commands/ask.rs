@@ -131,9 +131,6 @@ pub fn run(args: Args) -> Result<Outcome, Failure> {
     runtime.block_on(async {
         match connecting.connect().await {
             Ok(client) => {
-                if let Some(session) = client.session() {
-                    args.manifests.remember(&session.verdict)?;
-                }
                 let asking = Asking {
                     client,
                     folder,
@@ -175,6 +172,9 @@ impl Args {
         }
         if let Some(file) = &self.collateral {
             builder = builder.collateral(inputs::collateral(file)?);
+        }
+        if let Some(file) = self.manifests.state() {
+            builder = builder.manifest_state(file);
         }
         if let Some(folder) = &self.collateral_cache {
             builder = builder.collateral_cache(folder);

@@ -156,7 +156,13 @@ pub fn run(args: Args) -> Result<Outcome, Failure> {
                 }),
                 _ => None,
             };
-            init(profile.map(ProfileName::profile), tee.tee(), demand, output, json)
+            init(
+                profile.map(ProfileName::profile),
+                tee.tee(),
+                demand,
+                output,
+                json,
+            )
         }
         Command::Lint { policy, at, json } => {
             let found = lint(&inputs::policy(&policy)?, inputs::at(at)?.time);

@@ -71,6 +71,9 @@ pub struct Args {
     /// Folder for collateral that verified, for when the host has none
     #[arg(long, value_name = "DIR")]
     collateral_cache: Option<PathBuf>,
+    /// Seconds between two looks at whether the host has a newer manifest, where the policy asks for one
+    #[arg(long, value_name = "S", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    manifest_refresh: u64,
     /// Roots of simulated platforms, trusted beside the pinned ones
     #[arg(long, value_name = "FILE")]
     trust_simulated_root: Option<PathBuf>,
@@ -103,6 +106,7 @@ pub fn run(args: Args) -> Result<Outcome, Failure> {
         allowed_hosts: args.allow_host,
         server: args.server.clone(),
         floor,
+        refresh: Duration::from_secs(args.manifest_refresh),
         keeper: Keeper::open(&args.keep)?,
         log: Log::new(args.json_log),
     };
@@ -119,6 +123,9 @@ pub fn run(args: Args) -> Result<Outcome, Failure> {
     if let Some(url) = args.records {
         builder = builder.records(url);
     }
+    if let Some(file) = args.manifests.state() {
+        builder = builder.manifest_state(file);
+    }
     if let Some(folder) = args.collateral_cache {
         builder = builder.collateral_cache(folder);
     }
@@ -131,9 +138,6 @@ pub fn run(args: Args) -> Result<Outcome, Failure> {
             Ok(client) => client,
             Err(error) => return Ok(refused(&error)),
         };
-        if let Some(session) = client.session() {
-            args.manifests.remember(&session.verdict)?;
-        }
         let listener = TcpListener::bind(args.listen)
             .await
             .with_context(|| format!("cannot listen on {}", args.listen))?;

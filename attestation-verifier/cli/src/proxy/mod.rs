@@ -16,6 +16,7 @@ mod demand;
 mod keep;
 mod log;
 mod problem;
+mod refresh;
 mod request;
 mod server;
 mod stats;
@@ -47,7 +48,7 @@ use log::Mood;
 use problem::Problem;
 use request::{Hosts, Route};
 use stats::Stats;
-use status::{Connections, SessionView, Status};
+use status::{Connections, ManifestView, SessionView, Status};
 
 /// Requests under way at once; further ones are 503.
 const IN_FLIGHT: u32 = 256;
@@ -70,6 +71,8 @@ pub struct Settings {
     pub server: String,
     /// What every answer has to hold: the policy's demands and the user's.
     pub floor: GuaranteeSet,
+    /// How often the host is asked for a newer manifest, if the policy asks for one.
+    pub refresh: Duration,
     /// Where answers are kept.
     pub keeper: Keeper,
     /// Where lines go.
@@ -136,6 +139,8 @@ pub async fn run(client: Client, listener: TcpListener, settings: Settings) -> s
         &[("address", json!(listen.to_string()))],
     );
 
+    let refreshing = refresh::keep_new(proxy.client.clone(), proxy.settings.refresh, log);
+    let refreshing = tokio::spawn(refreshing);
     let (stop, stopped) = watch::channel(false);
     let handler = {
         let proxy = proxy.clone();
@@ -149,6 +154,7 @@ pub async fn run(client: Client, listener: TcpListener, settings: Settings) -> s
         () = serving.as_mut() => return Ok(()),
         () = signals.next() => {}
     }
+    refreshing.abort();
     log.event(Mood::Good, "draining", &[]);
     stop.send_replace(true);
     let finished = async {
@@ -270,6 +276,7 @@ impl Proxy {
                 .client
                 .session()
                 .map(|session| SessionView::of(&session)),
+            manifest: self.client.manifest().map(ManifestView::of),
             connections: Connections {
                 sessions: counters.sessions,
                 sessions_refused: counters.sessions_refused,

@@ -13,6 +13,7 @@ use hyper::header::{
 };
 use serde::Serialize;
 use touchstone_client::Session;
+use touchstone_client::manifest::InUse;
 use touchstone_formats::text::is_control;
 
 use super::stats::{Percentiles, Snapshot};
@@ -38,6 +39,8 @@ pub struct Status {
     pub in_flight: usize,
     /// The newest attested connection.
     pub session: Option<SessionView>,
+    /// The manifest in use; none where the policy asks for none.
+    pub manifest: Option<ManifestView>,
     /// Attested connections.
     pub connections: Connections,
     /// What became of requests.
@@ -73,8 +76,65 @@ pub struct SessionView {
     pub measurement: Option<String>,
     /// The platform, as its evidence says.
     pub platform: serde_json::Value,
+    /// The release that it runs, by the manifest; null where the policy asks for none.
+    pub release: serde_json::Value,
     /// Whether the platform is simulated.
     pub simulated: bool,
+}
+
+/// The manifest that is judged by.
+#[derive(Serialize)]
+pub struct ManifestView {
+    /// The name that the policy demands.
+    pub name: String,
+    /// The newest version that was accepted.
+    pub version: Option<u64>,
+    /// Its last second.
+    pub not_after: Option<String>,
+    /// Who signed it, as the policy calls them.
+    pub signed_by: Vec<String>,
+    /// When the host was last asked for a newer one.
+    pub asked_at: Option<String>,
+    /// Why what the host gave then does not count.
+    pub not_refreshed: Option<String>,
+}
+
+impl ManifestView {
+    /// What there is to show of it.
+    pub fn of(in_use: InUse) -> ManifestView {
+        let (version, ends) = in_use.manifest.unzip();
+        let (asked, outcome) = in_use.asked.unzip();
+        ManifestView {
+            name: in_use.name,
+            version,
+            not_after: ends.map(rfc3339),
+            signed_by: in_use.signed_by,
+            asked_at: asked.map(rfc3339),
+            not_refreshed: outcome.and_then(Result::err),
+        }
+    }
+
+    fn rows(&self) -> Vec<(String, String)> {
+        let version = self.version.map(|version| version.to_string());
+        let rows = [
+            ("name", Some(self.name.clone())),
+            ("version", version.or(Some("there is none".into()))),
+            ("ends", self.not_after.clone()),
+            (
+                "signed by",
+                Some(self.signed_by.join(", ")).filter(|s| !s.is_empty()),
+            ),
+            ("the host was asked for a newer one", self.asked_at.clone()),
+            (
+                "and what it gave does not count",
+                self.not_refreshed.clone(),
+            ),
+        ];
+        let rows = rows
+            .into_iter()
+            .filter_map(|(name, value)| Some((name.into(), value?)));
+        rows.collect()
+    }
 }
 
 impl SessionView {
@@ -89,6 +149,7 @@ impl SessionView {
             binding: verdict.binding().to_string(),
             measurement: verdict.context.measurement.clone(),
             platform: verdict.context.platform.as_ref().clone(),
+            release: verdict.context.release.clone(),
             simulated: verdict.context.simulated,
         }
     }
@@ -112,6 +173,11 @@ impl Status {
         let (mood, words) = self.summary();
         page.summary(mood, &words);
         page.table("Enclave", &self.enclave());
+        let manifest = self.manifest.as_ref();
+        page.table(
+            "Manifest",
+            &manifest.map_or_else(Vec::new, ManifestView::rows),
+        );
         page.table("Answers", &self.counters());
         let refusals = self.answers.last_refusals.iter().map(|refusal| {
             let about = refusal.receipt.as_deref().unwrap_or("no answer");
@@ -172,6 +238,14 @@ impl Status {
             ("keyset ends".into(), session.not_after.clone()),
             ("newest connection since".into(), session.opened_at.clone()),
         ];
+        for (name, member) in [
+            ("release", "release"),
+            ("release's platform", "platform"),
+            ("release ends", "not_after"),
+        ] {
+            let value = session.release.get(member).and_then(|value| value.as_str());
+            rows.extend(value.map(|value| (name.into(), value.to_owned())));
+        }
         let platform = session.platform.as_object().into_iter().flatten();
         rows.extend(platform.map(|(name, value)| {
             let text = value.as_str().map(str::to_owned);

@@ -7,5 +7,6 @@ mod client;
 mod honest;
 mod lies;
 mod limits;
+mod manifests;
 mod running;
 mod stack;

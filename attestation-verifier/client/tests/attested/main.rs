@@ -3,5 +3,11 @@
 mod answers;
 mod connections;
 mod manifests;
+mod refreshing;
 mod sessions;
 mod support;
+
+/// Keys, statements and manifest files.
+#[allow(dead_code, reason = "each test binary uses its own part")]
+#[path = "../../../tests/manifest/support.rs"]
+mod signing;

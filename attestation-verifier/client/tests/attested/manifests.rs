@@ -110,7 +110,9 @@ async fn a_manifest_lets_questions_through_and_another_ends_that() {
     assert_eq!((server.sessions(), server.asked()), (1, 1));
 
     // The next one lists it too: the connection is attested anew, once.
-    client.replace_manifests(&signer.manifests(19, &own, &world));
+    client
+        .replace_manifests(&signer.manifests(19, &own, &world))
+        .unwrap();
     for _ in 0..2 {
         let answer = client
             .infer("digits", &[input(ASKED)])
@@ -125,9 +127,12 @@ async fn a_manifest_lets_questions_through_and_another_ends_that() {
 
     // An answer that is not verified yet is judged by what is in force when it is.
     let late = client.infer("digits", &[input(ASKED)]).await.unwrap();
-    client.replace_manifests(&signer.manifests(20, &[0x42; 48], &world));
-    let unverified = late.verified().await.unwrap_err();
-    assert_eq!(unverified.verdict.deciding(), Some("snp.measurement"));
+    client
+        .replace_manifests(&signer.manifests(20, &[0x42; 48], &world))
+        .unwrap();
+    let verdict = late.verified().await.unwrap_err().verdict;
+    let found = (verdict.exit(), verdict.deciding());
+    assert_eq!(found, (4, Some("snp.measurement")), "{}", verdict.words());
     // And the next question is not sent.
     let asked = server.asked();
     refused(
@@ -137,7 +142,9 @@ async fn a_manifest_lets_questions_through_and_another_ends_that() {
     );
     assert_eq!(server.asked(), asked);
 
-    client.replace_manifests(&signer.manifests(21, &own, &world));
+    client
+        .replace_manifests(&signer.manifests(21, &own, &world))
+        .unwrap();
     client
         .infer("digits", &[input(ASKED)])
         .await

@@ -178,6 +178,7 @@ pub struct Hooks {
     pub infer: Option<Hook>,
     pub receipt: Option<Hook>,
     pub collateral: Option<Hook>,
+    pub manifest: Option<Hook>,
     /// Before anything is signed.
     pub exchange: Option<Change>,
 }
@@ -531,6 +532,8 @@ impl Inner {
             let reply = if seen.target == "/v1/collateral" {
                 let honest = Reply::new(200, enclave.collateral_file().to_file());
                 hooks(|hooks| &mut hooks.collateral, honest)
+            } else if seen.target == "/v1/manifest" {
+                hooks(|hooks| &mut hooks.manifest, Reply::problem(404, "None"))
             } else if let Some(id) = seen.target.strip_prefix("/v1/receipts/") {
                 let honest = match self.minted.lock().unwrap().get(id) {
                     Some(minted) => Reply::new(200, served(minted, true)),
