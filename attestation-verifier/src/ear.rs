@@ -195,8 +195,9 @@ pub fn ear(verdict: &Verdict) -> Value {
             "residual_risks": context.residual_risks,
         },
     });
-    if !context.release.is_null() {
-        appraisal["touchstone_verdict"]["release"] = context.release.clone();
+    let own = appraisal.get_mut("touchstone_verdict");
+    if let (Some(Value::Object(own)), false) = (own, context.release.is_null()) {
+        own.insert("release".into(), context.release.clone());
     }
     let label = tee.map_or("platform", Tee::name);
     let mut submods = Map::new();

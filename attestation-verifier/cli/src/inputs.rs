@@ -122,8 +122,7 @@ pub struct ManifestFiles {
     /// Manifest, where the policy expects what one lists; repeat for each: the highest version that counts is used
     #[arg(long, value_name = "FILE")]
     manifest: Vec<PathBuf>,
-    /// File that remembers accepted manifests: refuses older ones, is made at first use and raised whenever one counts
-    /// (not with --at)
+    /// File that remembers accepted manifests: refuses older ones, is made at first use and raised whenever one counts now
     #[arg(long, value_name = "FILE")]
     manifest_state: Option<PathBuf>,
 }

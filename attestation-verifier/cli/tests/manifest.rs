@@ -35,7 +35,7 @@ impl Place {
             assert_eq!(run.code, 0, "{}", run.stderr);
             place.write(&format!("{name}.pub.pem"), &run.stdout);
         }
-        place.write("measured.json", &measured().to_string());
+        place.write("measured.json", measured().to_string());
         place.write("libonnxruntime.so", "a library");
         place
     }

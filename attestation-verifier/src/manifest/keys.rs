@@ -98,7 +98,7 @@ impl PublicKey {
         PublicKey { point }
     }
 
-    pub(super) fn point(&self) -> &[u8; 65] {
+    pub(crate) fn point(&self) -> &[u8; 65] {
         &self.point
     }
 

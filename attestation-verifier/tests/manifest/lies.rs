@@ -358,7 +358,8 @@ fn lists_are_bounded() {
     };
     let digest = |n: usize| json!(Digest::of(&n.to_le_bytes()));
     let register = |n: usize| json!(format!("{n:096x}"));
-    let cases: [(&str, usize, &dyn Fn(&mut Value, usize)); 6] = [
+    type Grow<'a> = &'a dyn Fn(&mut Value, usize);
+    let cases: [(&str, usize, Grow<'_>); 6] = [
         ("/releases", 64, &|item, n| {
             item["release"] = json!(n.to_string())
         }),
