@@ -337,7 +337,9 @@ fn the_least_tcb_is_of_reported_committed_and_launch_tcb() {
     // The policy's own floors are lower.
     let scene = Scene::<Machine>::new();
     scene.holds();
-    let lower = |tcb: &mut [u8; 8]| tcb[7] -= 1;
+    fn lower(tcb: &mut [u8; 8]) {
+        tcb[7] -= 1;
+    }
     let committed = |s: &mut Scene<Machine>| {
         lower(&mut s.world.machine.report.committed_tcb);
         // Else provisional firmware would be the policy's to refuse.
@@ -348,10 +350,10 @@ fn the_least_tcb_is_of_reported_committed_and_launch_tcb() {
         s.world.machine.reissue();
     };
     let launch = |s: &mut Scene<Machine>| lower(&mut s.world.machine.report.launch_tcb);
-    let all: [(&str, &dyn Fn(&mut Scene<Machine>)); 3] = [
-        ("committed", &committed),
-        ("reported", &reported),
-        ("launch", &launch),
+    let all: [(&str, Lie<Machine>); 3] = [
+        ("committed", committed),
+        ("reported", reported),
+        ("launch", launch),
     ];
     for (name, change) in all {
         let verdict = scene.clone().with(change).refused(4, "manifest.tcb");

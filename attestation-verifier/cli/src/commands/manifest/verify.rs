@@ -28,7 +28,7 @@ use crate::{files, inputs};
 pub struct Args {
     /// Manifest file
     file: PathBuf,
-    /// Policy whose [manifest] says name, least version, signers and threshold
+    /// Policy whose `[manifest]` says name, least version, signers and threshold
     #[arg(long, value_name = "P.toml", conflicts_with_all = ["signers", "threshold", "name"])]
     policy: Option<PathBuf>,
     /// A signer: what you call him, and his public key; repeat for each
