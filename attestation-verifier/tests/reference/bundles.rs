@@ -323,7 +323,7 @@ fn a_shared_agent_needs_a_pinned_application() {
     );
     let waived = "{ waive = \"any application\" }".to_owned();
     let verdict = pins(waived.clone()).refused(4, "manifest.quote_source");
-    let refusing = verdict.checks.list().iter().filter(|c| c.refuses());
+    let refusing = verdict.checks.iter().filter(|c| c.refuses());
     let others = refusing.filter(|c| c.id != "manifest.quote_source");
     assert!(others.clone().all(|c| c.id.starts_with("guarantees.")));
     // The same machine, quoting for nobody else.
