@@ -132,8 +132,10 @@ struct Now {
     known: Accepted,
     /// How often the host was asked.
     asked: u64,
-    /// How often the newest was replaced.
+    /// How often the verifier was given others than it had.
     replaced: u64,
+    /// The version of the newest that it was given.
+    given_version: Option<u64>,
     last: Option<(u64, Outcome)>,
 }
 
@@ -218,8 +220,6 @@ impl Keeper {
         };
         drop(now);
         self.give_to(&settings.verifier);
-        let mut now = self.now();
-        now.replaced = now.replaced.saturating_add(1);
         Ok(())
     }
 
@@ -238,15 +238,18 @@ impl Keeper {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the verifier is to judge by.
+    /// Has the verifier judge by what there is now.
     pub fn give_to(&self, verifier: &Verifier) {
-        let now = self.now();
+        let mut now = self.now();
         let newest = now.newest.iter().map(|held| held.file.clone());
         verifier.replace_manifests(&Manifests {
             // First: the verifier looks at so many and no more.
             files: newest.chain(now.given.iter().cloned()).collect(),
             known: now.known.clone(),
         });
+        // Not before the verifier has them: what is judged until then was judged by those before.
+        now.replaced = now.replaced.saturating_add(1);
+        now.given_version = now.newest.as_ref().map(|held| held.version());
     }
 
     /// How often the host was asked so far, for [`Self::refresh`].
@@ -284,13 +287,15 @@ impl Keeper {
             return outcome;
         }
         let outcome = self.ask(settings).await.map_err(Arc::new);
-        let newer = matches!(outcome, Ok(Refreshed::Newer { .. }));
-        if newer {
+        // Whatever came of it now: somebody who asked before and was dropped may have left a newer one.
+        let (given, newest) = {
+            let now = self.now();
+            (now.given_version, now.newest.clone())
+        };
+        if given != newest.map(|held| held.version()) {
             self.give_to(&settings.verifier);
         }
         let mut now = self.now();
-        // Not before the verifier has it: what is judged until then was judged by the one before.
-        now.replaced = now.replaced.saturating_add(newer.into());
         now.asked = now.asked.saturating_add(1);
         now.last = Some((settings.at().time, outcome.clone()));
         outcome

@@ -169,7 +169,11 @@ fn version(client: &Client) -> Option<u64> {
 async fn a_client_goes_on_by_itself_when_a_release_follows_another() {
     let place = Place::new().await;
     let (one, two) = (place.signed(&place.one()), place.signed(&place.two()));
-    let client = place.builder(&[one.clone()]).connect().await.unwrap();
+    let client = place
+        .builder(std::slice::from_ref(&one))
+        .connect()
+        .await
+        .unwrap();
     works(&client).await;
     assert_eq!(
         (version(&client), place.fetched()),
@@ -368,13 +372,13 @@ async fn what_was_accepted_is_remembered() {
     // Without it the state remembers: neither the caller's older file nor the host's will do.
     std::fs::remove_file(&kept).unwrap();
     refused(
-        builder(&[one.clone()]).connect().await,
+        builder(std::slice::from_ref(&one)).connect().await,
         4,
         "manifest.version",
     );
     // And it is the state that does.
     std::fs::remove_file(place.path("state.json")).unwrap();
-    works(&builder(&[one.clone()]).connect().await.unwrap()).await;
+    works(&builder(std::slice::from_ref(&one)).connect().await.unwrap()).await;
 
     // What was kept proves itself too.
     let [alice, _, mallory] = &place.keys;
@@ -385,18 +389,22 @@ async fn what_was_accepted_is_remembered() {
     .unwrap();
     place.deploy(NEWER);
     refused(
-        builder(&[one.clone()]).connect().await,
+        builder(std::slice::from_ref(&one)).connect().await,
         4,
         "snp.measurement",
     );
     place.serves(&two);
-    works(&builder(&[one.clone()]).connect().await.unwrap()).await;
+    works(&builder(std::slice::from_ref(&one)).connect().await.unwrap()).await;
 
     // A state that is damaged is an error, and stays as it is.
     let whole = std::fs::read(place.path("state.json")).unwrap();
     for damaged in [&b""[..], b"{}", &whole[..whole.len() / 2]] {
         std::fs::write(place.path("state.json"), damaged).unwrap();
-        let error = refused(builder(&[two.clone()]).connect().await, 1, "usage");
+        let error = refused(
+            builder(std::slice::from_ref(&two)).connect().await,
+            1,
+            "usage",
+        );
         assert!(error.to_string().contains("damaged"), "{error}");
         assert_eq!(std::fs::read(place.path("state.json")).unwrap(), damaged);
     }
@@ -459,7 +467,11 @@ async fn a_kept_bundle_has_its_manifest_with_it() {
     let place = Place::new().await;
     let (one, two) = (place.signed(&place.one()), place.signed(&place.two()));
     place.serves(&two);
-    let client = place.builder(&[one.clone()]).connect().await.unwrap();
+    let client = place
+        .builder(std::slice::from_ref(&one))
+        .connect()
+        .await
+        .unwrap();
     // Whatever the host puts there.
     let attached = |file: &[u8]| {
         let text = String::from_utf8(file.to_vec()).unwrap();
@@ -537,4 +549,29 @@ async fn a_policy_without_one_asks_for_none() {
     let error = client.refresh_manifest().await.unwrap_err();
     assert!(error.to_string().contains("no [manifest]"), "{error}");
     assert_eq!(server.host_was_asked(TARGET), 0);
+}
+
+/// Who asks may be dropped at any time: what was accepted by then is not lost.
+#[tokio::test]
+async fn a_question_that_is_dropped_loses_no_manifest() {
+    let place = Place::new().await;
+    let (one, two) = (place.signed(&place.one()), place.signed(&place.two()));
+    let client = place.builder(&[one]).connect().await.unwrap();
+    place.serves(&two);
+    place.deploy(NEWER);
+    // Somebody else has the state, so that the client waits for it with the manifest in hand.
+    let held = State::open(&place.path("state.json")).unwrap();
+    let inputs = [input(ASKED)];
+    let asking = client.infer("digits", &inputs);
+    let asked = tokio::time::timeout(std::time::Duration::from_millis(500), asking).await;
+    assert!(asked.is_err(), "it waits");
+    drop(held);
+    for _ in 0..1000 {
+        if version(&client) == Some(2) {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert_eq!(place.state().version("enclave"), Some(2));
+    works(&client).await;
 }
