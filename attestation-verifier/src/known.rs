@@ -2,9 +2,9 @@
 //!
 //! Everything kept here is the answer of a function that depends on nothing but the bytes it was given: whether a
 //! signature is one, what a certificate says, and, for one time and the one policy of a [`crate::Verifier`], what was
-//! judged of an evidence object. An answer is used for the very same bytes alone; of an evidence object see [`judged`]. What depends on time (validity,
-//! ages, waivers) is no such answer, and is asked at every judgement. So a verdict is the same whatever is kept,
-//! and however little of it.
+//! judged of an evidence object. An answer is used for the very same bytes alone, and of an evidence object for the same but for
+//! what is checked anew ([`judged`]). What depends on time (validity, ages, waivers) is no such answer, and is asked at every
+//! judgement. So a verdict is the same whatever is kept, and however little of it.
 //!
 //! Only good answers are kept: whoever sends lies finds them looked at from scratch each time, and pushes out nothing
 //! but by telling the truth.

@@ -2,7 +2,6 @@
 
 use attestation_verifier::{At, Verifier, appraise};
 use touchstone_formats::evidence::{Collateral, Evidence, TdxCollateral};
-use touchstone_testkit::machine::TeeMachine;
 
 use crate::policy::parsed;
 use crate::simulated::{NOW, Scene, processor, v4, v5};
