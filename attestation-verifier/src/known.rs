@@ -2,28 +2,31 @@
 //!
 //! Everything kept here is the answer of a function that depends on nothing but the bytes it was given: whether a
 //! signature is one, what a certificate says, and, for one time and the one policy of a [`crate::Verifier`], what was
-//! judged of an evidence object. An answer is used for the very same bytes alone. What depends on time (validity,
-//! ages, waivers) is no such answer, and is asked at every judgement. So a verdict is the same whatever is kept,
-//! and however little of it.
+//! judged of an evidence object. An answer is used for the very same bytes alone, and of an evidence object for the same but for
+//! what is checked anew ([`judged`]). What depends on time (validity, ages, waivers) is no such answer, and is asked at every
+//! judgement. So a verdict is the same whatever is kept, and however little of it.
 //!
 //! Only good answers are kept: whoever sends lies finds them looked at from scratch each time, and pushes out nothing
 //! but by telling the truth.
+
+mod judged;
+
+pub(crate) use judged::Judgement;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
+use touchstone_formats::LogKey;
 use touchstone_formats::checkpoint::SignedNote;
 use touchstone_formats::evidence::{SnpCollateral, TdxCollateral};
 use touchstone_formats::text::HexBytes;
-use touchstone_formats::{Digest, Evidence, LogKey};
 
-use crate::At;
-use crate::appraise::Judged;
 use crate::crypto::{sha256, sha256_parts};
 use crate::parse::SnpParts;
 use crate::parse::tdx::{PckChain, TdxParts};
+use judged::Sentence;
 
 /// What a signature check is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +47,7 @@ pub struct Work {
     pub signatures: u64,
     /// Those that were not verified again, because the same key, message and signature were before.
     pub remembered: u64,
-    /// Evidence objects that were not judged again, because the very same were twice before, and then at the same time.
+    /// Evidence objects that were not judged again, because the very same were before, at the same time.
     pub judgements_remembered: u64,
 }
 
@@ -54,11 +57,6 @@ const MOST_SIGNATURES: usize = 16 << 10;
 const MOST_BYTES: usize = 16 << 20;
 /// What parsing makes of bytes takes about this many times their room, the bytes included.
 const PARSED: usize = 4;
-/// Room that it takes to know that evidence was accepted before.
-const SEEN: usize = 128;
-/// Room that the checks of one evidence object take, bytes, about.
-const CHECKS: usize = 16 << 10;
-
 /// Answers to the questions that come again.
 pub(crate) struct Known {
     /// None where one evidence object is all there will be: no question comes twice then.
@@ -80,16 +78,6 @@ struct Kept {
 struct Collateral<B, P> {
     bytes: B,
     parts: Arc<P>,
-}
-
-/// An evidence object, everything beside policy and roots that it was judged by, and what came of it.
-struct Sentence {
-    evidence: Evidence,
-    report_data: Option<[u8; 64]>,
-    at: At,
-    about: Option<&'static str>,
-    manifest: Option<Digest>,
-    judged: Judged,
 }
 
 /// The digest of something that was signed and of its signature, made when it is first asked for and kept with them: what was read
@@ -114,16 +102,6 @@ impl Eq for Mark {}
 
 fn mark(message: &[u8], signature: &[u8]) -> Key {
     key(0, &[message, signature])
-}
-
-/// What evidence is judged by, beside policy and roots.
-#[derive(Clone, Copy)]
-pub(crate) struct Judgement<'a> {
-    pub(crate) report_data: Option<&'a [u8; 64]>,
-    pub(crate) at: At,
-    pub(crate) about: Option<&'static str>,
-    /// The manifest that counts, and whose signatures stand under it; none without one.
-    pub(crate) manifest: Option<Digest>,
 }
 
 impl Known {
@@ -276,73 +254,6 @@ impl Known {
         let (key, weight) = (pck_key(&pem), pem.len().saturating_mul(PARSED));
         shelves.pck.keep(key, Arc::new((pem, chain)), weight);
     }
-
-    /// What was judged of this very evidence object by the same policy and roots at the same time; else whatever
-    /// [`Self::keep_judged`] needs.
-    pub(crate) fn judged(&self, evidence: &Evidence, by: &Judgement<'_>) -> Result<Judged, Sight> {
-        let Some(shelf) = self.kept.as_ref().and_then(|kept| kept.judged.as_ref()) else {
-            return Err(Sight::Never);
-        };
-        let key = sentence_key(evidence, by.about);
-        let sentence = match shelf.find(&key) {
-            None => return Err(Sight::First(key)),
-            Some(None) => return Err(Sight::Again(key)),
-            Some(Some(sentence)) => sentence,
-        };
-        let same = sentence.at == by.at
-            && sentence.about == by.about
-            && sentence.manifest == by.manifest
-            && sentence.report_data.as_ref() == by.report_data
-            && sentence.evidence == *evidence;
-        if !same {
-            return Err(Sight::Again(key));
-        }
-        self.judgements.fetch_add(1, Relaxed);
-        Ok(sentence.judged.clone())
-    }
-
-    /// Keeps what was judged of an evidence object, if it was accepted. The first time it keeps no more than that it was: most
-    /// evidence is about one receipt or one connection, and never comes again.
-    pub(crate) fn keep_judged(
-        &self,
-        sight: Sight,
-        evidence: &Evidence,
-        by: Judgement<'_>,
-        judged: &Judged,
-    ) {
-        let shelf = self.kept.as_ref().and_then(|kept| kept.judged.as_ref());
-        let Some(shelf) = shelf.filter(|_| judged.checks.hold()) else {
-            return;
-        };
-        match sight {
-            Sight::Never => {}
-            Sight::First(key) => shelf.keep(key, None, SEEN),
-            Sight::Again(key) => {
-                let sentence = Sentence {
-                    evidence: evidence.clone(),
-                    report_data: by.report_data.copied(),
-                    at: by.at,
-                    about: by.about,
-                    manifest: by.manifest,
-                    judged: {
-                        let mut judged = judged.clone();
-                        judged.checks.share();
-                        judged
-                    },
-                };
-                let weight = evidence.size().saturating_add(CHECKS);
-                shelf.keep(key, Some(Arc::new(sentence)), weight);
-            }
-        }
-    }
-}
-
-/// Whether evidence was accepted before.
-pub(crate) enum Sight {
-    /// Nobody will ask.
-    Never,
-    First(Key),
-    Again(Key),
 }
 
 impl fmt::Debug for Known {
@@ -393,12 +304,6 @@ fn tdx_key(collateral: &TdxCollateral) -> Key {
 fn pck_key(pem: &[u8]) -> Key {
     // The PCK's own certificate comes first, and has its serial number in its first line.
     sha256(pem.get(..128).unwrap_or(pem))
-}
-
-fn sentence_key(evidence: &Evidence, about: Option<&'static str>) -> Key {
-    // Of either kind of quote this is much of its signature.
-    let quote = evidence.quote.get(640..768).unwrap_or(&evidence.quote);
-    sha256_parts(&[about.unwrap_or_default().as_bytes(), quote])
 }
 
 /// A map with a bound on what all of it weighs. It has two halves: what is new or was asked for goes into the

@@ -328,6 +328,32 @@ impl Checks {
         }
     }
 
+    /// The same, and the check of this id shared by itself, for [`Self::replace`].
+    pub(crate) fn share_but(&mut self, id: &str) {
+        if let Some(place) = self.list.iter().position(|check| check.id == id) {
+            let mut own = self.list.split_off(place);
+            let after = own.split_off(1);
+            self.share();
+            self.list = own;
+            self.share();
+            self.list = after;
+        }
+        self.share();
+    }
+
+    /// Puts a check where [`Self::share_but`] left the one of its id.
+    pub(crate) fn replace(&mut self, own: Checks) -> bool {
+        let [check] = own.list.as_slice() else {
+            return false;
+        };
+        let alone = |piece: &&mut Arc<[Check]>| matches!(&***piece, [one] if one.id == check.id);
+        let Some(piece) = self.shared.iter_mut().find(alone) else {
+            return false;
+        };
+        *piece = own.list.into();
+        true
+    }
+
     /// The checks so far, in the order they were made.
     pub fn iter(&self) -> impl Iterator<Item = &Check> + Clone {
         let shared = self.shared.iter().flat_map(|list| list.iter());

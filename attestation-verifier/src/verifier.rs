@@ -19,9 +19,10 @@ use crate::{At, Policy, Roots, Verdict};
 ///
 /// Each method is the function of the same name in this crate, and gives the same verdict, byte for byte, whatever was judged
 /// before. What it is faster by: a certificate, revocation list, signed text or signature that was verified is known when the
-/// very same bytes come again (a VEK's chain, a TDX platform's PCK chain, collateral and QE report, the checkpoint of a log),
-/// and so is evidence that was accepted twice, when it comes again to be judged at the same second (the boot and checkpoint evidence
-/// that bundles share). Everything that depends on time is judged at the time of each judgement.
+/// very same bytes come again (a VEK's chain, a TDX platform's PCK chain, collateral and QE report, the checkpoint of a log).
+/// Of evidence that is judged at the same second as evidence of its platform was, and that differs from it in report data and
+/// signature alone, these two are checked; of the very same evidence nothing is (the boot and checkpoint evidence that bundles
+/// share). Everything that depends on time is judged at the time of each judgement.
 ///
 /// It keeps at most about 64 MiB, and what was not used for the longest goes first. Threads may share it. It
 /// reads no clock and no network.

@@ -75,8 +75,8 @@ impl By<'_> {
             Ok(judged) => return judged,
             Err(sight) => sight,
         };
-        let judged = judge_anew(evidence, self, report_data, at, about);
-        self.known.keep_judged(sight, evidence, by, &judged);
+        let mut judged = judge_anew(evidence, self, report_data, at, about);
+        self.known.keep_judged(sight, evidence, by, &mut judged);
         judged
     }
 }
@@ -284,9 +284,17 @@ fn best(
         })
 }
 
+/// The check of [`bound`].
+pub(crate) const BOUND: &str = "evidence.report_data";
+
 /// REPORT_DATA is what it must be, all 64 bytes, compared in constant time.
-fn bound(found: &[u8; 64], expected: Option<&[u8; 64]>, bundle: bool, checks: &mut Checks) {
-    let id = "evidence.report_data";
+pub(crate) fn bound(
+    found: &[u8; 64],
+    expected: Option<&[u8; 64]>,
+    bundle: bool,
+    checks: &mut Checks,
+) {
+    let id = BOUND;
     let Some(expected) = expected else {
         if !bundle {
             let reason = "you gave no report data: this evidence is bound to nothing of yours";

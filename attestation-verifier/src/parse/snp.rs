@@ -7,6 +7,7 @@
 //! and behind it.
 
 use std::fmt;
+use std::ops::Range;
 
 use thiserror::Error;
 use touchstone_formats::text::hex_encode;
@@ -21,6 +22,11 @@ pub const SIGNED_LENGTH: usize = 0x2a0;
 /// Length of r and of s: 48 bytes little-endian, 24 bytes of zeros.
 const PART_LENGTH: usize = 72;
 const NUMBER_LENGTH: usize = 48;
+
+/// Where a report has r and s, each little-endian; zeros behind them.
+pub(crate) fn signature_numbers() -> [Range<usize>; 2] {
+    [SIGNED_LENGTH, SIGNED_LENGTH + PART_LENGTH].map(|start| start..start + NUMBER_LENGTH)
+}
 
 /// Why bytes are no report.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]

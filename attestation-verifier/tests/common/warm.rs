@@ -4,7 +4,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use attestation_verifier::{Policy, Roots, Verdict, Verifier};
+use attestation_verifier::{At, Policy, Roots, Verdict, Verifier, judge};
+use touchstone_formats::Evidence;
 
 /// Verifiers, by everything that makes a difference between two.
 static ALL: Mutex<Option<HashMap<String, Arc<Verifier>>>> = Mutex::new(None);
@@ -35,4 +36,26 @@ pub fn alike(cold: &Verdict, policy: &Policy, roots: &Roots, judge: impl Fn(&Ver
         assert_eq!(warm.to_json(), cold.to_json(), "the {time} time");
         assert_eq!(warm, *cold, "the {time} time");
     }
+}
+
+/// The same judgement of evidence about a receipt from a verifier and from the function; whether it is accepted.
+#[allow(dead_code, reason = "not every test binary judges evidence alone")]
+#[track_caller]
+pub fn judged_alike(
+    verifier: &Verifier,
+    evidence: &Evidence,
+    report_data: Option<&[u8; 64]>,
+    at: At,
+) -> bool {
+    let (policy, roots) = (verifier.policy(), verifier.roots());
+    let about = Some("receipt");
+    let cold = judge(evidence, policy, roots, report_data, at, about);
+    let warm = verifier.judge(evidence, report_data, at, about);
+    assert_eq!(warm.checks, cold.checks);
+    assert_eq!(warm.platform, cold.platform);
+    assert_eq!(warm.simulated, cold.simulated);
+    assert_eq!(warm.measurement, cold.measurement);
+    assert_eq!(warm.release, cold.release);
+    assert_eq!(warm.residual_risks, cold.residual_risks);
+    warm.checks.hold()
 }

@@ -8,6 +8,7 @@ use touchstone_formats::evidence::{Collateral, Evidence, SnpCollateral};
 
 use crate::common::{evidence, policy};
 use crate::simulated::{NOW, Scene, genoa, turin, vlek};
+use crate::warm;
 
 fn clock(time: u64) -> At {
     At {
@@ -71,10 +72,12 @@ fn of_a_known_platform_the_reports_own_signature_alone_is_verified() {
     assert_eq!(signatures(&with(1), NOW), (4, 0, 0));
     let second = with(2);
     assert_eq!(signatures(&second, NOW), (1, 3, 0));
-    // The very same, at the same second and at the next.
-    assert_eq!(signatures(&second, NOW), (0, 4, 0));
+    // The very same, at the same second and at the next; and in that second another report.
     assert_eq!(signatures(&second, NOW), (0, 0, 1));
     assert_eq!(signatures(&second, NOW + 1), (0, 4, 0));
+    let other = with(4);
+    assert_eq!(signatures(&other, NOW + 1), (1, 0, 0));
+    assert_eq!(signatures(&other, NOW + 1), (0, 1, 0));
     // The next list is a new list.
     let mut machine = scene.machine.clone();
     machine.crl.this_update += 1;
@@ -86,6 +89,64 @@ fn of_a_known_platform_the_reports_own_signature_alone_is_verified() {
         &next,
     );
     assert_eq!(signatures(&third, NOW), (2, 2, 0));
+}
+
+/// What a platform quotes for others in one second: its report data and its signature are asked each time, and lies about either,
+/// or about anything else, are the lies they are to who has seen nothing.
+#[test]
+fn reports_of_one_second() {
+    let scene = genoa();
+    let verifier = verifier(&scene);
+    let judged = |evidence: &Evidence, report_data: Option<&[u8; 64]>, time| {
+        warm::judged_alike(&verifier, evidence, report_data, clock(time))
+    };
+    for n in 0..4 {
+        let before = verifier.work();
+        assert!(judged(&quoted(&scene, [n; 64]), Some(&[n; 64]), NOW));
+        let work = verifier.work();
+        let new = work.signatures - before.signatures;
+        let known = work.remembered - before.remembered;
+        assert_eq!(
+            (new, known),
+            [(4, 0), (1, 3), (1, 0), (1, 0)][usize::from(n)]
+        );
+    }
+    let honest = quoted(&scene, [5; 64]);
+    assert!(judged(&honest, Some(&[5; 64]), NOW));
+    for (report_data, time) in [
+        (Some(&[6; 64]), NOW),
+        (Some(&[1; 64]), NOW),
+        (Some(&[5; 64]), NOW + 40 * 365 * 86_400),
+    ] {
+        assert!(
+            !judged(&honest, report_data, time),
+            "{report_data:?} {time}"
+        );
+        assert!(judged(&honest, Some(&[5; 64]), NOW));
+    }
+    // Not compared is another judgement than compared.
+    for report_data in [None, Some(&[5; 64]), None] {
+        assert!(judged(&honest, report_data, NOW));
+    }
+    assert!(judged(&honest, Some(&[5; 64]), NOW));
+    for bit in 0..honest.quote.len() * 8 {
+        // Every bit of report data and signature; some of the others.
+        if bit % 23 != 0 && !(0x50..0x90).contains(&(bit / 8)) && bit < 0x2a0 * 8 {
+            continue;
+        }
+        let mut lie = honest.clone();
+        lie.quote[bit / 8] ^= 1 << (bit % 8);
+        let mut expected = [5; 64];
+        if let Some(byte) = (bit / 8).checked_sub(0x50).filter(|byte| *byte < 64) {
+            expected[byte] = lie.quote[bit / 8];
+        }
+        assert!(!judged(&lie, Some(&expected), NOW), "bit {bit}");
+    }
+    // The signature of another report of the same platform.
+    let mut lie = honest.clone();
+    lie.quote[0x2a0..].copy_from_slice(&quoted(&scene, [6; 64]).quote[0x2a0..]);
+    assert!(!judged(&lie, Some(&[5; 64]), NOW));
+    assert!(judged(&honest, Some(&[5; 64]), NOW));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use touchstone_formats::evidence::{Collateral, Evidence, TdxCollateral};
 use crate::policy::parsed;
 use crate::simulated::{NOW, Scene, processor, v4, v5};
 use crate::support::template;
+use crate::warm;
 
 fn clock(time: u64) -> At {
     At {
@@ -70,8 +71,76 @@ fn of_a_known_platform_the_quotes_own_signature_alone_is_verified() {
     for _ in 0..2 {
         assert_eq!(alike(&verifier, &second, clock(NOW)), 6);
     }
-    assert_eq!(verifier.work().judgements_remembered, 1);
+    assert_eq!(verifier.work().judgements_remembered, 2);
     assert_eq!(verifier.work().signatures, warm.signatures);
+}
+
+/// What a platform quotes for others in one second: its report data and its signature are asked each time, and lies about either,
+/// or about anything else, are the lies they are to who has seen nothing.
+#[test]
+fn quotes_of_one_second() {
+    for (scene, data, signature) in [(v5(), 574, 706), (v4(), 568, 636)] {
+        let verifier = verifier(&scene);
+        let machine = &scene.machine;
+        let first = scene.evidence();
+        // What the quoting enclave brings along is the same in each quote.
+        let enclave = signature + 128;
+        let quoted = |n: u8| {
+            let mut quote = machine.quote([n; 64]);
+            quote.splice(enclave.., first.quote[enclave..].iter().copied());
+            Evidence {
+                quote,
+                ..first.clone()
+            }
+        };
+        let judged = |evidence: &Evidence, report_data: Option<&[u8; 64]>, time| {
+            warm::judged_alike(&verifier, evidence, report_data, clock(time))
+        };
+        for n in 0..4 {
+            let before = verifier.work();
+            assert!(judged(&quoted(n), Some(&[n; 64]), NOW));
+            let work = verifier.work();
+            let new = work.signatures - before.signatures;
+            let known = work.remembered - before.remembered;
+            let expected = [(9, 0), (1, 8), (1, 0), (1, 0)];
+            assert_eq!((new, known), expected[usize::from(n)]);
+        }
+        let honest = quoted(5);
+        assert!(judged(&honest, Some(&[5; 64]), NOW));
+        for (report_data, time) in [
+            (Some(&[6; 64]), NOW),
+            (Some(&[1; 64]), NOW),
+            (Some(&[5; 64]), NOW + 40 * 365 * 86_400),
+        ] {
+            assert!(!judged(&honest, report_data, time));
+            assert!(judged(&honest, Some(&[5; 64]), NOW));
+        }
+        // Not compared is another judgement than compared.
+        for report_data in [None, Some(&[5; 64]), None, Some(&[5; 64])] {
+            assert!(judged(&honest, report_data, NOW));
+        }
+        for bit in 0..honest.quote.len() * 8 {
+            // Every seventh bit of report data, signature and key; some of the others.
+            let byte = bit / 8;
+            let own = (data..data + 64).contains(&byte) || (signature..enclave).contains(&byte);
+            if bit % if own { 7 } else { 331 } != 0 {
+                continue;
+            }
+            let mut lie = honest.clone();
+            lie.quote[byte] ^= 1 << (bit % 8);
+            let mut expected = [5; 64];
+            if let Some(own) = byte.checked_sub(data).filter(|own| *own < 64) {
+                expected[own] = lie.quote[byte];
+            }
+            let holds = judged(&lie, Some(&expected), NOW);
+            assert!(!holds || unsigned(&honest.quote, byte), "bit {bit}");
+        }
+        // The signature of another quote of the same platform.
+        let mut lie = honest.clone();
+        lie.quote[signature..enclave].copy_from_slice(&quoted(6).quote[signature..enclave]);
+        assert!(!judged(&lie, Some(&[5; 64]), NOW));
+        assert!(judged(&honest, Some(&[5; 64]), NOW));
+    }
 }
 
 /// Where the quote's own signature and key end and the QE's certification begins, in version 5 over TD 1.5.

@@ -14,6 +14,7 @@
 //! Every size has to fit exactly, every reserved byte is zero, and nothing stands behind the end.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -181,7 +182,7 @@ const INTEL_QE_VENDOR: [u8; 16] = [
 /// PCK, its CA, the root.
 const MOST_CERTIFICATES: usize = 3;
 /// Bytes of a QE report that are reserved (Intel SDM volume 3D, table "Layout of REPORT").
-const QE_RESERVED: [std::ops::Range<usize>; 4] = [21..32, 96..128, 160..192, 262..304];
+const QE_RESERVED: [Range<usize>; 4] = [21..32, 96..128, 160..192, 262..304];
 
 /// Why bytes are no quote.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -325,6 +326,20 @@ impl Quote {
             pck_chain: read(chain.0)?,
         })
     }
+}
+
+/// Where a quote has its body, if its header says that it is of a version that is read here.
+pub(crate) fn body(quote: &[u8]) -> Option<Range<usize>> {
+    let (start, td) = match quote {
+        [4, 0, ..] => (HEADER_LENGTH, TdVersion::V1_0),
+        [5, 0, rest @ ..] => {
+            let mut after = Bytes(rest.get(HEADER_LENGTH - 2..)?);
+            let td = body_of_version_5(&mut after).ok()?;
+            (quote.len() - after.0.len(), td)
+        }
+        _ => return None,
+    };
+    Some(start..start + td.length())
 }
 
 /// Body type and size, which stand before the body since version 5 (A.4.2).
