@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use support::{Run, touchstone_in};
-use touchstone_formats::{Digest, Purpose};
+use touchstone_formats::{Attachment, Bundle, Digest, Purpose};
 use touchstone_testkit::machine::{Machine, TeeMachine as _};
 use touchstone_testkit::mint::{Exchange, World};
 
@@ -345,6 +345,43 @@ fn kept_bundles_are_judged_again_by_a_manifest() {
     let run = regrade(&[]);
     assert_eq!(run.code, 5, "{}", run.stdout);
     assert!(run.stdout.contains("manifest.present"), "{}", run.stdout);
+}
+
+/// Given by the caller, or attached to the answer: what holds by a manifest holds for nothing but itself.
+#[test]
+fn nothing_else_holds_by_a_manifest() {
+    let place = Place::new();
+    let prove = |more: &[&str]| {
+        let args = ["prove-refusal", "answer", "--policy", "policy.toml"];
+        let simulated = ["--trust-simulated-root", "root.pem"];
+        place.run(&[&args[..], &simulated, &["--seed", "5", "--json"], more].concat())
+    };
+    let proven = |run: &Run| {
+        assert_eq!(run.code, 6, "{}", run.stderr);
+        let report: Value = serde_json::from_str(&run.stdout).unwrap();
+        assert_eq!(report["proven"], true);
+        assert_eq!(
+            (&report["count"], &report["refused"]),
+            (&json!(100), &json!(100))
+        );
+        // Judged in 1971 it is the manifest that is not in force yet.
+        assert_eq!(report["by_check"]["manifest.validity"], 1, "{}", run.stderr);
+    };
+    proven(&prove(&["--manifest", MANIFEST]));
+    let none = prove(&[]);
+    assert_eq!(none.code, 5, "{}", none.stderr);
+    assert!(none.stderr.contains("does not hold"), "{}", none.stderr);
+
+    let path = place.path("answer/bundle.json");
+    let mut bundle = Bundle::parse(&fs::read(&path).unwrap()).unwrap();
+    let manifest = fs::read_to_string(place.path(MANIFEST)).unwrap();
+    let attached = json!({ "manifest": manifest, "type": "touchstone/manifest/1" });
+    bundle
+        .attachments
+        .push(Attachment::parse(&attached.to_string()).unwrap());
+    fs::write(&path, bundle.to_file()).unwrap();
+    proven(&prove(&[]));
+    proven(&prove(&["--manifest", MANIFEST]));
 }
 
 #[test]

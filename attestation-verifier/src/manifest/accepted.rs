@@ -174,14 +174,30 @@ impl Accepted {
             return Ok(false);
         }
         let manifest = found.manifest();
-        let seen = Seen {
+        self.raise(Seen {
             name: manifest.name.clone(),
             sha256: found.digest(),
             version: manifest.version,
-        };
-        match self.place(&manifest.name) {
+        })
+    }
+
+    /// Takes over what another remembers: of each name the higher version. Says whether that changed anything.
+    ///
+    /// # Errors
+    /// No room for another name; some may have been taken over.
+    pub fn merge(&mut self, other: &Accepted) -> Result<bool, StateError> {
+        let mut changed = false;
+        for seen in &other.manifests {
+            changed |= self.raise(seen.clone())?;
+        }
+        Ok(changed)
+    }
+
+    /// Never takes a step back, nor another manifest of the version that there is.
+    fn raise(&mut self, seen: Seen) -> Result<bool, StateError> {
+        match self.place(&seen.name) {
             Ok(place) => match self.manifests.get_mut(place) {
-                Some(old) if *old != seen => *old = seen,
+                Some(old) if old.version < seen.version => *old = seen,
                 _ => return Ok(false),
             },
             Err(_) if self.manifests.len() >= MAX_NAMES => return Err(StateError::Full),

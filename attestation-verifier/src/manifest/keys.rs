@@ -33,7 +33,7 @@ pub enum KeyError {
         "found {found}, expected a public key as PEM (BEGIN PUBLIC KEY), or the base64 of its DER"
     )]
     Encoding {
-        /// What there is, shortened.
+        /// What kind of thing there is, and nothing of it: it may be a private key.
         found: String,
     },
     /// Something else than P-256, or a compressed point.
@@ -54,7 +54,7 @@ impl PublicKey {
     pub fn parse(text: &str) -> Result<PublicKey, KeyError> {
         const BEGIN: &str = "-----BEGIN PUBLIC KEY-----";
         const END: &str = "-----END PUBLIC KEY-----";
-        let encoding = || KeyError::Encoding { found: shown(text) };
+        let encoding = || KeyError::Encoding { found: kind(text) };
         if text.len() > MOST_TEXT {
             return Err(encoding());
         }
@@ -124,6 +124,18 @@ impl PublicKey {
     /// sigstore's bundle.proto recommends).
     pub fn id(&self) -> String {
         base64_encode(&sha256(&self.to_spki()))
+    }
+}
+
+/// What a text is that is no public key, without any of it but a block's label.
+fn kind(text: &str) -> String {
+    let label = text.trim_start().strip_prefix("-----BEGIN ");
+    let label = label.and_then(|rest| Some(rest.split_once("-----")?.0));
+    let plain = |c: char| c.is_ascii_uppercase() || c == ' ';
+    match label.filter(|label| label.len() <= 32 && label.chars().all(plain)) {
+        Some("PUBLIC KEY") => "a block PUBLIC KEY that is not whole".to_owned(),
+        Some(label) => format!("a block {label}"),
+        None => format!("{} bytes of text", text.len()),
     }
 }
 
@@ -278,6 +290,34 @@ mod tests {
         for text in ["", "nonsense!", "-----BEGIN PUBLIC KEY-----\nAAAA\n"] {
             assert!(PublicKey::parse(text).is_err(), "{text}");
         }
+    }
+
+    /// Whoever gives the wrong file does not find half of his key in a log.
+    #[test]
+    fn a_private_key_is_not_repeated() {
+        let secret = "MHcCAQEEIFsecretsecretsecretsecretsecretsecretsecretoAoGCCqGSM49";
+        let block = |label: &str, body: &str| {
+            format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n")
+        };
+        for (text, expected) in [
+            (block("EC PRIVATE KEY", secret), "a block EC PRIVATE KEY"),
+            (
+                block("EC PRIVATE KEY", secret).replace('\n', ""),
+                "a block EC PRIVATE KEY",
+            ),
+            (block("PRIVATE KEY", secret), "a block PRIVATE KEY"),
+            (block(secret, secret), "bytes of text"),
+            (secret.to_owned() + "!", "65 bytes of text"),
+        ] {
+            let error = PublicKey::parse(&text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+        let key = key(7);
+        assert_eq!(PublicKey::parse(&key.to_pem()), Ok(key));
+        let half = key.to_pem().replace("-----END", "");
+        let error = PublicKey::parse(&half).unwrap_err().to_string();
+        assert!(error.contains("not whole"), "{error}");
     }
 
     #[test]

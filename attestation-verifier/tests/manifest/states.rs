@@ -41,6 +41,33 @@ fn versions_go_up_alone() {
 }
 
 #[test]
+fn two_memories_are_the_higher_of_both() {
+    let of = |seen: &Authentic| {
+        let mut state = Accepted::default();
+        state.accept(seen).unwrap();
+        state
+    };
+    let (old, current) = (of(&version(17)), of(&version(18)));
+    let mut state = old.clone();
+    assert_eq!(state.merge(&current), Ok(true));
+    assert_eq!(state, current);
+    assert_eq!(state.merge(&old), Ok(false));
+    assert_eq!(state.merge(&Accepted::default()), Ok(false));
+    // Of one version the one that was there stays: the other is refused.
+    let mut second = predicate();
+    second["models"] = json!([]);
+    assert_eq!(state.merge(&of(&authentic(&second))), Ok(false));
+    assert_eq!(state, current);
+    let mut other = predicate();
+    other["name"] = json!("another");
+    assert_eq!(state.merge(&of(&authentic(&other))), Ok(true));
+    assert_eq!(state.version("another"), Some(18));
+    assert_eq!(state.version("touchstone-enclave"), Some(18));
+    let file = state.to_file().unwrap();
+    assert_eq!(Accepted::parse(&file), Ok(state));
+}
+
+#[test]
 fn of_one_version_there_is_one_manifest() {
     let mut state = Accepted::default();
     state.accept(&version(18)).unwrap();

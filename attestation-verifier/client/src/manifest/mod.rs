@@ -177,10 +177,15 @@ impl Keeper {
     }
 
     fn load(&self, given: Manifests, kept: Option<Vec<u8>>, at: At) -> Result<Now, NotRefreshed> {
+        // What this process accepted stays accepted, with a state or without one; so does what the caller says he did.
+        let mut known = self.now().known.clone();
+        known.merge(&given.known)?;
         let mut locked = self.state.as_deref().map(State::open).transpose()?;
-        let mut known = given.known;
         let mut newest: Option<Arc<Held>> = None;
-        let mut changed = false;
+        let mut changed = match &mut locked {
+            Some(state) => state.accepted.merge(&known)?,
+            None => false,
+        };
         for file in given.files.iter().cloned().chain(kept) {
             let accepted = locked.as_mut().map_or(&mut known, |s| &mut s.accepted);
             let Ok(held) = self.judge(file, accepted, at) else {
@@ -210,8 +215,10 @@ impl Keeper {
     /// # Errors
     /// As [`Self::open`]; nothing has changed.
     pub fn replace(&self, given: Manifests, settings: &Settings) -> Result<(), NotRefreshed> {
-        let loaded = self.load(given, None, settings.at())?;
+        let mut loaded = self.load(given, None, settings.at())?;
         let mut now = self.now();
+        // The host may have been asked meanwhile.
+        loaded.known.merge(&now.known)?;
         *now = Now {
             asked: now.asked,
             replaced: now.replaced,
@@ -335,12 +342,10 @@ impl Keeper {
         let mut now = self.now();
         // The caller may have given others meanwhile.
         now.known.check(&held.authentic)?;
-        match known {
-            Some(known) => now.known = known,
-            None => {
-                now.known.accept(&held.authentic)?;
-            }
+        if let Some(known) = known {
+            now.known.merge(&known)?;
         }
+        now.known.accept(&held.authentic)?;
         let (from, to) = (now.newest.as_ref().map(|n| n.version()), held.version());
         if from.is_some_and(|from| from >= to) {
             return Ok(Refreshed::Same { version: to });

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use attestation_verifier::dates::rfc3339;
-use attestation_verifier::manifest::Accepted;
+use attestation_verifier::manifest::{Accepted, Authentic};
 use attestation_verifier::{At, Comparison, Manifests, Policy, Verifier};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -418,6 +418,49 @@ async fn what_was_accepted_is_remembered() {
     let error = client.refresh_manifest().await.unwrap_err();
     assert!(error.to_string().contains("damaged"), "{error}");
     assert_eq!(version(&client), Some(2));
+}
+
+/// Who has no state file has the process's memory, and what the caller says that he accepted: nobody takes that back, not he himself.
+#[tokio::test]
+async fn what_a_process_accepted_it_does_not_forget() {
+    let place = Place::new().await;
+    let (one, two) = (place.signed(&place.one()), place.signed(&place.two()));
+    let given = |files: &[&Vec<u8>], known: &Accepted| Manifests {
+        files: files.iter().map(|file| file.to_vec()).collect(),
+        known: known.clone(),
+    };
+    let nothing = Accepted::default();
+    let client = place.server.builder_with(place.policy());
+    let client = client.manifests(given(&[&one], &nothing));
+    let client = client.connect().await.unwrap();
+    client.replace_manifests(&given(&[&one], &nothing)).unwrap();
+    works(&client).await;
+    place.serves(&two);
+    client.refresh_manifest().await.unwrap();
+    assert_eq!(version(&client), Some(2));
+    // The caller's older file takes the newer one's place, and is a step back.
+    client.replace_manifests(&given(&[&one], &nothing)).unwrap();
+    place.serve(Reply::problem(404, "None"));
+    let refusal = fails(&client).await;
+    assert_eq!(refusal.verdict().deciding(), Some("manifest.version"));
+    place.serves(&two);
+    works(&client).await;
+
+    // What the caller accepted counts beside a state that knows less.
+    let demand = place.policy().manifest.unwrap();
+    let mut known = Accepted::default();
+    known
+        .accept(&Authentic::read(&one, &demand.signers).unwrap())
+        .unwrap();
+    let knowing = |known: &Accepted| place.builder(&[]).manifests(given(&[&one], known));
+    place.serve(Reply::problem(404, "None"));
+    works(&knowing(&known).connect().await.unwrap()).await;
+    assert_eq!(place.state().version("enclave"), Some(1));
+    known
+        .accept(&Authentic::read(&two, &demand.signers).unwrap())
+        .unwrap();
+    refused(knowing(&known).connect().await, 4, "manifest.version");
+    assert_eq!(place.state().version("enclave"), Some(2));
 }
 
 fn kept(cache: &Path) -> PathBuf {
