@@ -178,7 +178,8 @@ fn tdx_evidence(
     bound: impl Fn(&[u8; 64], &mut Checks),
     checks: &mut Checks,
 ) -> Reached {
-    let mut parsed = parse_tdx::parse_known(evidence, by.known, checks).ok_or(MALFORMED)?;
+    let mut parsed =
+        parse_tdx::parse_known(evidence, by.known, by.roots, checks).ok_or(MALFORMED)?;
     let found = parsed.report().report_data;
     let fresh = parsed.fresh.then(|| Arc::clone(&parsed.parts));
     let fresh_pem = parsed.fresh_pem.take();

@@ -25,6 +25,7 @@ use super::crl::Crl;
 use super::{malformed, pem};
 use crate::crypto;
 use crate::known::{Known, Mark};
+use crate::roots::Roots;
 use crate::verdict::{Checks, Fault};
 
 /// TDX evidence all of whose parts are well-formed. It can only be made by [`parse`], and only be
@@ -104,13 +105,14 @@ impl<T> Signed<T> {
 /// Parses TDX evidence. `None`, with the checks that say why, if any part is malformed: `tdx.format` of the quote,
 /// `tdx.pck.extensions` of its first certificate, `tdx.collateral` of what came with it.
 pub fn parse(evidence: &Evidence, checks: &mut Checks) -> Option<Parsed> {
-    parse_known(evidence, &Known::nothing(), checks)
+    parse_known(evidence, &Known::nothing(), &Roots::none(), checks)
 }
 
-/// The same for a verifier that may have read PCK chain and collateral before.
+/// The same for a verifier that may have read PCK chain and collateral before. Roots were read when they were trusted.
 pub(crate) fn parse_known(
     evidence: &Evidence,
     known: &Known,
+    roots: &Roots,
     checks: &mut Checks,
 ) -> Option<Parsed> {
     if evidence.tee != Tee::Tdx {
@@ -128,7 +130,7 @@ pub(crate) fn parse_known(
             return Ok(certificates);
         }
         fresh_pem = known.keeps().then(|| pem.to_vec());
-        quote::pck_chain(pem)
+        quote::pck_chain(pem, roots)
     });
     let quote = match quote {
         Ok(quote) => {

@@ -22,6 +22,7 @@ use touchstone_formats::text::hex_encode;
 
 use crate::parse::cert::{CertError, Certificate};
 use crate::parse::pem::{self, PemError};
+use crate::roots::Roots;
 
 /// Length of a report by an SGX enclave.
 pub const QE_REPORT_LENGTH: usize = 384;
@@ -250,7 +251,7 @@ impl Quote {
     /// # Errors
     /// [`QuoteError`] names the first rule that is broken.
     pub fn parse(bytes: &[u8]) -> Result<Quote, QuoteError> {
-        Quote::parse_with(bytes, pck_chain)
+        Quote::parse_with(bytes, |pem| pck_chain(pem, &Roots::none()))
     }
 
     /// The same; `read` reads the PEM of the PCK chain, as [`pck_chain`] does.
@@ -373,7 +374,7 @@ fn value(field: &'static str, found: impl Into<u32>, expected: &'static str) -> 
 }
 
 /// The certificates, PCK's first. Intel's library ends the PEM with a zero byte, as C does its strings.
-pub(super) fn pck_chain(pem: &[u8]) -> Result<Arc<[Certificate]>, QuoteError> {
+pub(super) fn pck_chain(pem: &[u8], roots: &Roots) -> Result<Arc<[Certificate]>, QuoteError> {
     let pem = pem.strip_suffix(&[0]).unwrap_or(pem);
     let ders = pem::certificates(pem, MOST_CERTIFICATES)?;
     if ders.len() < 2 {
@@ -386,6 +387,9 @@ pub(super) fn pck_chain(pem: &[u8]) -> Result<Arc<[Certificate]>, QuoteError> {
     (1..)
         .zip(ders)
         .map(|(index, der)| {
+            if let Some(root) = roots.find(&der) {
+                return Ok(root.clone());
+            }
             Certificate::parse(&der).map_err(|error| QuoteError::Certificate { index, error })
         })
         .collect()
