@@ -433,8 +433,8 @@ async fn what_a_process_accepted_it_does_not_forget() {
     // The caller's older file takes the newer one's place, and is a step back.
     client.replace_manifests(&given(&[&one], &nothing)).unwrap();
     place.serve(Reply::problem(404, "None"));
-    let refusal = fails(&client).await;
-    assert_eq!(refusal.verdict().deciding(), Some("manifest.version"));
+    let asked = client.infer("digits", &[input(ASKED)]).await;
+    refused(asked, 4, "manifest.version");
     place.serves(&two);
     works(&client).await;
 
