@@ -323,7 +323,7 @@ fn a_release_follows_another_and_there_is_no_way_back() {
 /// 64 numbers in a row.
 fn npy() -> Vec<u8> {
     let mut header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 64), }".to_owned();
-    while (10 + header.len() + 1) % 64 != 0 {
+    while !(10 + header.len() + 1).is_multiple_of(64) {
         header.push(' ');
     }
     header.push('\n');
