@@ -2,6 +2,7 @@
 //! force and no step back; whatever else it does, the client goes on with what it had.
 
 use std::path::{Path, PathBuf};
+use std::slice::from_ref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -169,7 +170,7 @@ fn version(client: &Client) -> Option<u64> {
 async fn a_client_goes_on_by_itself_when_a_release_follows_another() {
     let place = Place::new().await;
     let (one, two) = (place.signed(&place.one()), place.signed(&place.two()));
-    let client = place.builder(&[one.clone()]).connect().await.unwrap();
+    let client = place.builder(from_ref(&one)).connect().await.unwrap();
     works(&client).await;
     assert_eq!(
         (version(&client), place.fetched()),
@@ -368,13 +369,13 @@ async fn what_was_accepted_is_remembered() {
     // Without it the state remembers: neither the caller's older file nor the host's will do.
     std::fs::remove_file(&kept).unwrap();
     refused(
-        builder(&[one.clone()]).connect().await,
+        builder(from_ref(&one)).connect().await,
         4,
         "manifest.version",
     );
     // And it is the state that does.
     std::fs::remove_file(place.path("state.json")).unwrap();
-    works(&builder(&[one.clone()]).connect().await.unwrap()).await;
+    works(&builder(from_ref(&one)).connect().await.unwrap()).await;
 
     // What was kept proves itself too.
     let [alice, _, mallory] = &place.keys;
@@ -385,18 +386,18 @@ async fn what_was_accepted_is_remembered() {
     .unwrap();
     place.deploy(NEWER);
     refused(
-        builder(&[one.clone()]).connect().await,
+        builder(from_ref(&one)).connect().await,
         4,
         "snp.measurement",
     );
     place.serves(&two);
-    works(&builder(&[one.clone()]).connect().await.unwrap()).await;
+    works(&builder(from_ref(&one)).connect().await.unwrap()).await;
 
     // A state that is damaged is an error, and stays as it is.
     let whole = std::fs::read(place.path("state.json")).unwrap();
     for damaged in [&b""[..], b"{}", &whole[..whole.len() / 2]] {
         std::fs::write(place.path("state.json"), damaged).unwrap();
-        let error = refused(builder(&[two.clone()]).connect().await, 1, "usage");
+        let error = refused(builder(from_ref(&two)).connect().await, 1, "usage");
         assert!(error.to_string().contains("damaged"), "{error}");
         assert_eq!(std::fs::read(place.path("state.json")).unwrap(), damaged);
     }
@@ -502,7 +503,7 @@ async fn a_kept_bundle_has_its_manifest_with_it() {
     let place = Place::new().await;
     let (one, two) = (place.signed(&place.one()), place.signed(&place.two()));
     place.serves(&two);
-    let client = place.builder(&[one.clone()]).connect().await.unwrap();
+    let client = place.builder(from_ref(&one)).connect().await.unwrap();
     // Whatever the host puts there.
     let attached = |file: &[u8]| {
         let text = String::from_utf8(file.to_vec()).unwrap();
