@@ -280,6 +280,25 @@ fn accepted_versions_are_remembered() {
     assert!(run.stderr.contains("damaged"), "{}", run.stderr);
 }
 
+/// By whatever name: there is one memory, and nobody is shown an older manifest by the other.
+#[test]
+fn a_state_behind_a_link_is_the_same_state() {
+    let place = Place::new();
+    place.manifest("older.jsonl", 17);
+    let with =
+        |file: &str, state: &str| place.check(&["--manifest", file, "--manifest-state", state]);
+    assert_eq!(with("older.jsonl", "state.json").code, 0);
+    std::os::unix::fs::symlink("state.json", place.path("link.json")).unwrap();
+    assert_eq!(with(MANIFEST, "link.json").code, 0);
+    assert_eq!(place.version_in("state.json"), 18);
+    with("older.jsonl", "state.json").refused(4, "manifest.version");
+    with("older.jsonl", "link.json").refused(4, "manifest.version");
+    assert!(place.path("link.json").is_symlink());
+    // One that leads nowhere is no first use.
+    fs::remove_file(place.path("state.json")).unwrap();
+    assert_eq!(with(MANIFEST, "link.json").code, 1);
+}
+
 #[test]
 fn a_policy_that_asks_for_none_takes_none() {
     let place = Place::new();

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use support::touchstone;
+use support::{touchstone, touchstone_in};
 use touchstone_testkit::fixtures;
 
 fn copy(from: &Path, to: &Path) {
@@ -213,4 +213,85 @@ fn another_model_is_exit_3_and_the_file_is_named() {
         verify(&folder.path().join("none"), &["--digest", &expected]).code,
         1
     );
+}
+
+/// A folder is a release's model if a manifest lists it that counts: the policy's signers stand for it, now.
+#[test]
+fn a_model_of_a_manifest() {
+    let (folder, model) = tiny("external");
+    let run = |args: &str| {
+        let args: Vec<&str> = args.split_whitespace().collect();
+        touchstone_in(folder.path(), &args)
+    };
+    let ok = |args: &str| {
+        let run = run(args);
+        assert_eq!(run.code, 0, "{args}: {}", run.stderr);
+        run
+    };
+    for name in ["alice", "bob"] {
+        let key = ok(&format!("manifest key -o {name}.pem"));
+        fs::write(folder.path().join(format!("{name}.pub.pem")), key.stdout).unwrap();
+    }
+    let policy = |file: &str, name: &str, threshold: u8| {
+        ok(&format!(
+            "policy init --manifest-signer alice=alice.pub.pem --manifest-signer bob=bob.pub.pem --threshold {threshold} \
+             --manifest-name {name} -o {file}"
+        ));
+    };
+    policy("policy.toml", "enclave", 2);
+    let expected = digest(&model)["model_digest"].as_str().unwrap().to_owned();
+    let manifest = |file: &str, times: &str, digest: &str, signers: &[&str]| {
+        ok(&format!(
+            "manifest new --name enclave --version 3 {times} -o {file}.draft"
+        ));
+        ok(&format!(
+            "manifest add-model {file}.draft --name tiny --version 7 --digest {digest}"
+        ));
+        for name in signers {
+            let sign = format!("manifest sign {file}.draft --key {name}.pem -o {file}");
+            ok(&format!("{sign} --at 2026-01-01T00:00:00Z"));
+        }
+    };
+    let both = ["alice", "bob"];
+    let now = "--issued 2026-01-01T00:00:00Z --not-after 2100-01-01T00:00:00Z";
+    manifest("right.jsonl", now, &expected, &both);
+    let judge = |manifest: &str, policy: &str| {
+        run(&format!(
+            "model verify model --manifest {manifest} --policy {policy} --json"
+        ))
+    };
+    let holds = judge("right.jsonl", "policy.toml").verdict();
+    let name = serde_json::json!({ "model_digest": expected, "name": "tiny", "version": "7" });
+    assert_eq!((&holds["exit"], &holds["model"]), (&0.into(), &name));
+    let words = ok("model verify model --manifest right.jsonl --policy policy.toml").stdout;
+    assert!(
+        words.ends_with(&format!("model_digest: {expected}\nmodel tiny version 7\n")),
+        "{words}"
+    );
+
+    manifest("other.jsonl", now, &"5e".repeat(32), &both);
+    judge("other.jsonl", "policy.toml").refused(3, "model.manifest");
+    manifest("alone.jsonl", now, &expected, &["alice"]);
+    judge("alone.jsonl", "policy.toml").refused(4, "manifest.threshold");
+    let ended = "--issued 2026-01-01T00:00:00Z --not-after 2026-01-02T00:00:00Z";
+    manifest("ended.jsonl", ended, &expected, &both);
+    judge("ended.jsonl", "policy.toml").refused(5, "manifest.validity");
+    judge("right.jsonl.draft", "policy.toml").refused(2, "manifest.format");
+    policy("named.toml", "another", 2);
+    judge("right.jsonl", "named.toml").refused(4, "manifest.name");
+    let text = fs::read_to_string(folder.path().join("policy.toml")).unwrap();
+    let newer = text.replace("minimum_version = ", "minimum_version = 4 # ");
+    fs::write(folder.path().join("newer.toml"), newer).unwrap();
+    judge("right.jsonl", "newer.toml").refused(4, "manifest.version");
+    ok("manifest key -o mallory.pem");
+    manifest("strange.jsonl", now, &expected, &["mallory"]);
+    judge("strange.jsonl", "policy.toml").refused(3, "manifest.signature");
+
+    assert_eq!(run("model verify model --manifest right.jsonl").code, 1);
+    assert_eq!(judge("nowhere", "policy.toml").code, 1);
+    // Another byte is another model, whatever else is said.
+    let mut bytes = fs::read(model.join("w.bin")).unwrap();
+    bytes[0] ^= 1;
+    fs::write(model.join("w.bin"), &bytes).unwrap();
+    judge("right.jsonl", "policy.toml").refused(3, "model.manifest");
 }

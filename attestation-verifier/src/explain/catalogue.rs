@@ -114,6 +114,10 @@ const WHY: &[(&str, &str)] = &[
         "Another model may answer alike and be worth nothing; the list says which of its files is another.",
     ),
     (
+        "model.manifest",
+        "Another model may answer alike and be worth nothing; whoever signed the manifest did not speak for this one.",
+    ),
+    (
         "oms.signature",
         "Anybody could have written the list of files.",
     ),

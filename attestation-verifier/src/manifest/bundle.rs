@@ -10,7 +10,7 @@ use touchstone_formats::text::{base64_decode, base64_encode};
 use super::dsse::{self, NotSigned, PAYLOAD_TYPE, SignatureForm};
 use super::error::{ManifestError, Result, at_most};
 use super::statement::{Statement, is};
-use super::{MAX_FILE, MAX_LINES, MAX_PAYLOAD, PublicKey, json};
+use super::{MAX_FILE, MAX_LINES, MAX_PAYLOAD, Manifest, PublicKey, json};
 
 /// `mediaType` of a line.
 pub const BUNDLE_MEDIA_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
@@ -82,6 +82,13 @@ impl SignedFile {
     /// Too large, no line or too many, a line that is no such bundle, lines about different bytes, a payload that is no
     /// manifest.
     pub fn parse(file: &[u8]) -> Result<SignedFile> {
+        SignedFile::of_lines(file).map_err(|error| match Manifest::parse_draft(file) {
+            Ok(_) => ManifestError::Draft,
+            Err(_) => error,
+        })
+    }
+
+    fn of_lines(file: &[u8]) -> Result<SignedFile> {
         at_most("manifest file, bytes", file.len(), MAX_FILE)?;
         // One newline may end the last line.
         let text = file.strip_suffix(b"\n").unwrap_or(file);

@@ -31,6 +31,9 @@ pub enum ManifestError {
         /// What it should be.
         expected: String,
     },
+    /// A draft, given for a manifest.
+    #[error("it is a draft, which nobody signed: touchstone manifest sign makes a manifest of it")]
+    Draft,
     /// Signers of one file signed different things.
     #[error(
         "line {line}: its payload is another than line 1's; all lines of a file sign the same bytes"

@@ -290,6 +290,10 @@ impl Bound {
             Bound::Flag { value, .. } => value.to_string(),
             Bound::Floors(floors) => floors_words(floors),
             Bound::Manifest(who) if who.is_empty() => "whatever a manifest lists".into(),
+            // Names have no spaces in them.
+            Bound::Manifest(who) if !who.contains(' ') || who.starts_with("1 of ") => {
+                format!("whatever {who} signs")
+            }
             Bound::Manifest(who) => format!("whatever {who} sign"),
             Bound::Signatures { threshold, keys } => {
                 let names = listed(keys.len(), names_of(keys).into_iter(), "and");

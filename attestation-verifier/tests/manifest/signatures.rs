@@ -1,7 +1,7 @@
 //! Who signed, and whether he did.
 
 use attestation_verifier::manifest::{
-    Authentic, Invalid, MAX_FILE, MAX_LINES, MAX_PAYLOAD, ManifestError, NotAuthentic,
+    Authentic, Invalid, MAX_FILE, MAX_LINES, MAX_PAYLOAD, Manifest, ManifestError, NotAuthentic,
     SignatureForm, SignedFile, Statement, pae,
 };
 use proptest::prelude::*;
@@ -145,6 +145,23 @@ fn lines_of_one_file_are_about_the_same_bytes() {
 }
 
 /// What bundle.proto leaves open is read as it says; what it forbids, and what this format does not have, is refused.
+/// Whoever gives the draft by mistake is told so, and not where its first line ends.
+#[test]
+fn a_draft_is_called_one() {
+    let manifest = Manifest::parse_draft(predicate().to_string().as_bytes()).unwrap();
+    let draft = manifest.to_draft().unwrap();
+    assert_eq!(
+        SignedFile::parse(draft.as_bytes()),
+        Err(ManifestError::Draft)
+    );
+    let signed = authentic(&predicate());
+    assert_eq!(signed.manifest(), &manifest);
+    // What is neither is not called so.
+    let half = &draft.as_bytes()[..draft.len() / 2];
+    let error = SignedFile::parse(half).unwrap_err();
+    assert!(matches!(error, ManifestError::Json { .. }), "{error}");
+}
+
 #[test]
 fn bundles_are_read_as_sigstore_writes_them_and_no_otherwise() {
     let a = key();

@@ -249,7 +249,8 @@ fn lint_says_whose_word_is_taken() {
     assert_eq!(found, Vec::<String>::new());
     let (software, _) = words(&scene(|s| s.threshold = 3));
     assert_eq!(software, "whatever alice, bob and carol sign");
-    let (_, found) = words(&scene(|s| (s.threshold, s.minimum_version) = (1, 1)));
+    let (software, found) = words(&scene(|s| (s.threshold, s.minimum_version) = (1, 1)));
+    assert_eq!(software, "whatever 1 of alice, bob and carol signs");
     let [weak, note] = [Level::Weak, Level::Note];
     let expected = [
         format!("{weak:?} manifest.signer"),

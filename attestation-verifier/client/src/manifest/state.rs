@@ -71,6 +71,10 @@ impl State {
     /// # Errors
     /// [`StateFileError`].
     pub fn open(path: &Path) -> Result<State, StateFileError> {
+        // Whoever comes by a link shares lock and file with who does not, and the link stays one. Where it leads nowhere it is
+        // found out below.
+        let real = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let path = real.as_path();
         let io = |error| StateFileError::Io {
             path: path.to_owned(),
             error,

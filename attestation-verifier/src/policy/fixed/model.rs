@@ -26,6 +26,12 @@ pub(super) static FIXED: &[FixedCheck] = &[
         "formats §5",
     ),
     check(
+        "model.manifest",
+        "3",
+        "The folder's model_digest is one of a manifest's models; the manifest is one that the policy demands, in force now.",
+        "docs/manifests.md, The predicate",
+    ),
+    check(
         "oms.format",
         "2",
         "A signature of OpenSSF Model Signing is a sigstore bundle v0.3 with one DSSE signature over an in-toto \

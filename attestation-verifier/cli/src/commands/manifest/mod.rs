@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::files;
 use crate::output::{Failure, Outcome, clean, print, say};
 pub use state::State;
-pub use verify::{signer, signers};
+pub use verify::{demand, signer, signers};
 
 /// Write, sign, verify and compare manifests: what a platform must report, and who says so
 #[derive(clap::Args)]

@@ -174,7 +174,7 @@ pub fn signers(named: &[(String, PathBuf)], threshold: usize) -> anyhow::Result<
 }
 
 /// The table `[manifest]` of a policy. Nothing else in it is about manifests, and nothing else is looked at.
-fn demand(path: &Path) -> anyhow::Result<Demand> {
+pub fn demand(path: &Path) -> anyhow::Result<Demand> {
     let text = files::read_text(path, "policy", files::MAX_TEXT)?;
     let what = || format!("policy {}", path.display());
     Demand::from_policy(&text).with_context(what)

@@ -43,14 +43,15 @@ enum Command {
         #[arg(long, conflicts_with = "json")]
         identity: bool,
     },
-    /// Compare a folder with a digest, a list of files, or an OpenSSF Model Signing signature
-    #[command(group(ArgGroup::new("reference").required(true).multiple(true).args(["digest", "files", "oms"])))]
+    /// Compare a folder with a digest, a list of files, a manifest, or an OpenSSF Model Signing signature
+    #[command(group(ArgGroup::new("reference").required(true).multiple(true).args(["digest", "files", "oms", "manifest"])))]
     #[command(
         after_help = "Everything that is given has to hold. Exit 0: it is this model. 2: the folder is no model, or a \
-        file given is malformed. 3: another model, or not signed by this key. 4: signed, and refused.\n\
+        file given is malformed. 3: another model, or not signed by this key. 4: signed, and refused. 5: a manifest that is not in force now.\n\
         Of a signature by OpenSSF Model Signing the list of files is compared; its root digest, which says nothing \
         of names, is never an identity.\n\n\
         Example:\n  touchstone model verify models/fraud-score/3 --digest 6f3a…\n  \
+        touchstone model verify models/fraud-score/3 --manifest manifest.jsonl --policy policy.toml\n  \
         touchstone model verify models/fraud-score/3 --oms model.sig --public-key signer.pem"
     )]
     Verify {
@@ -62,6 +63,12 @@ enum Command {
         /// The files that it must have: what `model digest --identity` printed
         #[arg(long, value_name = "LIST.json")]
         files: Option<PathBuf>,
+        /// A manifest that has to list it
+        #[arg(long, value_name = "FILE", requires = "policy")]
+        manifest: Option<PathBuf>,
+        /// Policy whose `[manifest]` says which manifest, and whose signatures count
+        #[arg(long, value_name = "P.toml", requires = "manifest")]
+        policy: Option<PathBuf>,
         /// A sigstore bundle of OpenSSF Model Signing v1.0, signed with a key
         #[arg(long, value_name = "BUNDLE.sig", requires = "public_key")]
         oms: Option<PathBuf>,
@@ -86,6 +93,8 @@ pub fn run(args: Args) -> Result<Outcome, Failure> {
             folder,
             digest,
             files,
+            manifest,
+            policy,
             oms,
             public_key,
             json,
@@ -93,6 +102,7 @@ pub fn run(args: Args) -> Result<Outcome, Failure> {
             folder,
             digest,
             files,
+            manifest: manifest.zip(policy),
             signed: oms.zip(public_key),
             json,
         }),

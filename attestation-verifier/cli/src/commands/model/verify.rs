@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
-use attestation_verifier::manifest::PublicKey;
+use attestation_verifier::manifest::{Authentic, Demand, MAX_FILE, NotAuthentic, PublicKey};
 use attestation_verifier::verdict::Context;
-use attestation_verifier::{Checks, Fault, Verdict, oms};
-use serde_json::json;
+use attestation_verifier::{At, Checks, Fault, Verdict, oms};
+use serde_json::{Value, json};
 use touchstone_formats::limits::MAX_BUNDLE;
 use touchstone_formats::{Digest, ModelFile, ModelManifest};
 
 use super::folder::{self, FORMAT, Folder};
-use crate::files;
+use crate::commands::manifest::demand;
 use crate::output::{Failure, Outcome, print_painted};
+use crate::{files, inputs};
 
 /// What a folder is compared with. Something is given.
 pub struct Asked {
@@ -23,6 +24,8 @@ pub struct Asked {
     pub digest: Option<Digest>,
     /// Its files: a file that holds an identity.
     pub files: Option<PathBuf>,
+    /// A manifest that lists it, and the policy that demands the manifest.
+    pub manifest: Option<(PathBuf, PathBuf)>,
     /// An OMS bundle, and the key that must have signed it.
     pub signed: Option<(PathBuf, PathBuf)>,
     /// Print the verdict as JSON.
@@ -42,6 +45,8 @@ pub fn run(asked: &Asked) -> Result<Outcome, Failure> {
             Some((files::read(bundle, "bundle", MAX_BUNDLE as u64)?, key))
         }
     };
+    let manifest = asked.manifest.as_ref().map(manifest).transpose()?;
+    let at = inputs::at(None)?;
     let folder = folder::read(&asked.folder)?;
     let found = folder.identity.digest();
 
@@ -63,6 +68,17 @@ pub fn run(asked: &Asked) -> Result<Outcome, Failure> {
         let settings = folder.settings.as_slice();
         oms::judge(bundle, key, &folder.identity, settings, &mut checks);
     }
+    let mut model = json!({ "model_digest": found.to_string() });
+    if let Some((demand, manifest)) = &manifest {
+        listed_by(
+            demand,
+            manifest.as_ref(),
+            found,
+            at,
+            &mut checks,
+            &mut model,
+        );
+    }
     let mut notes = Vec::new();
     if folder.settings.is_some() {
         notes.push(
@@ -71,22 +87,99 @@ pub fn run(asked: &Asked) -> Result<Outcome, Failure> {
         );
     }
     let context = Context {
-        model: json!({ "model_digest": found.to_string() }),
+        model,
         residual_risks: notes,
         ..Context::default()
     };
     let verdict = Verdict {
         conclusion: checks.conclude(false, false),
-        at: None,
+        // Of all that can be given a manifest alone has an end.
+        at: manifest.is_some().then_some(at),
         checks,
         context,
     };
     if asked.json {
         return Ok(Outcome::Verdict(Box::new(verdict)));
     }
-    let words = format!("{}model_digest: {found}\n", verdict.words());
+    let mut words = format!("{}model_digest: {found}\n", verdict.words());
+    let model = &verdict.context.model;
+    if let (Some(name), Some(version)) = (model["name"].as_str(), model["version"].as_str()) {
+        words += &format!("model {name} version {version}\n");
+    }
     print_painted(&words, verdict.exit());
     Ok(Outcome::Exit(verdict.exit()))
+}
+
+/// Reads a manifest, and what the policy demands of one.
+fn manifest(
+    (file, policy): &(PathBuf, PathBuf),
+) -> Result<(Demand, Result<Authentic, NotAuthentic>), Failure> {
+    let demand = demand(policy).map_err(|error| Failure::unfit("policy.file", error))?;
+    // One byte more than a manifest can have is read, so that one that is too long is seen to be.
+    let file = files::read_prefix(file, "manifest", MAX_FILE as u64)?;
+    let authentic = Authentic::read(&file, &demand.signers);
+    Ok((demand, authentic))
+}
+
+/// `model.manifest`, and what is wrong with the manifest; the model's name and version are the manifest's.
+fn listed_by(
+    demand: &Demand,
+    manifest: Result<&Authentic, &NotAuthentic>,
+    found: Digest,
+    at: At,
+    checks: &mut Checks,
+    model: &mut Value,
+) {
+    let id = "model.manifest";
+    let mut refuse = |id, fault, reason: String| {
+        checks.fail(id, fault, json!(demand.name), Value::Null, reason);
+    };
+    let authentic = match manifest {
+        Ok(authentic) => authentic,
+        Err(error) => {
+            let fault = match error.exit() {
+                2 => Fault::Malformed,
+                3 => Fault::NotAuthentic,
+                _ => Fault::Policy,
+            };
+            refuse(error.id(), fault, error.to_string());
+            return;
+        }
+    };
+    let manifest = authentic.manifest();
+    let refused = demand.refuses(manifest);
+    for refused in &refused {
+        refuse(refused.id(), Fault::Policy, refused.to_string());
+    }
+    let validity = authentic.validity(at.time);
+    if let Err(error) = &validity {
+        let fault = Fault::CollateralExpired;
+        refuse("manifest.validity", fault, error.to_string());
+    }
+    if !refused.is_empty() || validity.is_err() {
+        return;
+    }
+    let (called, is) = (
+        format!("{}, version {}", manifest.name, manifest.version),
+        found.to_string(),
+    );
+    let signed = format!(
+        "signed by {} of {}",
+        authentic.signed_by().len(),
+        authentic.signers()
+    );
+    match manifest.model(&found) {
+        Some(listed) => {
+            let (name, version) = (&listed.name, &listed.version);
+            *model = json!({ "model_digest": is, "name": name, "version": version });
+            let reason = format!("{name} version {version}, by the manifest {called} ({signed})");
+            checks.pass_because(id, called, is, reason);
+        }
+        None => {
+            let reason = format!("no model of the manifest {called} ({signed})");
+            checks.fail(id, Fault::NotAuthentic, called, is, reason);
+        }
+    }
 }
 
 /// Reads an identity. A line's end after it, as editors and shells leave it, is no part of it.
