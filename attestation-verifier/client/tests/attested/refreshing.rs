@@ -2,7 +2,6 @@
 //! force and no step back; whatever else it does, the client goes on with what it had.
 
 use std::path::{Path, PathBuf};
-use std::slice::from_ref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
