@@ -68,16 +68,34 @@ pub(crate) struct Known {
 
 struct Kept {
     signatures: Shelf<()>,
-    snp: Shelf<Arc<Collateral<SnpCollateral, SnpParts>>>,
-    tdx: Shelf<Arc<Collateral<TdxCollateral, TdxParts>>>,
-    pck: Shelf<Arc<(Vec<u8>, PckChain)>>,
+    snp: Shelf<Arc<Read<SnpCollateral, Arc<SnpParts>>>>,
+    tdx: Shelf<Arc<Read<TdxCollateral, Arc<TdxParts>>>>,
+    pck: Shelf<Arc<Read<Vec<u8>, PckChain>>>,
     /// None where one bundle is all there will be.
     judged: Option<Shelf<Option<Arc<Sentence>>>>,
 }
 
-struct Collateral<B, P> {
+/// What was read, and from which bytes.
+struct Read<B, P> {
     bytes: B,
-    parts: Arc<P>,
+    parts: P,
+}
+
+impl<B, P: Clone> Shelf<Arc<Read<B, P>>> {
+    /// What was read from these very bytes.
+    fn same<Q: ?Sized>(&self, key: &Key, bytes: &Q) -> Option<P>
+    where
+        B: PartialEq<Q>,
+    {
+        let found = self.find(key)?;
+        (found.bytes == *bytes).then(|| found.parts.clone())
+    }
+
+    /// Keeps what was read. `size`: bytes that it was read from.
+    fn keep_read(&self, key: Key, bytes: B, parts: P, size: usize) {
+        let weight = size.saturating_mul(PARSED);
+        self.keep(key, Arc::new(Read { bytes, parts }), weight);
+    }
 }
 
 /// The digest of something that was signed and of its signature, made when it is first asked for and kept with them: what was read
@@ -204,55 +222,43 @@ impl Known {
 
     /// What AMD's collateral says, if it was read before in evidence that proved authentic.
     pub(crate) fn snp(&self, collateral: &SnpCollateral) -> Option<Arc<SnpParts>> {
-        let found = self.kept.as_ref()?.snp.find(&snp_key(collateral))?;
-        (found.bytes == *collateral).then(|| Arc::clone(&found.parts))
+        let shelf = &self.kept.as_ref()?.snp;
+        shelf.same(&snp_key(collateral), collateral)
     }
 
     /// Keeps what collateral of authentic evidence says. `size`: its bytes.
     pub(crate) fn keep_snp(&self, bytes: &SnpCollateral, parts: Arc<SnpParts>, size: usize) {
-        let Some(shelves) = &self.kept else {
-            return;
-        };
-        let kept = Collateral {
-            bytes: bytes.clone(),
-            parts,
-        };
-        let weight = size.saturating_mul(PARSED);
-        shelves.snp.keep(snp_key(bytes), Arc::new(kept), weight);
+        if let Some(shelves) = &self.kept {
+            let key = snp_key(bytes);
+            shelves.snp.keep_read(key, bytes.clone(), parts, size);
+        }
     }
 
     /// What Intel's collateral says, if it was read before in evidence that proved authentic.
     pub(crate) fn tdx(&self, collateral: &TdxCollateral) -> Option<Arc<TdxParts>> {
-        let found = self.kept.as_ref()?.tdx.find(&tdx_key(collateral))?;
-        (found.bytes == *collateral).then(|| Arc::clone(&found.parts))
+        let shelf = &self.kept.as_ref()?.tdx;
+        shelf.same(&tdx_key(collateral), collateral)
     }
 
     /// Keeps what collateral of authentic evidence says. `size`: its bytes.
     pub(crate) fn keep_tdx(&self, bytes: &TdxCollateral, parts: Arc<TdxParts>, size: usize) {
-        let Some(shelves) = &self.kept else {
-            return;
-        };
-        let kept = Collateral {
-            bytes: bytes.clone(),
-            parts,
-        };
-        let weight = size.saturating_mul(PARSED);
-        shelves.tdx.keep(tdx_key(bytes), Arc::new(kept), weight);
+        if let Some(shelves) = &self.kept {
+            let key = tdx_key(bytes);
+            shelves.tdx.keep_read(key, bytes.clone(), parts, size);
+        }
     }
 
     /// What the PCK chain of a quote says, if it was read before in evidence that proved authentic.
     pub(crate) fn pck(&self, pem: &[u8]) -> Option<PckChain> {
-        let found = self.kept.as_ref()?.pck.find(&pck_key(pem))?;
-        (found.0 == pem).then(|| found.1.clone())
+        self.kept.as_ref()?.pck.same(&pck_key(pem), pem)
     }
 
     /// Keeps what the PCK chain of authentic evidence says.
     pub(crate) fn keep_pck(&self, pem: Vec<u8>, chain: PckChain) {
-        let Some(shelves) = &self.kept else {
-            return;
-        };
-        let (key, weight) = (pck_key(&pem), pem.len().saturating_mul(PARSED));
-        shelves.pck.keep(key, Arc::new((pem, chain)), weight);
+        if let Some(shelves) = &self.kept {
+            let (key, size) = (pck_key(&pem), pem.len());
+            shelves.pck.keep_read(key, pem, chain, size);
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! The one error of this crate: which field, what was found, what was expected.
 
+use crate::text::shown;
+
 /// Bytes that are not what the specification says.
 ///
 /// `found` is always short and printable, whatever the input was.
@@ -90,18 +92,4 @@ pub(crate) fn bounded(field: &'static str, found: usize, limit: usize) -> crate:
         });
     }
     Ok(())
-}
-
-/// At most 64 characters of hostile text, escaped, for a message.
-pub(crate) fn shown(text: &str) -> String {
-    let mut out = String::from("\"");
-    let mut characters = text.chars();
-    for c in characters.by_ref().take(64) {
-        out.extend(c.escape_debug());
-    }
-    if characters.next().is_some() {
-        out.push('…');
-    }
-    out.push('"');
-    out
 }

@@ -1,6 +1,6 @@
 //! The closed set of guarantees (§1).
 
-use crate::error::shown;
+use crate::text::shown;
 use crate::{FormatError, Result};
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};

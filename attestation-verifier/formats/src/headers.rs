@@ -4,9 +4,10 @@
 //! A dictionary parser keeps the last of repeated keys; here a repeated key is an error, so that two
 //! readers of one field cannot see two values.
 
-use crate::error::{bounded, shown};
+use crate::error::bounded;
 use crate::limits::MAX_HEADER;
 use crate::strict;
+use crate::text::shown;
 use crate::text::{base64_encode, hex_array, hex_encode};
 use crate::{Digest, FormatError, GuaranteeSet, Result, Salt};
 use sfv::visitor::{

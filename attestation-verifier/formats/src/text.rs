@@ -3,7 +3,6 @@
 //!
 //! And text of somebody else's before people see it: [`printable`].
 
-use crate::error::shown;
 use crate::{Digest, FormatError, Result};
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
@@ -45,6 +44,20 @@ fn escaped(text: &str, is_escaped: impl Fn(char) -> bool) -> String {
             false => out.push(c),
         }
     }
+    out
+}
+
+/// At most 64 characters of hostile text, escaped, for a message.
+pub fn shown(text: &str) -> String {
+    let mut out = String::from("\"");
+    let mut characters = text.chars();
+    for c in characters.by_ref().take(64) {
+        out.extend(c.escape_debug());
+    }
+    if characters.next().is_some() {
+        out.push('…');
+    }
+    out.push('"');
     out
 }
 

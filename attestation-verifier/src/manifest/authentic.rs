@@ -9,6 +9,7 @@ use super::statement::Statement;
 use super::types::Manifest;
 use super::{CLOCK_SKEW, ManifestError};
 use crate::dates::rfc3339;
+use crate::verdict::Fault;
 
 /// A manifest that as many of the caller's signers signed as he demands. Nothing but
 /// [`SignedFile::authenticate`] makes one.
@@ -65,13 +66,18 @@ impl NotAuthentic {
         }
     }
 
+    /// What it means for whatever the manifest was to decide.
+    pub fn fault(&self) -> Fault {
+        match self {
+            NotAuthentic::Malformed(_) => Fault::Malformed,
+            NotAuthentic::Signature { .. } | NotAuthentic::Nobody { .. } => Fault::NotAuthentic,
+            NotAuthentic::BelowThreshold { .. } => Fault::Policy,
+        }
+    }
+
     /// The exit code: 2, 3 or 4.
     pub fn exit(&self) -> u8 {
-        match self {
-            NotAuthentic::Malformed(_) => 2,
-            NotAuthentic::Signature { .. } | NotAuthentic::Nobody { .. } => 3,
-            NotAuthentic::BelowThreshold { .. } => 4,
-        }
+        self.fault().exit()
     }
 }
 

@@ -2,10 +2,10 @@
 
 use toml::{Table, Value};
 
-use super::error::shown;
 use super::keys::{PublicKey, Signer, Signers, SignersError};
 use super::types::Manifest;
 use super::{KeyError, ManifestError, check};
+use touchstone_formats::text::shown;
 
 /// Which manifest, how new, signed by whom.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,5 +1,7 @@
 //! Why something is no manifest.
 
+use touchstone_formats::text::shown;
+
 /// Bytes that are not what docs/manifests.md says (exit 2). Texts that are repeated are short and escaped.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {
@@ -77,18 +79,4 @@ pub(super) fn at_most(what: &str, found: usize, limit: usize) -> Result<()> {
         });
     }
     Ok(())
-}
-
-/// At most 64 characters of somebody else's text, escaped.
-pub(super) fn shown(text: &str) -> String {
-    let mut out = String::from("\"");
-    let mut characters = text.chars();
-    for c in characters.by_ref().take(64) {
-        out.extend(c.escape_debug());
-    }
-    if characters.next().is_some() {
-        out.push('…');
-    }
-    out.push('"');
-    out
 }

@@ -6,8 +6,8 @@ use std::fmt;
 use touchstone_formats::text::{base64_decode, base64_encode};
 
 use super::MAX_SIGNERS;
-use super::error::shown;
 use crate::crypto::sha256;
+use touchstone_formats::text::shown;
 
 /// A P-256 key before its point (RFC 5480): SubjectPublicKeyInfo of id-ecPublicKey, prime256v1, 65 bytes of bit string
 /// that begin with an uncompressed point. There is no other DER of one.

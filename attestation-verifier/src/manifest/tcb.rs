@@ -7,10 +7,10 @@ use serde::de::{Error, MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::error::shown;
 use super::types::MinimumTcb;
 use crate::policy::{Floor, Floors};
 use crate::product::FLOOR_KEYS;
+use touchstone_formats::text::shown;
 
 const NUMBER: &str = "tcb_evaluation_data_number";
 

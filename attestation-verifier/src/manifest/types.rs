@@ -457,7 +457,7 @@ pub(super) mod moment {
         parse_rfc3339(&text)
             .filter(|seconds| rfc3339(*seconds) == text)
             .ok_or_else(|| {
-                let found = crate::manifest::error::shown(&text);
+                let found = touchstone_formats::text::shown(&text);
                 serde::de::Error::custom(format_args!(
                     "found {found}, expected a time such as 2026-11-21T00:00:00Z"
                 ))
@@ -480,7 +480,7 @@ mod mask {
             .and_then(|digits| u64::from_str_radix(digits, 16).ok())
             .filter(|mask| format!("0x{mask:x}") == text);
         mask.ok_or_else(|| {
-            let found = crate::manifest::error::shown(&text);
+            let found = touchstone_formats::text::shown(&text);
             serde::de::Error::custom(format_args!("found {found}, expected a mask such as 0x1"))
         })
     }

@@ -83,12 +83,7 @@ impl Candidate {
         let authentic = match read {
             Ok(authentic) => authentic,
             Err(error) => {
-                let fault = match error.exit() {
-                    2 => Fault::Malformed,
-                    3 => Fault::NotAuthentic,
-                    _ => Fault::Policy,
-                };
-                let problem = Problem::new(error.id(), fault, error.to_string());
+                let problem = Problem::new(error.id(), error.fault(), error.to_string());
                 return Candidate {
                     authentic: None,
                     signed_by: match error {

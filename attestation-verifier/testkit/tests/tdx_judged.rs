@@ -1,9 +1,8 @@
 //! Bundles and sessions minted on a TDX machine, judged by our own verifier: what is honest holds, and every lie, signed
 //! again, is refused by the check that it is about.
 
-use attestation_verifier::exchange::{RequestBytes, ResponseBytes};
 use attestation_verifier::policy::template;
-use attestation_verifier::{At, Comparison, Connection, Policy, Roots, check, check_session};
+use attestation_verifier::{At, Connection, Policy, Roots, check, check_session};
 use touchstone_formats::report_data::bind_session;
 use touchstone_formats::text::HexBytes;
 use touchstone_formats::{CollateralFile, Digest, Purpose, SessionAnswer, Tee};
@@ -12,6 +11,10 @@ use touchstone_testkit::machine::{TdxMachine, TeeMachine as _};
 use touchstone_testkit::mint::{Exchange, Mint, Minted, World};
 use touchstone_testkit::policy::edit;
 use touchstone_testkit::tdx::attributes;
+
+#[path = "../../tests/common/held.rs"]
+mod held;
+use held::held;
 
 type TdxWorld = World<TdxMachine>;
 
@@ -38,24 +41,7 @@ fn roots(world: &TdxWorld) -> Roots {
 
 /// Exit code and deciding check, for a caller who holds question and answer.
 fn judge(world: &TdxWorld, minted: &Minted) -> (u8, Option<String>) {
-    let exchange = &minted.exchange;
-    let comparison = Comparison {
-        request: Some(RequestBytes {
-            method: exchange.method.clone(),
-            target: exchange.target.clone(),
-            header_length: exchange.request_header_length,
-            body: exchange.request_body.clone(),
-        }),
-        response: Some(ResponseBytes {
-            status: exchange.status,
-            header_length: exchange.response_header_length,
-            body: exchange.response_body.clone(),
-        }),
-        nonce: exchange.nonce.clone(),
-        require: Some(exchange.require),
-        expect_simulated: true,
-        ..Comparison::default()
-    };
+    let comparison = held(&minted.exchange);
     let at = At {
         time: world.at,
         asserted: false,

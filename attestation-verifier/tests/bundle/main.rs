@@ -5,6 +5,8 @@ mod bits;
 mod claims;
 mod comparing;
 mod evidence;
+#[path = "../common/held.rs"]
+mod held;
 mod log;
 mod order;
 mod support;

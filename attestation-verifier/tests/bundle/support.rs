@@ -1,7 +1,8 @@
 //! Worlds, policies and the two assertions: what holds, and what is refused by which check.
 
+use crate::held::held;
 use crate::warm;
-use attestation_verifier::exchange::{OwnedTensor, RequestBytes, ResponseBytes};
+use attestation_verifier::exchange::OwnedTensor;
 use attestation_verifier::policy::template;
 use attestation_verifier::{At, Comparison, Policy, Roots, Verdict, check};
 use touchstone_formats::Tee;
@@ -131,23 +132,9 @@ impl Case {
 /// What a caller of this exchange holds.
 pub fn comparison(exchange: &Exchange) -> Comparison {
     Comparison {
-        request: Some(RequestBytes {
-            method: exchange.method.clone(),
-            target: exchange.target.clone(),
-            header_length: exchange.request_header_length,
-            body: exchange.request_body.clone(),
-        }),
-        response: Some(ResponseBytes {
-            status: exchange.status,
-            header_length: exchange.response_header_length,
-            body: exchange.response_body.clone(),
-        }),
         inputs: (!exchange.refused()).then(|| owned(&exchange.inputs)),
         outputs: (!exchange.refused()).then(|| owned(&exchange.outputs)),
-        nonce: exchange.nonce.clone(),
-        require: Some(exchange.require),
-        expect_simulated: true,
-        ..Comparison::default()
+        ..held(exchange)
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use attestation_verifier::{At, Policy, Roots, Verdict, Verifier, judge};
+use attestation_verifier::{At, Policy, Roots, Verdict, Verifier, appraise, judge};
 use touchstone_formats::Evidence;
 
 /// Verifiers, by everything that makes a difference between two.
@@ -36,6 +36,17 @@ pub fn alike(cold: &Verdict, policy: &Policy, roots: &Roots, judge: impl Fn(&Ver
         assert_eq!(warm.to_json(), cold.to_json(), "the {time} time");
         assert_eq!(warm, *cold, "the {time} time");
     }
+}
+
+/// The same verdict on an evidence file from a verifier and from the function; its exit code.
+#[allow(dead_code, reason = "not every test binary judges evidence alone")]
+#[track_caller]
+pub fn appraised_alike(verifier: &Verifier, evidence: &Evidence, at: At) -> u8 {
+    let file = evidence.to_file();
+    let cold = appraise(&file, verifier.policy(), verifier.roots(), None, at);
+    let warm = verifier.appraise(&file, None, at);
+    assert_eq!(warm.to_json(), cold.to_json());
+    warm.exit()
 }
 
 /// The same judgement of evidence about a receipt from a verifier and from the function; whether it is accepted.

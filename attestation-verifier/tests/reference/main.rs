@@ -2,6 +2,8 @@
 
 mod attachments;
 mod bundles;
+#[path = "../common/held.rs"]
+mod held;
 mod policies;
 mod rest;
 mod sessions;

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use attestation_verifier::exchange::{RequestBytes, ResponseBytes};
 use attestation_verifier::manifest::{Accepted, Authentic};
 use attestation_verifier::policy::template;
 use attestation_verifier::{At, Comparison, Manifests, Policy, Roots, Verdict, Verifier};
@@ -14,6 +13,7 @@ use touchstone_testkit::machine::{Machine, TdxMachine, TeeMachine};
 use touchstone_testkit::mint::{Exchange, Mint, Minted, World};
 use touchstone_testkit::policy::edit;
 
+use crate::held::held;
 use crate::signing::{Key, file, key, payload, signers, statement};
 
 /// Alice, bob, carol, and somebody whom no policy names: the same in the whole process.
@@ -270,24 +270,7 @@ impl<M: Listed> Scene<M> {
 
 /// What a caller of this exchange holds.
 pub fn comparison(minted: &Minted) -> Comparison {
-    let exchange = &minted.exchange;
-    Comparison {
-        request: Some(RequestBytes {
-            method: exchange.method.clone(),
-            target: exchange.target.clone(),
-            header_length: exchange.request_header_length,
-            body: exchange.request_body.clone(),
-        }),
-        response: Some(ResponseBytes {
-            status: exchange.status,
-            header_length: exchange.response_header_length,
-            body: exchange.response_body.clone(),
-        }),
-        nonce: exchange.nonce.clone(),
-        require: Some(exchange.require),
-        expect_simulated: true,
-        ..Comparison::default()
-    }
+    held(&minted.exchange)
 }
 
 /// A release with this measurement.

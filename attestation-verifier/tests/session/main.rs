@@ -3,6 +3,8 @@
 
 mod answers;
 mod bits;
+#[path = "../common/held.rs"]
+mod held;
 mod lies;
 mod records;
 mod support;

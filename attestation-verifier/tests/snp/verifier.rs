@@ -3,12 +3,12 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use attestation_verifier::{At, Verifier, appraise};
+use attestation_verifier::{At, Verifier};
 use touchstone_formats::evidence::{Collateral, Evidence, SnpCollateral};
 
 use crate::common::{evidence, policy};
 use crate::simulated::{NOW, Scene, genoa, turin, vlek};
-use crate::warm;
+use crate::warm::{self, appraised_alike as alike};
 
 fn clock(time: u64) -> At {
     At {
@@ -33,16 +33,6 @@ fn collateral(evidence: &mut Evidence) -> &mut SnpCollateral {
         Some(Collateral::SevSnp(collateral)) => collateral,
         other => panic!("{other:?}"),
     }
-}
-
-/// The same verdict from a verifier and from the function; its exit code.
-#[track_caller]
-fn alike(verifier: &Verifier, evidence: &Evidence, at: At) -> u8 {
-    let file = evidence.to_file();
-    let cold = appraise(&file, verifier.policy(), verifier.roots(), None, at);
-    let warm = verifier.appraise(&file, None, at);
-    assert_eq!(warm.to_json(), cold.to_json());
-    warm.exit()
 }
 
 #[test]

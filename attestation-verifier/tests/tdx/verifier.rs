@@ -6,7 +6,7 @@ use touchstone_formats::evidence::{Collateral, Evidence, TdxCollateral};
 use crate::policy::parsed;
 use crate::simulated::{NOW, Scene, processor, v4, v5};
 use crate::support::template;
-use crate::warm;
+use crate::warm::{self, appraised_alike as alike};
 
 fn clock(time: u64) -> At {
     At {
@@ -35,16 +35,6 @@ fn collateral(evidence: &mut Evidence) -> &mut TdxCollateral {
         Some(Collateral::Tdx(collateral)) => collateral,
         other => panic!("{other:?}"),
     }
-}
-
-/// The same verdict from a verifier and from the function; its exit code.
-#[track_caller]
-fn alike(verifier: &Verifier, evidence: &Evidence, at: At) -> u8 {
-    let file = evidence.to_file();
-    let cold = appraise(&file, verifier.policy(), verifier.roots(), None, at);
-    let warm = verifier.appraise(&file, None, at);
-    assert_eq!(warm.to_json(), cold.to_json());
-    warm.exit()
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The validator: one pass, no recursion, no allocation unless it finds something wrong.
 
-use crate::error::shown;
 use crate::limits::{MAX_DEPTH, MAX_INTEGER};
+use crate::text::shown;
 use crate::{FormatError, Result};
 use std::str::Chars;
 

@@ -1,7 +1,6 @@
 //! What is judged: one platform of each kind with many quotes, and bundles that share one checkpoint.
 
 use anyhow::{Context, Result, ensure};
-use attestation_verifier::exchange::{RequestBytes, ResponseBytes};
 use attestation_verifier::{At, Comparison, Policy, Roots};
 use touchstone_formats::merkle::{EntryKind, entry, leaf_hash};
 use touchstone_formats::report_data::{bind_boot, bind_checkpoint, report_data as bound};
@@ -9,6 +8,11 @@ use touchstone_formats::{Bundle, Checkpoint, Digest, Evidence, Purpose, Tee};
 use touchstone_testkit::machine::{Machine, TeeMachine};
 use touchstone_testkit::mint::{Exchange, World, inclusion_path, sign_note, tree_root};
 use touchstone_testkit::policy::edit;
+
+/// As the verifier's own tests have it.
+#[path = "../../../../attestation-verifier/tests/common/held.rs"]
+mod held;
+use held::held;
 
 /// Quotes of one platform.
 const QUOTES: usize = 192;
@@ -175,26 +179,5 @@ impl Bundles {
             bundles.held.push(held(&minted.exchange));
         }
         Ok(bundles)
-    }
-}
-
-/// What the caller of an exchange has of it.
-fn held(exchange: &Exchange) -> Comparison {
-    Comparison {
-        request: Some(RequestBytes {
-            method: exchange.method.clone(),
-            target: exchange.target.clone(),
-            header_length: exchange.request_header_length,
-            body: exchange.request_body.clone(),
-        }),
-        response: Some(ResponseBytes {
-            status: exchange.status,
-            header_length: exchange.response_header_length,
-            body: exchange.response_body.clone(),
-        }),
-        nonce: exchange.nonce.clone(),
-        require: Some(exchange.require),
-        expect_simulated: true,
-        ..Comparison::default()
     }
 }

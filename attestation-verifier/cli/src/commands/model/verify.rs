@@ -137,12 +137,7 @@ fn listed_by(
     let authentic = match manifest {
         Ok(authentic) => authentic,
         Err(error) => {
-            let fault = match error.exit() {
-                2 => Fault::Malformed,
-                3 => Fault::NotAuthentic,
-                _ => Fault::Policy,
-            };
-            refuse(error.id(), fault, error.to_string());
+            refuse(error.id(), error.fault(), error.to_string());
             return;
         }
     };
