@@ -45,9 +45,19 @@ pub fn report_data(
     bind: Digest,
 ) -> [u8; 64] {
     let nonce = nonce.map_or_else(|| "-".to_owned(), |nonce| Digest::of(nonce).to_string());
-    let text = format!(
+    sha512(&format!(
         "touchstone/report-data/v1\npurpose {purpose}\nkeyset sha256:{keyset}\nnonce {nonce}\nbind sha256:{bind}\n"
-    );
+    ))
+}
+
+/// The 64 bytes of a quote that is asked for to see whether a machine can quote (`touchstone doctor`). Their text begins
+/// with another line than that of every [`Purpose`]: such a quote counts for no keyset, session, checkpoint or receipt.
+pub fn report_data_of_doctor(nonce: &[u8; 32]) -> [u8; 64] {
+    let nonce = Digest::of(nonce);
+    sha512(&format!("touchstone/doctor/v1\nnonce sha256:{nonce}\n"))
+}
+
+fn sha512(text: &str) -> [u8; 64] {
     let mut out = [0; 64];
     for (to, from) in out
         .iter_mut()

@@ -1,9 +1,12 @@
 //! Appraisal: what a genuine piece of evidence says, against a policy.
 
+mod claimed;
 mod platform;
 mod rules;
 pub mod snp;
 pub mod tdx;
+
+pub use claimed::{Claims, claimed};
 
 use std::sync::Arc;
 
@@ -216,7 +219,7 @@ impl Genuine for Authentic {
     }
 
     fn describe(&self) -> Value {
-        platform::describe(self)
+        platform::describe(&snp::Facts::of(self), Some(self.root()))
     }
 
     fn residual_risks(&self) -> Vec<String> {
@@ -245,7 +248,7 @@ impl Genuine for tdx::Genuine {
     }
 
     fn describe(&self) -> Value {
-        tdx::platform::describe(self)
+        tdx::platform::describe(&self.facts())
     }
 
     fn residual_risks(&self) -> Vec<String> {

@@ -3,21 +3,25 @@
 use serde_json::Value;
 use touchstone_formats::text::hex_encode;
 
-use crate::authenticate::Authentic;
+use super::snp::Facts;
 use crate::authenticate::vek::tcb_value;
+use crate::authenticate::{Authentic, Root};
 use crate::parse::snp::{TcbBytes, platform_info};
 use crate::parse::vek::VekIdentity;
 use crate::product::Product;
 use crate::verdict::object;
 
 /// The `platform` member of a verdict. Everything in it is signed by the endorsement key or says which key
-/// that is.
-pub(super) fn describe(authentic: &Authentic) -> Value {
-    let report = authentic.report();
-    let tcb = |tcb: TcbBytes| tcb.read(authentic.product()).map_or(Value::Null, tcb_value);
-    let csp = match &authentic.vek().identity {
-        VekIdentity::Chip(_) => Value::Null,
-        VekIdentity::Provider(csp) => csp.as_str().into(),
+/// that is. Without `root` nothing of it is proven, and what only certificates say is null.
+pub(super) fn describe(facts: &Facts<'_>, root: Option<&Root>) -> Value {
+    let report = facts.report;
+    let tcb = |tcb: TcbBytes| {
+        let read = facts.product.and_then(|product| tcb.read(product));
+        read.map_or(Value::Null, tcb_value)
+    };
+    let csp = match facts.identity {
+        Some(VekIdentity::Provider(csp)) => csp.as_str().into(),
+        Some(VekIdentity::Chip(_)) | None => Value::Null,
     };
     let cpuid = report.cpuid().map(|cpuid| {
         object([
@@ -29,14 +33,14 @@ pub(super) fn describe(authentic: &Authentic) -> Value {
     object([
         ("tee", "sev-snp".into()),
         ("report_version", report.version().into()),
-        ("product", authentic.product().name().into()),
-        ("variant", authentic.variant().into()),
+        ("product", facts.product.map(Product::name).into()),
+        ("variant", facts.variant().into()),
         ("cpuid", cpuid.into()),
         ("chip_id", hex_encode(&report.chip_id()).into()),
         ("signing_key", report.signing_key().word().into()),
         ("csp", csp),
-        ("root", authentic.root().name.as_str().into()),
-        ("simulated", authentic.root().simulated.into()),
+        ("root", root.map(|root| root.name.as_str()).into()),
+        ("simulated", root.map(|root| root.simulated).into()),
         (
             "tcb",
             object([

@@ -9,12 +9,13 @@ use touchstone_formats::text::hex_encode;
 
 use super::rules::{self, CrlState, MISFIT, Observed, Plain, by_rules, listed};
 use crate::At;
-use crate::authenticate::Authentic;
 use crate::authenticate::vek::tcb_value;
+use crate::authenticate::{Authentic, Window};
 use crate::manifest::MinimumTcb;
-use crate::parse::snp::{TcbBytes, platform_info, policy};
+use crate::parse::snp::{Report, SigningKey, TcbBytes, platform_info, policy};
 use crate::parse::vek::{VekIdentity, VekTcb};
 use crate::policy::{CheckSpec, Expect, Floors, Platform, Rule};
+use crate::product::Product;
 use crate::reference::{Measured, Registers, Ruling};
 use crate::verdict::{Checks, Fault, object};
 
@@ -42,9 +43,47 @@ pub(super) fn appraise_by(
 ) -> Checks {
     let checks = about.map_or_else(Checks::new, Checks::about);
     let mut checks = checks.with_room(platform.rules().len() + 1);
-    by_rules(authentic, platform, ruling, at, &mut checks);
+    by_rules(&Facts::of(authentic), platform, ruling, at, &mut checks);
     collateral_age(authentic, platform, age, at, &mut checks);
     checks
+}
+
+/// What there is to look at: a report, and what its collateral adds to it.
+pub(super) struct Facts<'a> {
+    pub(super) report: &'a Report,
+    /// None: the report alone does not say.
+    pub(super) product: Option<Product>,
+    /// Whose the endorsement key is; none without its certificate.
+    pub(super) identity: Option<&'a VekIdentity>,
+    /// Validity of the revocation lists that count; none without a chain that says which do.
+    revocation: Option<&'a [Window]>,
+}
+
+impl<'a> Facts<'a> {
+    pub(super) fn of(authentic: &'a Authentic) -> Facts<'a> {
+        Facts {
+            report: authentic.report(),
+            product: Some(authentic.product()),
+            identity: Some(&authentic.vek().identity),
+            revocation: Some(authentic.revocation()),
+        }
+    }
+
+    /// What a report says of itself, of which nothing is proven.
+    pub(super) fn claimed(report: &'a Report) -> Facts<'a> {
+        Facts {
+            report,
+            product: report.product(),
+            identity: None,
+            revocation: None,
+        }
+    }
+
+    /// The part whose TCB floors apply ([`Authentic::variant`]).
+    pub(super) fn variant(&self) -> Option<&'static str> {
+        let variant = self.report.cpuid().and_then(|cpuid| cpuid.variant());
+        variant.or(self.product.map(Product::name))
+    }
 }
 
 /// What a report (or its collateral) shows for one check.
@@ -58,7 +97,7 @@ pub(super) enum Seen {
     Tcb(&'static str, Option<VekTcb>),
 }
 
-impl Observed for Authentic {
+impl Observed for Facts<'_> {
     type Seen = Seen;
 
     fn observe(&self, id: &str, time: u64) -> Option<Seen> {
@@ -107,35 +146,38 @@ impl Observed for Authentic {
     }
 }
 
-fn observe(id: &str, authentic: &Authentic, time: u64) -> Option<Seen> {
-    let report = authentic.report();
-    let tcb = |tcb: TcbBytes| Seen::Tcb(authentic.variant(), tcb.read(authentic.product()));
+fn observe(id: &str, facts: &Facts<'_>, time: u64) -> Option<Seen> {
+    let report = facts.report;
+    let tcb = |tcb: TcbBytes| Some(Seen::Tcb(facts.variant()?, tcb.read(facts.product?)));
     let special = match id {
-        "snp.vlek.csp" => Seen::Provider(match &authentic.vek().identity {
-            VekIdentity::Provider(csp) => Some(csp.clone()),
-            VekIdentity::Chip(_) => None,
+        "snp.vlek.csp" => Seen::Provider(match facts.identity {
+            Some(VekIdentity::Provider(csp)) => Some(csp.clone()),
+            Some(VekIdentity::Chip(_)) => None,
+            // Only the certificate of a VLEK says whose it is.
+            None if report.signing_key() == SigningKey::Vcek => None,
+            None => return None,
         }),
-        "snp.tcb.reported" => tcb(report.reported_tcb()),
-        "snp.tcb.committed" => tcb(report.committed_tcb()),
-        "snp.tcb.launch" => tcb(report.launch_tcb()),
+        "snp.tcb.reported" => tcb(report.reported_tcb())?,
+        "snp.tcb.committed" => tcb(report.committed_tcb())?,
+        "snp.tcb.launch" => tcb(report.launch_tcb())?,
         "snp.mitigation.launch" => Seen::Vector(report.launch_mitigations()),
         "snp.mitigation.current" => Seen::Vector(report.current_mitigations()),
-        _ => return plain(id, authentic, time).map(Seen::Plain),
+        _ => return plain(id, facts, time).map(Seen::Plain),
     };
     Some(special)
 }
 
-fn plain(id: &str, authentic: &Authentic, time: u64) -> Option<Plain> {
+fn plain(id: &str, facts: &Facts<'_>, time: u64) -> Option<Plain> {
     use Plain::{Flag, Number, Text};
-    let report = authentic.report();
+    let report = facts.report;
     let policy_bit = |bit| Flag(report.policy_bit(bit));
     let platform_bit = |bit| Flag(report.platform_bit(bit));
     let hex = |bytes: &[u8]| Text(hex_encode(bytes));
     Some(match id {
         "snp.version" => Number(report.version().into()),
-        "snp.product" => Text(authentic.product().name().into()),
+        "snp.product" => Text(facts.product?.name().into()),
         "snp.signing_key" => Text(report.signing_key().word().into()),
-        "snp.chain.crl" => Plain::Crl(crl_state(authentic, time)),
+        "snp.chain.crl" => Plain::Crl(crl_state(facts.revocation?, time)),
         "snp.chip_id.masked" => Flag(report.chip_id() == [0; 64]),
         "snp.chip_id" => hex(&report.chip_id()),
         "snp.tcb.provisional" => Flag(
@@ -252,8 +294,7 @@ fn at_floor(
     }
 }
 
-fn crl_state(authentic: &Authentic, time: u64) -> CrlState {
-    let windows = authentic.revocation();
+fn crl_state(windows: &[Window], time: u64) -> CrlState {
     let state = if windows.is_empty() {
         return CrlState::missing("no revocation list came with the evidence");
     } else if windows.iter().any(|window| window.holds(time)) {

@@ -7,7 +7,7 @@ use crate::parse::tdx::quote::TdReport;
 use crate::policy::EventPattern;
 
 /// A log, measured against a genuine quote.
-pub(super) enum Log {
+pub(in crate::appraise) enum Log {
     Absent,
     /// Nothing is taken from it. `malformed`, `unknown-format` or `mismatch`, and why.
     Useless(&'static str, String),
@@ -16,7 +16,7 @@ pub(super) enum Log {
 }
 
 impl Log {
-    pub(super) fn of(log: Option<&EventLog>, report: &TdReport) -> Log {
+    pub(in crate::appraise) fn of(log: Option<&EventLog>, report: &TdReport) -> Log {
         let Some(log) = log else {
             return Log::Absent;
         };

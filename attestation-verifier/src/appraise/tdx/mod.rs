@@ -1,6 +1,6 @@
 //! What a genuine TDX quote says, against one platform of a policy.
 
-mod log;
+pub(super) mod log;
 pub(super) mod platform;
 mod tcb;
 
@@ -14,7 +14,8 @@ use crate::authenticate::intel::{AuthenticTdx, Part, PartKind};
 use crate::dates::{end_of_day, rfc3339};
 use crate::events::Event;
 use crate::manifest::MinimumTcb;
-use crate::parse::tdx::quote::TdReport;
+use crate::parse::tdx::pck::PckExtensions;
+use crate::parse::tdx::quote::{Quote, TdReport};
 use crate::parse::tdx::tcb::TcbStatus;
 use crate::policy::{CheckSpec, Expect, Platform, Rule};
 use crate::reference::{Measured, Registers, Ruling};
@@ -94,13 +95,22 @@ impl Genuine {
         let mut checks = checks.with_room(platform.rules().len() + 3);
         self.level(&mut checks);
         self.module(&mut checks);
-        by_rules(self, platform, ruling, at, &mut checks);
+        by_rules(&self.facts(), platform, ruling, at, &mut checks);
         self.collateral_age(platform, age, at, &mut checks);
         checks
     }
 
     fn report(&self) -> &TdReport {
         self.authentic.report()
+    }
+
+    pub(super) fn facts(&self) -> Facts<'_> {
+        Facts {
+            quote: self.authentic.quote(),
+            pck: self.authentic.pck(),
+            log: &self.log,
+            collateral: Some(self),
+        }
     }
 
     /// The number of Intel's evaluation that the collateral is of.
@@ -253,12 +263,21 @@ pub(super) enum Seen {
     Unknown(String),
 }
 
-impl Observed for Genuine {
+/// What there is to look at: a quote with its PCK certificate and log, and what Intel's collateral says of it.
+pub(super) struct Facts<'a> {
+    pub(super) quote: &'a Quote,
+    pub(super) pck: &'a PckExtensions,
+    pub(super) log: &'a Log,
+    /// None: there is none, or it is not authentic.
+    pub(super) collateral: Option<&'a Genuine>,
+}
+
+impl Observed for Facts<'_> {
     type Seen = Seen;
 
     fn observe(&self, id: &str, time: u64) -> Option<Seen> {
         let special = match id {
-            "tdx.tcb.status" => self.standing(|standing| {
+            "tdx.tcb.status" => self.collateral?.standing(|standing| {
                 let reason = if standing.relaunch {
                     "the TD was launched under a TDX module that is out of date, and the one that runs now is not: launch \
                      the TD anew"
@@ -273,13 +292,13 @@ impl Observed for Genuine {
                 };
                 Seen::Because(standing.status.word(), reason)
             }),
-            "tdx.tcb.advisories" => {
-                self.standing(|standing| Seen::All(standing.advisories.iter().cloned().collect()))
-            }
-            "tdx.tcb.grace" => self.standing(|standing| {
+            "tdx.tcb.advisories" => self
+                .collateral?
+                .standing(|standing| Seen::All(standing.advisories.iter().cloned().collect())),
+            "tdx.tcb.grace" => self.collateral?.standing(|standing| {
                 Seen::Grace(tcb::out_of_date(standing.status).then_some(time))
             }),
-            "tdx.event_log" => match &self.log {
+            "tdx.event_log" => match self.log {
                 Log::Useless(state, reason) => Seen::Because(state, reason.clone()),
                 log => Seen::Because(log.state(), String::new()),
             },
@@ -292,9 +311,8 @@ impl Observed for Genuine {
                 None => Seen::NoField(hex_encode(&[0; 48])),
             },
             "tdx.platform.instance" => {
-                let pck = self.authentic.pck();
-                let instance = pck.platform_instance_id.iter();
-                Seen::Any(instance.chain([&pck.ppid]).map(|id| hex_encode(id)).collect())
+                let instance = self.pck.platform_instance_id.iter();
+                Seen::Any(instance.chain([&self.pck.ppid]).map(|id| hex_encode(id)).collect())
             }
             _ => return self.plain(id, time).map(Seen::Plain),
         };
@@ -371,10 +389,16 @@ impl Genuine {
             Err(_) => Seen::Unknown("there is no TCB level: see tdx.tcb.level".to_owned()),
         }
     }
+}
+
+impl Facts<'_> {
+    fn report(&self) -> &TdReport {
+        &self.quote.report
+    }
 
     fn plain(&self, id: &str, time: u64) -> Option<Plain> {
         use Plain::{Flag, Number, Text};
-        let (report, pck) = (self.report(), self.authentic.pck());
+        let (report, pck) = (self.report(), self.pck);
         let hex = |bytes: &[u8]| Text(hex_encode(bytes));
         let attribute = |bit| Flag(report.td_attributes & bit != 0);
         let configuration = |known: fn(&Configuration) -> Option<bool>| {
@@ -386,9 +410,9 @@ impl Genuine {
         };
         let [rtmr0, rtmr1, rtmr2, rtmr3] = &report.rtmr;
         Some(match id {
-            "tdx.version" => Number(self.authentic.quote().version.into()),
-            "tdx.chain.crl" => Plain::Crl(self.crl_state(time)),
-            "tdx.tcb.evaluation_number" => Number(self.evaluation_number()),
+            "tdx.version" => Number(self.quote.version.into()),
+            "tdx.chain.crl" => Plain::Crl(self.collateral?.crl_state(time)),
+            "tdx.tcb.evaluation_number" => Number(self.collateral?.evaluation_number()),
             "tdx.module.signer" => hex(&report.mr_signer_seam),
             "tdx.module.attributes" => hex(&report.seam_attributes),
             "tdx.module.measurement" => hex(&report.mr_seam),

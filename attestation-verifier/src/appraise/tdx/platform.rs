@@ -3,16 +3,17 @@
 use serde_json::Value;
 use touchstone_formats::text::hex_encode;
 
-use super::Genuine;
+use super::{Facts, Genuine};
 use crate::dates::rfc3339;
 use crate::parse::tdx::pck::{PckCa, SgxType};
 use crate::parse::tdx::quote::TdVersion;
 use crate::verdict::object;
 
-/// The `platform` member of a verdict. All of it is signed: by the quote's chain, or by Intel in the collateral.
-pub(in crate::appraise) fn describe(genuine: &Genuine) -> Value {
-    let authentic = &genuine.authentic;
-    let (quote, report, pck) = (authentic.quote(), authentic.report(), authentic.pck());
+/// The `platform` member of a verdict. All of it is signed: by the quote's chain, or by Intel in the collateral. Without
+/// collateral nothing of it is proven, and what only collateral says is null.
+pub(in crate::appraise) fn describe(facts: &Facts<'_>) -> Value {
+    let (quote, report, pck) = (facts.quote, &facts.quote.report, facts.pck);
+    let root = facts.collateral.map(|genuine| genuine.authentic.root());
     let hex = |bytes: &[u8]| Value::from(hex_encode(bytes));
     let [isvsvn, major, ..] = report.tee_tcb_svn;
     let configuration = pck.configuration.as_ref().map(|configuration| {
@@ -26,8 +27,8 @@ pub(in crate::appraise) fn describe(genuine: &Genuine) -> Value {
         ("tee", "tdx".into()),
         ("quote_version", quote.version.into()),
         ("body", report.version.name().into()),
-        ("root", authentic.root().name.as_str().into()),
-        ("simulated", authentic.root().simulated.into()),
+        ("root", root.map(|root| root.name.as_str()).into()),
+        ("simulated", root.map(|root| root.simulated).into()),
         ("ca", pck.ca.map(PckCa::word).into()),
         ("fmspc", hex(&pck.fmspc)),
         ("ppid", hex(&pck.ppid)),
@@ -37,7 +38,7 @@ pub(in crate::appraise) fn describe(genuine: &Genuine) -> Value {
         ),
         ("memory", pck.sgx_type.word().into()),
         ("configuration", configuration.into()),
-        ("tcb", tcb(genuine)),
+        ("tcb", tcb(facts)),
         (
             "module",
             object([
@@ -59,15 +60,16 @@ pub(in crate::appraise) fn describe(genuine: &Genuine) -> Value {
         ("mr_config_id", hex(&report.mr_config_id)),
         ("mr_owner", hex(&report.mr_owner)),
         ("mr_owner_config", hex(&report.mr_owner_config)),
-        ("event_log", genuine.log.state().into()),
+        ("event_log", facts.log.state().into()),
     ])
 }
 
-fn tcb(genuine: &Genuine) -> Value {
-    let authentic = &genuine.authentic;
-    let (report, pck) = (authentic.report(), authentic.pck());
+fn tcb(facts: &Facts<'_>) -> Value {
+    let (report, pck) = (&facts.quote.report, facts.pck);
+    let genuine = facts.collateral;
     let hex = |bytes: &[u8]| Value::from(hex_encode(bytes));
-    let standing = genuine.standing.as_ref().ok();
+    let standing = genuine.and_then(|genuine| genuine.standing.as_ref().ok());
+    let evaluation = genuine.map(|g| g.authentic.tcb_info().tcb_evaluation_data_number);
     let level = |part: &super::tcb::Part| {
         object([
             ("of", part.name.into()),
@@ -82,10 +84,7 @@ fn tcb(genuine: &Genuine) -> Value {
         ("status", standing.map(|s| s.status.word()).into()),
         ("advisories", advisories.into()),
         ("levels", levels.into()),
-        (
-            "evaluation_number",
-            authentic.tcb_info().tcb_evaluation_data_number.into(),
-        ),
+        ("evaluation_number", evaluation.into()),
         ("sgx", hex(&pck.comp_svn)),
         ("pce_svn", pck.pce_svn.into()),
         ("tdx", hex(&report.tee_tcb_svn)),

@@ -85,6 +85,18 @@ pub(super) static FIXED: &[FixedCheck] = &[
         "docs/measure.md",
     ),
     check(
+        "quote.answer",
+        "2",
+        "What a quote source answers is well-formed, within its bounds, and of the kind that it says. Made by the command (`doctor`).",
+        "docs/quote-agent.md; docs/cli.md",
+    ),
+    check(
+        "quote.source",
+        "7",
+        "Some quote source of this machine gives a quote. Made by the command (`doctor`).",
+        "docs/cli.md",
+    ),
+    check(
         "response.format",
         "2",
         "The record of the answer (response.json) is written as `ask` writes it. Made by the command.",
