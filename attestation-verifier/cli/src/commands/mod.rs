@@ -5,6 +5,7 @@ mod appraise;
 mod ask;
 pub mod check;
 mod collateral;
+mod doctor;
 pub mod evidence;
 mod explain;
 pub mod manifest;
@@ -37,6 +38,7 @@ pub enum Command {
     Policy(policy::Args),
     Manifest(manifest::Args),
     Collateral(collateral::Args),
+    Doctor(doctor::Args),
     Measure(measure::Args),
 }
 
@@ -58,6 +60,7 @@ impl Command {
             Command::Policy(args) => policy::run(args),
             Command::Manifest(args) => manifest::run(args),
             Command::Collateral(args) => collateral::run(args),
+            Command::Doctor(args) => doctor::run(args),
             Command::Measure(args) => measure::run(args),
         }
     }
