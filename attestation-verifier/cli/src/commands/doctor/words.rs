@@ -190,6 +190,14 @@ impl Diagnosis {
             out.title(&format!("Could not be looked at ({})", open.len()));
             out.list(open);
         }
+        let listed = of(&|check| !check.refuses && check.result == Outcome::NotEvaluated);
+        if !listed.is_empty() {
+            out.title(&format!(
+                "Listed only: nothing rests on it ({})",
+                listed.len()
+            ));
+            out.list(listed);
+        }
         let waived = of(&|check| check.result == Outcome::Waived);
         if !waived.is_empty() {
             out.title(&format!("Waived by the strict policy ({})", waived.len()));
