@@ -57,6 +57,7 @@ fn the_reference_has_every_option_and_no_other() {
         "collateral status",
         "measure snp",
         "measure tdx",
+        "doctor",
     ] {
         let heading = format!("\n## {command}\n");
         let section = text
@@ -87,6 +88,7 @@ fn the_reference_has_every_exit_code() {
         (4, "refused"),
         (6, "holds"),
         (0, "holds"),
+        (7, "no-quote"),
     ] {
         assert!(text.contains(&format!("| {code} | `{word}` |")), "{code}");
     }

@@ -8,7 +8,8 @@ use touchstone_formats::config::config_digest;
 use touchstone_formats::control::{Ack, Batch, Batches, Status};
 use touchstone_formats::evidence::quote_report_data;
 use touchstone_formats::quote_agent::{Answer, ErrorKind, Request};
-use touchstone_formats::text::{Base64Digest, Hex16};
+use touchstone_formats::report_data::{report_data, report_data_of_doctor};
+use touchstone_formats::text::{Base64Digest, Hex16, hex_encode};
 use touchstone_formats::{
     Digest, FormatError, Guarantee, GuaranteeSet, ModelFile, ModelManifest, Purpose, Tee,
     TensorRef, jcs,
@@ -211,6 +212,29 @@ fn tensors() {
         request_digest("POST", "/", None, b""),
         request_digest("POST", "/", Some(0), b"")
     );
+}
+
+/// The known answer is SHA-512 of the text as docs/formats.md §3 has it, made by another implementation. Texts of purposes begin with
+/// another line, so that none is the doctor's, whatever stands in them.
+#[test]
+fn report_data_of_the_doctor_is_of_no_purpose() {
+    let nonce = std::array::from_fn(|n| n as u8);
+    let found = report_data_of_doctor(&nonce);
+    let expected = "dd72a38a616884f51eb9924e67f5dcca7f70c84cb9a85147d27a2e5273edee4d\
+                    0679344162f3eab7b8a6bd471920025d9cb66218ca483ac0e767371409b66c62";
+    assert_eq!(hex_encode(&found), expected);
+    let other = Digest::of(&nonce);
+    for purpose in [
+        Purpose::Boot,
+        Purpose::Session,
+        Purpose::Checkpoint,
+        Purpose::Receipt,
+    ] {
+        for nonce in [None, Some(&nonce[..])] {
+            assert_ne!(report_data(purpose, other, nonce, other), found);
+        }
+    }
+    assert_ne!(report_data_of_doctor(&[0; 32]), found);
 }
 
 #[test]

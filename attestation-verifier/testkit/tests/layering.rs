@@ -35,6 +35,10 @@ fn dependencies_run_downward_only() {
     assert_eq!(linked("touchstone-launch"), set(&[]));
     assert_eq!(linked("touchstone-settings"), set(&[]));
     assert_eq!(
+        linked("touchstone-quote-source"),
+        set(&["touchstone-formats"])
+    );
+    assert_eq!(
         linked("enclave"),
         set(&["measurements", "touchstone-formats", "touchstone-settings"])
     );
@@ -58,7 +62,8 @@ fn dependencies_run_downward_only() {
             "touchstone-client",
             "touchstone-collateral",
             "touchstone-formats",
-            "touchstone-launch"
+            "touchstone-launch",
+            "touchstone-quote-source"
         ])
     );
     assert_eq!(linked("touchstone-testkit"), set(&["touchstone-formats"]));
