@@ -5,6 +5,7 @@
 mod support;
 
 mod agents;
+mod kernel;
 mod nothing;
 mod platforms;
 mod running;
