@@ -76,8 +76,9 @@ pub(super) fn residual_risks(authentic: &Authentic) -> Vec<String> {
          hypervisor follows from the software that MEASUREMENT names, and from no bit of the report.",
     );
     risks.push(
-        "ACPI tables and other configuration that the host provides at boot are not in the launch digest: the \
-         guest's software has to treat them as hostile.",
+        "ACPI tables (BadAML): the host writes them, the launch digest does not cover them, and the guest's kernel runs the \
+         code that is in them, which can read and write the guest's memory. Only a kernel that confines such code keeps the host \
+         out; whether this one does follows from the software that MEASUREMENT names.",
     );
     risks.push(
         "MEASUREMENT covers what its builder put under it. Where that is firmware alone, nothing here speaks of \

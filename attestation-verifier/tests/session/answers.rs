@@ -35,6 +35,23 @@ fn pin(world: &World) -> SessionRecord {
     }
 }
 
+/// A connection is accepted by evidence, too: its verdict says what a host can do with ACPI tables.
+#[test]
+fn a_connection_that_is_accepted_names_the_hosts_code() {
+    let scene = Scene::new();
+    let session = scene.holds();
+    let record = session.record(&scene.caller, scene.at.time).unwrap();
+    let policy = Policy::parse(&scene.policy_text()).unwrap();
+    let again = check_session_record(&record, &policy, &scene.roots, scene.at, true);
+    for verdict in [&session.verdict, &again.verdict] {
+        assert_eq!(verdict.exit(), 0, "{}", verdict.words());
+        let ear = attestation_verifier::ear::ear(verdict).to_string();
+        for text in [verdict.words(), verdict.to_json(), ear] {
+            assert!(text.contains("BadAML"), "{text}");
+        }
+    }
+}
+
 #[test]
 fn an_answer_of_the_connections_own_enclave_is_bound() {
     let world = tls_world();

@@ -107,8 +107,9 @@ pub(in crate::appraise) fn residual_risks(genuine: &Genuine) -> Vec<String> {
          the software that is measured, and from no bit of the quote.",
     );
     risks.push(
-        "ACPI tables, devices and other configuration that the host provides at boot are measured, into RTMR0, only where \
-         the firmware does so: the TD's software has to treat them as hostile.",
+        "ACPI tables (BadAML): the host writes them, and the TD's kernel runs the code that is in them, which can read and write \
+         the TD's memory. Firmware measures them into RTMR0, if it does: a policy that lists RTMR0 accepts the tables that its \
+         values were taken with, and whoever took them vouches for those; one that waives it accepts any.",
     );
     risks.push(
         "MRTD covers the firmware. Operating system and programs are in RTMR0 to RTMR3 as far as what runs before them \
