@@ -173,6 +173,10 @@ const WHY: &[(&str, &str)] = &[
         "manifest.tcb",
         "The signers know a hole in older firmware that reaches this release.",
     ),
+    (
+        "quote.*",
+        "Without a quote nothing about a machine can be proven, and an enclave on it serves nothing.",
+    ),
     ("usage", "Nothing was judged."),
     (
         "policy.file",

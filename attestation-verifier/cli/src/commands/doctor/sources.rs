@@ -268,9 +268,13 @@ fn patiently<T>(mut ask: impl FnMut() -> Result<T, SourceError>) -> Result<T, So
     }
 }
 
-/// Whether what was given is a quote of its kind's size over what was asked for. Buffers may be longer than the quote in them.
+/// Whether what was given is a quote of its kind's size over what was asked for, as an enclave would take it. Buffers may be longer
+/// than the TDX quote in them.
 fn holds(mut given: Given, asked: &[u8; 64]) -> Result<Given, Trouble> {
-    let end = unpadded(&given.quote).len();
+    let end = match given.tee {
+        Tee::SevSnp => given.quote.len(),
+        Tee::Tdx => unpadded(&given.quote).len(),
+    };
     given.quote.truncate(end);
     if end > MAX_QUOTE {
         let found = format!("a quote of {end} bytes; the longest has {MAX_QUOTE}");
