@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 
+use touchstone_formats::evidence::quote_report_data;
 use touchstone_testkit::amd::Product;
 use touchstone_testkit::events::event_type;
 use touchstone_testkit::machine::{Endorsement, Machine, TdxMachine, TeeMachine};
+use touchstone_testkit::platform::Fault;
 use touchstone_testkit::snp::{Report, platform_info, policy};
 use touchstone_testkit::tdx::{TdReport, attributes};
 
-use crate::running::{Diagnosis, NOW, Place};
+use crate::running::{AT, Diagnosis, NOW, Place};
+use crate::support::touchstone_in;
 
 fn set(ids: &[&str], proven: bool) -> BTreeSet<(String, bool)> {
     ids.iter().map(|id| ((*id).to_owned(), proven)).collect()
@@ -92,6 +95,34 @@ fn a_good_tdx_platform() {
         assert_eq!(found.check("tdx.event_log")["result"], "pass");
         leaves_open(&found, &["tdx.mrtd", "tdx.rtmr0", "tdx.rtmr1", "tdx.rtmr2"]);
     }
+}
+
+/// The quote that was judged, for who fetches collateral for it elsewhere.
+#[test]
+fn the_quote_can_be_kept() {
+    let place = Place::new(TdxMachine::strict(NOW));
+    let found = place.doctor(&["-o", "evidence.json"]);
+    assert_eq!(found.json["wrote"], "evidence.json");
+    let file = std::fs::read(place.folder.path().join("evidence.json")).unwrap();
+    let evidence = touchstone_formats::Evidence::parse(&file).unwrap();
+    assert!(evidence.purpose.is_none() && evidence.event_log.is_some());
+    let kept = quote_report_data(evidence.tee, &evidence.quote).unwrap();
+    assert_eq!(found.json["report_data"], hex::encode(kept));
+    let args = [
+        "collateral",
+        "status",
+        "evidence.json",
+        "--folder",
+        "collateral",
+    ];
+    let more = ["--trust-simulated-root", "root.pem", "--at", AT, "--json"];
+    let run = touchstone_in(place.folder.path(), &[&args[..], &more].concat());
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    // Where nothing is given nothing is written.
+    place.platform.set_fault(Fault::Lie, None);
+    let found = place.doctor(&["-o", "other.json"]);
+    assert!(found.json["wrote"].is_null());
+    assert!(!place.folder.path().join("other.json").exists());
 }
 
 /// Without certificates nothing is called genuine; what the quote says of itself is told as that.

@@ -73,6 +73,7 @@ impl Diagnosis {
             "sources",
             "v",
             "verdict",
+            "wrote",
         ];
         assert_eq!(members, expected);
         assert_eq!(json["v"], "touchstone/doctor/1");

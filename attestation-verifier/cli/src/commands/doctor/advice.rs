@@ -58,7 +58,7 @@ const CERTIFICATES: &str = "Certificates that do not belong to this machine, or 
 const QUOTE_BROKEN: &str = "The quote is not what this platform's hardware makes: look for what stands between (a paravisor, a proxy, a broken agent). Believe nothing of it.";
 const NEWER_COLLATERAL: &str =
     "Fetch it again (touchstone collateral fetch), and check this machine's clock.";
-const FETCH: &str = "Fetch the certificates where there is a network (touchstone collateral fetch), and give them with --collateral FILE or --folder DIR.";
+const FETCH: &str = "Write the quote to a file (-o evidence.json), fetch its certificates where there is a network (touchstone collateral fetch evidence.json -o collateral.json), and give them with --collateral.";
 const ROOTS: &str = "The chain ends at a root that is not AMD's or Intel's: a simulated platform, whose root you name with --trust-simulated-root, or somebody's own. Verifiers refuse it.";
 const REVOKED: &str = "The vendor has revoked this machine's key. Take the machine out of service, and ask its maker or cloud why.";
 const INTEL_LEVEL: &str = "Bring the host to a level that Intel lists as UpToDate: BIOS, microcode and TDX module, then launch the TD anew; at a cloud, ask for such a host.";

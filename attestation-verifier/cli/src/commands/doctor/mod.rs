@@ -13,7 +13,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::anyhow;
-use attestation_verifier::At;
 use attestation_verifier::dates::rfc3339;
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::Serialize;
@@ -22,8 +21,8 @@ use touchstone_formats::report_data::report_data_of_doctor;
 use touchstone_formats::text::hex_encode;
 use touchstone_formats::{Collateral, Evidence, Tee};
 
-use crate::inputs;
 use crate::output::{Failure, Outcome, paint, print, say_as_is};
+use crate::{files, inputs};
 use judgement::{Finding, Guarantee, Judgement, guarantees, judgement};
 use sources::{Given, Sources, State, Tried};
 use surroundings::{Fact, Root};
@@ -35,7 +34,8 @@ use surroundings::{Fact, Root};
     nothing else, and judges it under the strict policy. Without certificates it cannot say whether the quote is genuine, and says so.\n\n\
     Exit codes: 0 quotes, and no default check fails · 4 some default checks fail · 5 something is missing to judge it by · 2, 3 what \
     it gives is no quote, or not genuine · 6 as 0, on a simulated platform · 7 no quote at all · 1 usage\n\n\
-    Example:\n  touchstone doctor\n  touchstone doctor --collateral collateral.json --json"
+    Example:\n  touchstone doctor -o evidence.json\n  touchstone collateral fetch evidence.json -o collateral.json\n  \
+    touchstone doctor --collateral collateral.json"
 )]
 pub struct Args {
     /// Folder of configfs-tsm [default: /sys/kernel/config/tsm/report]
@@ -68,6 +68,9 @@ pub struct Args {
     /// Look for proc, sys and dev in this folder
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
+    /// Evidence file to write the quote to: collateral fetch takes it
+    #[arg(short, long, value_name = "EVIDENCE")]
+    output: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -94,6 +97,8 @@ struct Diagnosis {
     guarantees: Vec<Guarantee>,
     checks: Vec<Finding>,
     notes: Vec<String>,
+    /// The evidence file that was written.
+    wrote: Option<String>,
 }
 
 /// Runs the command.
@@ -125,6 +130,7 @@ pub fn run(args: Args) -> Result<Outcome, Failure> {
     let mut quote = None;
     let mut took = None;
     let mut source = None;
+    let mut wrote = None;
     let mut sources = Vec::new();
     for (tried, given) in all {
         if let (Some(given), None) = (given, source) {
@@ -137,7 +143,13 @@ pub fn run(args: Args) -> Result<Outcome, Failure> {
                     .map(|collateral| (collateral, "folder")),
                 (None, None) => of_the_report(&given, &mut notes),
             };
-            let judged = judged(given, mine, &report_data, &roots, at)?;
+            let (mine, from) = mine.unzip();
+            let evidence = evidence(given, mine)?;
+            if let Some(path) = &args.output {
+                files::write(path, &evidence.to_file())?;
+                wrote = Some(path.display().to_string());
+            }
+            let judged = judgement(&evidence, from, &report_data, &roots, at)?;
             checks.extend(judged.findings.iter().cloned());
             quote = Some(judged);
         }
@@ -168,6 +180,7 @@ pub fn run(args: Args) -> Result<Outcome, Failure> {
         guarantees: guarantees(exit, took),
         checks,
         notes,
+        wrote,
     };
     let words = diagnosis.words();
     if args.json {
@@ -235,13 +248,8 @@ fn of_the_report(given: &Given, notes: &mut Vec<String>) -> Option<(Collateral, 
     }
 }
 
-fn judged(
-    given: Given,
-    collateral: Option<(Collateral, &'static str)>,
-    report_data: &[u8; 64],
-    roots: &attestation_verifier::Roots,
-    at: At,
-) -> Result<Judgement, Failure> {
+/// What was given, and the collateral to judge it with.
+fn evidence(given: Given, collateral: Option<Collateral>) -> Result<Evidence, Failure> {
     let fits = |collateral: &Collateral| {
         matches!(
             (collateral, given.tee),
@@ -250,18 +258,16 @@ fn judged(
     };
     if collateral
         .as_ref()
-        .is_some_and(|(collateral, _)| !fits(collateral))
+        .is_some_and(|collateral| !fits(collateral))
     {
         return Err(anyhow!("the collateral is for another kind of platform").into());
     }
-    let (collateral, from) = collateral.unzip();
-    let evidence = Evidence {
+    Ok(Evidence {
         purpose: None,
         nonce: None,
         tee: given.tee,
         quote: given.quote,
         collateral,
         event_log: given.event_log,
-    };
-    Ok(judgement(&evidence, from, report_data, roots, at)?)
+    })
 }

@@ -86,6 +86,9 @@ impl Diagnosis {
             out.entry("note: ", note);
         }
         out.entry("", &format!("Judged at {}.", self.at));
+        if let Some(wrote) = &self.wrote {
+            out.entry("", &format!("The quote is in {wrote}."));
+        }
     }
 
     fn tried(&self, out: &mut Page) {
