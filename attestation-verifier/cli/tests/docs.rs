@@ -101,6 +101,7 @@ fn commands_in_the_guides_are_understood() {
     let mut seen = 0;
     for file in [
         "clients.md",
+        "operators.md",
         "proxy.md",
         "auditors.md",
         "policies.md",
