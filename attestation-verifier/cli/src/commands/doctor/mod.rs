@@ -2,7 +2,6 @@
 
 mod advice;
 mod agent;
-mod certificates;
 mod judgement;
 mod sources;
 mod surroundings;
@@ -14,12 +13,14 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use attestation_verifier::dates::rfc3339;
+use attestation_verifier::parse::snp::{Report, SigningKey};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::Serialize;
 use touchstone_collateral::folder;
+use touchstone_formats::certificate_table;
 use touchstone_formats::report_data::report_data_of_doctor;
 use touchstone_formats::text::hex_encode;
-use touchstone_formats::{Collateral, Evidence, Tee};
+use touchstone_formats::{Collateral, Evidence, SnpCollateral, Tee};
 
 use crate::output::{Failure, Outcome, paint, print, say_as_is};
 use crate::{files, inputs};
@@ -237,8 +238,12 @@ fn of_sources(all: &[(Tried, Option<Given>)]) -> Vec<Finding> {
 
 /// Certificates that the host put beside the report.
 fn of_the_report(given: &Given, notes: &mut Vec<String>) -> Option<(Collateral, &'static str)> {
-    match certificates::read(given.certificates.as_deref()?) {
-        Ok(collateral) => Some((Collateral::SevSnp(collateral?), "report")),
+    let table = given.certificates.as_deref()?;
+    let report = Report::parse(&given.quote).ok()?;
+    let vlek = report.signing_key() == SigningKey::Vlek;
+    match certificate_table::collateral(table, vlek) {
+        Ok(none) if none == SnpCollateral::default() => None,
+        Ok(collateral) => Some((Collateral::SevSnp(collateral), "report")),
         Err(error) => {
             notes.push(format!(
                 "The certificates that came with the report are left out: {error}."
