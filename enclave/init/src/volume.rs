@@ -99,10 +99,14 @@ fn open(verity: &Verity, device: &str) -> Result<String, InitError> {
         .write(true)
         .open(path)
         .doing(|| format!("opening {path}"))?;
+    // Refused is, for one, a device that is too short.
     let call = |command, mut request: Box<[u8; DM_BUFFER]>| {
         dm(control.as_fd(), command, &mut request)
-            .doing(|| format!("setting up dm-verity on {device} ({command:?})"))
             .map(|()| request)
+            .map_err(|source| InitError::Volume {
+                device: device.into(),
+                source: source.into(),
+            })
     };
     let created = call(DmCommand::Create, request(None))?;
     let sectors = verity.data_blocks.saturating_mul(BLOCK / SECTOR);
