@@ -49,7 +49,8 @@ impl Verity {
         let mut parts = text.split(',');
         let (root, salt, blocks) = (parts.next()?, parts.next()?, parts.next()?);
         let hex = |text: &str| {
-            text.len() % 2 == 0 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+            text.len().is_multiple_of(2)
+                && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
         };
         let salted = salt == "-" || ((2..=512).contains(&salt.len()) && hex(salt));
         let digits = (1..=10).contains(&blocks.len())
