@@ -393,7 +393,8 @@ impl Config {
                 "waiting": self.models.waiting,
                 "acquire_timeout_ms": ms(self.models.acquire_timeout),
             },
-            "sandbox": { "seccomp": self.sandbox.seccomp },
+            // The format has no booleans.
+            "sandbox": { "seccomp": self.sandbox.seccomp.to_string() },
             "log": { "filter": self.log.filter, "format": if self.log.json { "json" } else { "text" } },
         });
         match object {
