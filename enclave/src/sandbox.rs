@@ -245,7 +245,6 @@ fn needed(needs: &Needs) -> Result<Calls, BackendError> {
         // A quote entry that nobody made yet.
         libc::SYS_mkdir,
         libc::SYS_rmdir,
-        libc::SYS_unlinkat,
         // Sockets, once they are open.
         libc::SYS_bind,
         libc::SYS_listen,
