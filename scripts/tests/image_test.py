@@ -30,6 +30,7 @@ import elf  # noqa: E402
 import initrd  # noqa: E402
 import mirror as mirrors  # noqa: E402
 import pins as pinned  # noqa: E402
+import programs  # noqa: E402
 import repro  # noqa: E402
 import toolroot  # noqa: E402
 import volume  # noqa: E402
@@ -130,7 +131,7 @@ class Cpio(unittest.TestCase):
         whole = initrd.cpio(self.FILES)
         self.assertEqual(initrd.cpio(dict(reversed(self.FILES.items()))), whole)
         self.assertNotEqual(initrd.cpio({**self.FILES, "b/c": initrd.Entry(b"hellp")}), whole)
-        self.assertEqual(initrd.listing(whole), {"a": 0o100755, "b": 0o040755, "b/c": 0o100644})
+        self.assertEqual(initrd.listing(whole), {"a": (0o100755, 2), "b": (0o040755, 0), "b/c": (0o100644, 5)})
 
 
 class Debs(InFolder):
@@ -467,6 +468,44 @@ class Toolchain(InFolder):
     def test_none_at_all(self):
         with mock.patch.dict(os.environ, {"PATH": "/nonexistent", "CARGO_HOME": "/nonexistent"}), self.stops(CANNOT, "rustc is missing"):
             toolroot.Rust(some_pins(rust=self.pin))
+
+
+class Surroundings(InFolder):
+    def builder(self):
+        with mock.patch.dict(os.environ, {"CARGO_HOME": str(self.folder / "home")}):
+            return programs.Builder(some_pins(rust={"host": "x"}), mock.Mock(sysroot=self.folder / "rust"), mock.Mock(root=self.folder / "tools", bin=self.folder / "bin"),
+                                    mock.Mock(**{"crates.return_value": None}), self.folder / "below it" / "work", QUIET)
+
+    def test_configuration_that_would_show_is_refused(self):
+        harmless = "[build]\nrustflags = ['-Copt-level=0']\n[profile.release]\nopt-level = 1\n[source.crates-io]\nreplace-with = 'x'\n[target.x]\nlinker = 'y'\n"
+        for place in (self.folder / "home" / "config.toml", self.folder / ".cargo" / "config"):
+            place.parent.mkdir()
+            place.write_text(harmless)
+            self.builder().check_configuration()
+            for words in ("paths = ['/x']", "[env]\nCFLAGS = 'x'", "[env.CFLAGS]", "env.CFLAGS = 'x'", "[patch.crates-io]", "[build]\ntarget = 'x'", "build.target = 'x'"):
+                place.write_text(harmless + words)
+                with self.subTest(words), self.stops(CANNOT, str(place)):
+                    self.builder().check_configuration()
+            place.write_text(harmless)
+
+    def test_the_callers_environment_does_not_come_in(self):
+        builder = self.builder()
+        builder.work.mkdir(parents=True)
+        with mock.patch.dict(os.environ, {"RUSTFLAGS": "-Cx", "CFLAGS": "-O0", "LD_PRELOAD": "/x", "TZ": "Asia/Tokyo", "SOURCE_DATE_EPOCH": "7"}):
+            env = builder.environment()
+        self.assertEqual(set(env) & {"RUSTFLAGS", "LD_PRELOAD"}, set())
+        self.assertEqual((env["TZ"], env["SOURCE_DATE_EPOCH"], env["CARGO_PROFILE_RELEASE_STRIP"]), ("UTC", "1767225600", "symbols"))
+        self.assertIn(f"-ffile-prefix-map={self.folder / 'tools'}=/toolroot", Path(env["CC"]).read_text())
+        self.assertIn(f"--remap-path-prefix={self.folder / 'home'}=/cargo", env["CARGO_ENCODED_RUSTFLAGS"].split("\x1f"))
+
+    def test_folders_of_others_are_left_alone(self):
+        build.ours(self.folder / "new", "image.json", "--out")
+        build.ours(self.folder, "image.json", "--out")
+        (self.folder / "file").write_text("precious")
+        with self.stops(CANNOT, "--out", "is not empty"):
+            build.ours(self.folder, "image.json", "--out")
+        (self.folder / "image.json").write_text("{}")
+        build.ours(self.folder, "image.json", "--out")
 
 
 class Volumes(InFolder):

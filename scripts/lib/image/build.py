@@ -123,6 +123,12 @@ def update_pins(names: list[str], pins: Pins, mirror: Mirror, verify: bool) -> d
     return {"pins": rows}
 
 
+def ours(folder: Path, mark: str, option: str) -> None:
+    """Refuses a folder with something in it that no build wrote: a build removes what it finds there."""
+    if folder.exists() and not (folder / mark).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise cannot(f"{option} {folder} is not empty, and not of an earlier build: nothing of it is removed. Name another folder")
+
+
 @dataclass
 class Image:
     """One build, from arguments to files."""
@@ -146,6 +152,8 @@ class Image:
         rust.check()
         self.ingredients.all_packages(list(self.pins.packages) if o.disk else [p for p in self.pins.packages if "stub" not in p.use])
         library = self.ingredients.library()
+        ours(work, "lock", "--work")
+        ours(out, "image.json", "--out")
         work.mkdir(parents=True, exist_ok=True)
         with (work / "lock").open("w") as lock:
             try:
@@ -164,6 +172,7 @@ class Image:
         say("unpacking the pinned tools")
         tools = Toolroot.unpack(work / "toolroot", self.pins, self.ingredients)
         builder = Builder(self.pins, rust, tools, self.ingredients, work, say, o.jobs, remap=o.control != "no-remap")
+        builder.check_configuration()
         builder.fetch()
         programs = builder.programs()
 
