@@ -27,6 +27,7 @@ import build  # noqa: E402
 import deb  # noqa: E402
 import disk  # noqa: E402
 import elf  # noqa: E402
+import entry  # noqa: E402
 import initrd  # noqa: E402
 import mirror as mirrors  # noqa: E402
 import pins as pinned  # noqa: E402
@@ -302,6 +303,22 @@ class Mirrors(InFolder):
         self.assertIn("new  1.0-2", said.getvalue())
         now = pinned.load(path).packages[0]
         self.assertEqual((now.name, now.version, now.sha256, now.follow), ("thing-2", "1.0-2", "ab" * 32, "thing-latest"))
+
+    def test_where_apt_would_look(self):
+        def found(*lines):
+            return mirrors.mirrors_of("".join(f"Packages|{line}\n" for line in lines))
+
+        both = {"debian": "http://a/debian", "debian-security": "http://b/debian-security"}
+        self.assertEqual(found("Debian|trixie|main|http://a/debian/", "Debian|trixie-security|main|http://b/debian-security/",
+                               "Debian|sid|main|http://c/debian/"), both)
+        self.assertEqual(found("$(ORIGIN)|bookworm|main|https://x/apt/", "$(ORIGIN)|trixie|main|http://a/debian/",
+                               "$(ORIGIN)|trixie-security|main|http://b/debian-security/"), both)
+        self.assertEqual(found("Other|trixie|main|http://a/debian/", "Debian|trixie|contrib|http://a/debian/", "Debian|trixie|main|cdrom:x/debian/"), {})
+        with mock.patch.object(mirrors, "apt_mirrors", return_value={}):
+            for archive, option in (("debian", "--mirror"), ("debian-security", "--security-mirror")):
+                with self.stops(CANNOT, option):
+                    mirrors.Mirror(QUIET).base(archive)
+            self.assertEqual(mirrors.Mirror(QUIET, "http://a/debian/").base("debian"), "http://a/debian")
 
     def test_an_archive_is_complete(self):
         self.server.files[f"/debian/{self.pin.path}"] = self.data
@@ -632,6 +649,70 @@ class Repeating(InFolder):
             with mock.patch.object(repro.Check, "run", return_value=found), contextlib.redirect_stdout(io.StringIO()) as said:
                 self.assertEqual(repro.main(["--json"]), code)
             self.assertEqual(json.loads(said.getvalue())["exit"], code)
+
+
+# Stands for `touchstone`: writes down what it was asked, and answers as that does.
+TOUCHSTONE = """#!/bin/sh
+printf '%s\\n' "$*" >> "$(dirname "$0")/asked"
+case "$1 $2" in
+"measure snp") echo '{"measurements":[{"snp":{}}]}' ;;
+"measure tdx") case "$*" in *--rtmr0*) r='"aa"' ;; esac; echo "{\\"measurements\\":[{\\"tdx\\":{\\"rtmr0\\":[$r]}}]}" ;;
+"model digest") echo "$(basename "$(dirname "$3")")digest  model" ;;
+"manifest add") [ -z "$FAIL" ] || { echo 'it does not stand' >&2; exit 1; } ;;
+esac
+"""
+
+
+class Entries(InFolder):
+    def setUp(self):
+        super().setUp()
+        self.out = self.folder / "out"
+        self.out.mkdir()
+        self.touchstone = self.folder / "touchstone"
+        self.touchstone.write_text(TOUCHSTONE)
+        self.touchstone.chmod(0o755)
+        for model in ("a/1", "b/2"):
+            (self.folder / "models" / model).mkdir(parents=True)
+            (self.folder / "models" / model / "model.onnx").write_bytes(b"x")
+        (self.folder / "models" / "notes").mkdir()
+
+    def written(self, **wishes) -> tuple[list[str], list[str]]:
+        (self.folder / "asked").unlink(missing_ok=True)
+        wishes = entry.Wishes(**wishes)
+        made = entry.Entry(self.touchstone, self.out, pinned.load(), QUIET)
+        made.measure(wishes)
+        left = made.manifest(wishes, entry.models_of(self.folder / "models"), {"usr/bin/enclave": Path("/e")}, Path("/l"))
+        return left, (self.folder / "asked").read_text().splitlines()
+
+    def test_what_is_not_known_is_asked_for(self):
+        end, snp, tdx = "2027-01-01T00:00:00Z", "Genoa:snp=1", "tcb_evaluation_data_number=17"
+        left, asked = self.written()
+        self.assertEqual([a.split()[:2] for a in asked], [["measure", "snp"], ["measure", "tdx"]])
+        self.assertIn("--not-after", left[0])
+        left, asked = self.written(not_after=end)
+        self.assertEqual([" ".join(a.split()[:2]) for a in asked[2:]], ["manifest new"] + ["model digest", "manifest add-model"] * 2)
+        self.assertTrue(any("sev-snp is not in the manifest" in line and "--minimum-tcb" in line for line in left))
+        self.assertTrue(any("tdx is not in the manifest" in line and "RTMR0" in line for line in left))
+
+        left, asked = self.written(not_after=end, minimum_tcb=[snp, tdx])
+        added = [a for a in asked if a.startswith("manifest add ")]
+        self.assertEqual(len(added), 1)
+        self.assertIn("--platform sev-snp", added[0])
+        self.assertIn("--origin kernel=pinned-binary", added[0])
+        self.assertIn("--origin enclave=rebuilt", added[0])
+        self.assertIn(f"--minimum-tcb {snp}", added[0])
+        self.assertNotIn(tdx, added[0])
+        self.assertTrue(any("tdx is not in" in line and "least TCB" not in line for line in left))
+        left, asked = self.written(not_after=end, minimum_tcb=[snp, tdx], rtmr0=["aa"])
+        self.assertEqual(sum(a.startswith("manifest add ") for a in asked), 2)
+        self.assertEqual([line.split(":")[0] for line in left], ["next"])
+        self.assertTrue(any(a.startswith("manifest add-model") and "--name b --version 2 --digest bdigest" in a for a in asked))
+
+    def test_what_does_not_stand_ends_the_build(self):
+        wishes = dict(not_after="2027-01-01T00:00:00Z", minimum_tcb=["Genoa:snp=1"])
+        self.written(**wishes)
+        with mock.patch.dict(os.environ, {"FAIL": "yes"}), self.stops(CANNOT, "manifest add", "it does not stand"):
+            self.written(**wishes)
 
 
 class Repository(unittest.TestCase):
