@@ -5,6 +5,7 @@
 //! keyset's `config` (formats.md §2). The environment is not read.
 
 mod address;
+mod quotes;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -13,6 +14,7 @@ use touchstone_formats::{digest::Digest, guarantee::GuaranteeSet};
 use touchstone_settings::Section;
 
 pub use address::Address;
+pub use quotes::{KernelQuotes, QuoteSourceConfig};
 pub use touchstone_settings::ConfigError;
 
 /// What an address looks like, for errors.
@@ -43,6 +45,8 @@ pub struct Config {
     pub runtime: RuntimeConfig,
     /// The model repository.
     pub models: ModelsConfig,
+    /// What the process may ask of the kernel.
+    pub sandbox: SandboxConfig,
     /// Log output.
     pub log: LogConfig,
 }
@@ -89,13 +93,6 @@ pub struct QuoteConfig {
     pub queue: usize,
     /// How many TLS connections may wait for their session's quote.
     pub sessions: usize,
-}
-
-/// Kinds of quote source.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum QuoteSourceConfig {
-    /// The quote agent protocol over the Unix socket at this path.
-    Agent(PathBuf),
 }
 
 /// When the log is sealed.
@@ -160,6 +157,13 @@ pub struct ModelsConfig {
     pub acquire_timeout: Duration,
 }
 
+/// What the process may ask of the kernel.
+#[derive(Debug, Clone)]
+pub struct SandboxConfig {
+    /// Whether it confines itself to the system calls that it needs.
+    pub seccomp: bool,
+}
+
 /// Log output.
 #[derive(Debug, Clone)]
 pub struct LogConfig {
@@ -222,12 +226,8 @@ impl Config {
         answers.finish()?;
 
         let mut quote = root.section("quote")?;
-        let source = match quote.choice("source", "agent", &["agent"])?.as_str() {
-            "agent" => QuoteSourceConfig::Agent(quote.required_path("agent")?),
-            other => unreachable!("choice() let {other} through"),
-        };
         let quote_config = QuoteConfig {
-            source,
+            source: QuoteSourceConfig::read(&mut quote)?,
             timeout: quote.milliseconds("timeout_ms", 10_000, 1..=120_000)?,
             retries: quote.integer("retries", 3, 0..=100)? as u32,
             queue: quote.size("queue", 64, 1..=65_536)?,
@@ -287,6 +287,12 @@ impl Config {
         };
         models.finish()?;
 
+        let mut sandbox = root.section("sandbox")?;
+        let sandbox_config = SandboxConfig {
+            seccomp: sandbox.boolean("seccomp", false)?,
+        };
+        sandbox.finish()?;
+
         let mut log = root.section("log")?;
         let filter = log.text("filter", Some("info"), 1..=1_024)?;
         if let Err(error) = tracing_subscriber::EnvFilter::try_new(&filter) {
@@ -318,6 +324,7 @@ impl Config {
             limits: limits_config,
             runtime: runtime_config,
             models: models_config,
+            sandbox: sandbox_config,
             log: log_config,
         })
     }
@@ -326,7 +333,15 @@ impl Config {
     /// arguments of the command line. Times are in the unit that the key names.
     pub fn object(&self, arguments: &[String]) -> Map<String, Value> {
         let ms = |duration: Duration| duration.as_millis() as u64;
-        let QuoteSourceConfig::Agent(agent) = &self.quote.source;
+        let mut quote = self.quote.source.object();
+        for (key, value) in [
+            ("timeout_ms", ms(self.quote.timeout)),
+            ("retries", self.quote.retries.into()),
+            ("queue", self.quote.queue as u64),
+            ("sessions", self.quote.sessions as u64),
+        ] {
+            quote.insert(key.into(), value.into());
+        }
         let object = json!({
             "v": "touchstone/enclave-config/1",
             "arguments": arguments,
@@ -346,14 +361,7 @@ impl Config {
                 "default_guarantees": self.answers.default_guarantees.to_string(),
                 "max_wait_seconds": self.answers.max_wait_seconds,
             },
-            "quote": {
-                "source": "agent",
-                "agent": path_text(agent),
-                "timeout_ms": ms(self.quote.timeout),
-                "retries": self.quote.retries,
-                "queue": self.quote.queue,
-                "sessions": self.quote.sessions,
-            },
+            "quote": quote,
             "seal": { "interval_ms": ms(self.seal.interval), "max_entries": self.seal.max_entries },
             "limits": {
                 "body_bytes": self.limits.body_bytes,
@@ -377,6 +385,8 @@ impl Config {
                 "waiting": self.models.waiting,
                 "acquire_timeout_ms": ms(self.models.acquire_timeout),
             },
+            // The format has no booleans.
+            "sandbox": { "seccomp": self.sandbox.seccomp.to_string() },
             "log": { "filter": self.log.filter, "format": if self.log.json { "json" } else { "text" } },
         });
         match object {

@@ -5,16 +5,18 @@
 //! it says of itself; nothing it gave is passed on.
 
 mod agent;
+mod kernel;
 mod queue;
 mod shape;
 
 use std::{fmt, future::Future, pin::Pin};
 
 use thiserror::Error;
-use touchstone_formats::evidence::{EventLog, Evidence, Tee};
+use touchstone_formats::evidence::{CollateralFile, EventLog, Evidence, Tee};
 use touchstone_formats::report_data::Purpose;
 
 pub use agent::AgentSource;
+pub use kernel::{KernelSource, OpenError};
 pub use queue::{QuoteSettings, QuoteSlot, Quoter};
 pub use shape::check;
 
@@ -78,4 +80,9 @@ pub type QuoteFuture<'a> = Pin<Box<dyn Future<Output = Result<Quote, QuoteError>
 pub trait QuoteSource: Send + Sync + 'static {
     /// Asks for a quote over these 64 bytes.
     fn quote(&self, report_data: [u8; 64]) -> QuoteFuture<'_>;
+
+    /// What certificates the platform put beside the newest quote. Nobody here judges them.
+    fn collateral(&self) -> Option<CollateralFile> {
+        None
+    }
 }

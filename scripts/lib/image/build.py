@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import deb
@@ -258,7 +258,8 @@ class Image:
         program = disk.uki(stub, kernel, archive, cmdline, release)
         put(staging / "uki.efi", program)
         esp = staging / "esp.img"
-        disk.system_partition(program, esp, tools, self.pins.source_date_epoch)
+        epoch = self.pins.source_date_epoch + (86400 if self.options.control == "epoch" else 0)
+        disk.system_partition(program, esp, tools, epoch)
         parts = [("touchstone-boot", disk.ESP, esp)]
         if (staging / "models.img").exists():
             parts.append((disk.MODELS, disk.DATA, staging / "models.img"))
@@ -309,8 +310,6 @@ def main(argv: list[str] | None = None) -> int:
                 ingredients.archive(options.archive, [str(Rust(pins).cargo)])
                 found = {"archive": str(options.archive)}
             else:
-                if options.control == "epoch":
-                    pins = replace(pins, source_date_epoch=pins.source_date_epoch + 86400)
                 found = Image(options, pins, ingredients, say).build()
         if options.json:
             print(json.dumps(found, ensure_ascii=False))

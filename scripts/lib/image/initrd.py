@@ -18,9 +18,8 @@ LOADER = "lib64/ld-linux-x86-64.so.2"
 ONNXRUNTIME = "usr/lib/touchstone/libonnxruntime.so"
 SETTINGS = ("init.toml", "enclave-vsock.toml", "enclave-tcp.toml")
 EMPTY = ("dev", "models", "proc", "run", "sys")
-# Groups of init.toml's [modules], each with those that are loaded before it.
-GROUPS = {"always": (), "platform": ("always",), "vsock": ("always", "platform"), "net": ("always", "platform"),
-          "volume": ("always", "platform")}
+# Groups of init.toml's [modules], each with those that are loaded before it, whatever the command line says.
+GROUPS = {"always": (), "vsock": ("always",), "net": ("always",), "volume": ("always",), "platform": ("always",)}
 
 
 @dataclass(frozen=True)
