@@ -1,0 +1,104 @@
+"""Builds the image's programs with the pinned toolchains, so that the same source gives the same bytes anywhere."""
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from errors import Say, cannot
+from ingredients import Ingredients
+from pins import ROOT, Pins
+from toolroot import Rust, Toolroot
+
+# Package, program, place in the image.
+PROGRAMS = (("touchstone-init", "touchstone-init", "init"), ("enclave", "enclave", "usr/bin/enclave"))
+
+# Set here in full, so that no configuration file of cargo's on the way from / to the source, which comes after the
+# environment, can say otherwise.
+PROFILE = {"OPT_LEVEL": "3", "LTO": "thin", "CODEGEN_UNITS": "4", "PANIC": "unwind", "DEBUG": "0", "STRIP": "symbols", "INCREMENTAL": "false",
+           "DEBUG_ASSERTIONS": "false", "OVERFLOW_CHECKS": "false", "SPLIT_DEBUGINFO": "off", "RPATH": "false"}
+
+
+class Builder:
+    """One build: `work` holds everything it writes. `remap` off and another `epoch` are for the control of scripts/repro-check."""
+
+    def __init__(self, pins: Pins, rust: Rust, tools: Toolroot, ingredients: Ingredients, work: Path, say: Say, jobs: int | None = None,
+                 remap: bool = True):
+        self.pins, self.rust, self.tools, self.ingredients = pins, rust, tools, ingredients
+        self.work, self.say, self.jobs, self.remap = work, say, jobs, remap
+        self.target = work / "cargo"
+        self.cargo_home = Path(os.environ.get("CARGO_HOME") or Path.home() / ".cargo")
+
+    def fetch(self) -> None:
+        """Gets the crates of Cargo.lock: the only step of cargo's that may use the network, and has the caller's environment for that."""
+        if self.ingredients.crates() is not None:
+            return
+        self.say("fetching crates (cargo fetch --locked)")
+        offline = ["--offline"] if self.ingredients.offline else []
+        done = subprocess.run([self.rust.cargo, "fetch", "--locked", "--quiet", *offline, "--target", self.pins.rust["host"], "--manifest-path",
+                               ROOT / "Cargo.toml"], stdin=subprocess.DEVNULL, env={**os.environ, "RUSTC": str(self.rust.rustc)})
+        if done.returncode:
+            raise cannot("the crates of Cargo.lock cannot be had: what is above says why. Without a network, a folder written with "
+                         "`scripts/build-image --archive DIR` has them: --ingredients DIR")
+
+    def _sources(self) -> list[Path]:
+        vendored = self.ingredients.crates()
+        if vendored is not None:
+            return [vendored]
+        return sorted(p for p in (self.cargo_home / "registry" / "src").glob("*") if p.is_dir())
+
+    def _prefixes(self) -> list[tuple[Path, str]]:
+        """Folders of this machine, and what stands in their place in the programs. Where several fit, the last counts."""
+        prefixes = [(ROOT, "/touchstone"), (self.cargo_home, "/cargo"), (self.rust.sysroot, "/rust"), (self.target, "/target"),
+                    (self.tools.root, "/toolroot"), *((p, "/crates") for p in self._sources())]
+        # Compilers see some of these by their real names.
+        return [pair for path, name in prefixes for pair in {(path, name): 0, (path.resolve(), name): 0}]
+
+    def environment(self) -> dict[str, str]:
+        """The whole environment of the build: nothing of the caller's but where cargo keeps its crates."""
+        flags = ["-Clink-arg=-Wl,--build-id=none", "-Ctarget-cpu=x86-64", f"-Clinker={self.tools.bin / 'cc'}"]
+        c_flags = ["-O2", "-g0"]
+        if self.remap:
+            flags += [f"--remap-path-prefix={path}={name}" for path, name in self._prefixes()]
+            c_flags += [f"-ffile-prefix-map={path}={name}" for path, name in self._prefixes()]
+        home = self.work / "home"
+        home.mkdir(parents=True, exist_ok=True)
+        return {
+            "PATH": f"{self.tools.bin}:{self.rust.sysroot / 'bin'}:/usr/bin:/bin", "HOME": str(home), "CARGO_HOME": str(self.cargo_home),
+            "LC_ALL": "C", "TZ": "UTC", "SOURCE_DATE_EPOCH": str(self.pins.source_date_epoch),
+            "RUSTC": str(self.rust.rustc), "RUSTC_WRAPPER": "", "RUSTC_WORKSPACE_WRAPPER": "", "CARGO_TARGET_DIR": str(self.target),
+            "CARGO_ENCODED_RUSTFLAGS": "\x1f".join(flags), "CARGO_TERM_COLOR": "never", "CARGO_NET_OFFLINE": "true",
+            "CC": str(self.tools.bin / "cc"), "AR": str(self.tools.bin / "ar"), "RANLIB": str(self.tools.bin / "ranlib"),
+            "CFLAGS": " ".join(c_flags), "CC_FORCE_DISABLE": "0",
+            **{f"CARGO_PROFILE_RELEASE_{key}": value for key, value in PROFILE.items()},
+        }
+
+    def cargo(self, package: str) -> None:
+        command = [str(self.rust.cargo), "build", "--release", "--locked", "--offline", "--manifest-path", str(ROOT / "Cargo.toml"), "-p", package]
+        if self.jobs:
+            command += ["--jobs", str(self.jobs)]
+        vendored = self.ingredients.crates()
+        if vendored is not None:
+            command += ["--config", 'source.crates-io.replace-with="archived"', "--config", f'source.archived.directory="{vendored.resolve()}"']
+        done = subprocess.run(command, cwd=self.work, env=self.environment(), stdin=subprocess.DEVNULL)
+        if done.returncode:
+            raise cannot(f"{package} cannot be built: what is above says why")
+
+    def programs(self) -> dict[str, Path]:
+        """Builds each program by itself, so that none gets features that another asked a shared crate for. By place in the image."""
+        built = {}
+        kept = self.work / "programs"
+        kept.mkdir(parents=True, exist_ok=True)
+        for package, program, place in PROGRAMS:
+            self.say(f"building {package}")
+            self.cargo(package)
+            built[place] = kept / program
+            shutil.copyfile(self.target / "release" / program, kept / program)
+        return built
+
+    def touchstone(self) -> Path:
+        """The command line program that measures the image; it is not in it."""
+        self.say("building touchstone, which measures the image")
+        self.cargo("touchstone-cli")
+        return self.target / "release" / "touchstone"
