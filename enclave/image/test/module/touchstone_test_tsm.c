@@ -13,11 +13,9 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/cleanup.h>
-#include <linux/in.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/net.h>
-#include <linux/string.h>
 #include <linux/tsm.h>
 #include <linux/unaligned.h>
 #include <linux/vm_sockets.h>
@@ -28,9 +26,14 @@
 /* Longest time without a byte, and for a connection to be made. A simulated platform takes milliseconds. */
 #define TEST_TSM_TIMEOUT (10 * HZ)
 
-static char *provider = "sev_guest";
-module_param(provider, charp, 0444);
-MODULE_PARM_DESC(provider, "Name to register as: sev_guest or tdx_guest");
+/* PID 1 passes no parameters to modules: which one it is, is decided when it is built. */
+#ifdef TOUCHSTONE_TEST_TDX
+#define TEST_TSM_PROVIDER "tdx_guest"
+#define TEST_TSM_IS_SNP false
+#else
+#define TEST_TSM_PROVIDER "sev_guest"
+#define TEST_TSM_IS_SNP true
+#endif
 
 static int test_tsm_send(struct socket *sock, const void *data, size_t len)
 {
@@ -146,11 +149,6 @@ static int test_tsm_report_new(struct tsm_report *report, void *data)
 	return err;
 }
 
-static bool test_tsm_is_snp(void)
-{
-	return !strcmp(provider, "sev_guest");
-}
-
 /* What sev-guest shows without an SVSM, and tdx-guest. */
 static bool test_tsm_attr_visible(int n)
 {
@@ -160,7 +158,7 @@ static bool test_tsm_attr_visible(int n)
 		return true;
 	case TSM_REPORT_PRIVLEVEL:
 	case TSM_REPORT_PRIVLEVEL_FLOOR:
-		return test_tsm_is_snp();
+		return TEST_TSM_IS_SNP;
 	default:
 		return false;
 	}
@@ -173,13 +171,14 @@ static bool test_tsm_bin_attr_visible(int n)
 	case TSM_REPORT_OUTBLOB:
 		return true;
 	case TSM_REPORT_AUXBLOB:
-		return test_tsm_is_snp();
+		return TEST_TSM_IS_SNP;
 	default:
 		return false;
 	}
 }
 
-static struct tsm_ops test_tsm_ops = {
+static const struct tsm_ops test_tsm_ops = {
+	.name = TEST_TSM_PROVIDER,
 	.report_new = test_tsm_report_new,
 	.report_attr_visible = test_tsm_attr_visible,
 	.report_bin_attr_visible = test_tsm_bin_attr_visible,
@@ -187,14 +186,10 @@ static struct tsm_ops test_tsm_ops = {
 
 static int __init test_tsm_init(void)
 {
-	int err;
+	int err = tsm_register(&test_tsm_ops, NULL);
 
-	if (strcmp(provider, "sev_guest") && strcmp(provider, "tdx_guest"))
-		return -EINVAL;
-	test_tsm_ops.name = provider;
-	err = tsm_register(&test_tsm_ops, NULL);
 	if (!err)
-		pr_warn("SIMULATED %s: quotes come from outside and prove nothing\n", provider);
+		pr_warn("SIMULATED " TEST_TSM_PROVIDER ": quotes come from outside and prove nothing\n");
 	return err;
 }
 module_init(test_tsm_init);

@@ -13,36 +13,47 @@ const CRASH: &str = "crash";
 
 pub const PROBES: &[Probe] = &[("powers", powers), ("no-core-dump", no_core_dump)];
 
-/// What only root may, tried with the enclave's rights and without its filter.
-const POWERS: &[(&str, libc::c_long, libc::c_long)] = &[
-    ("init_module", libc::SYS_init_module, 0),
-    ("finit_module", libc::SYS_finit_module, 0),
-    ("delete_module", libc::SYS_delete_module, 0),
-    ("kexec_load", libc::SYS_kexec_load, 0),
-    ("kexec_file_load", libc::SYS_kexec_file_load, 0),
-    ("setuid", libc::SYS_setuid, 0),
-    ("setgid", libc::SYS_setgid, 0),
-    ("chroot", libc::SYS_chroot, 0),
-    ("mount", libc::SYS_mount, 0),
-    ("reboot", libc::SYS_reboot, 0),
-    ("swapon", libc::SYS_swapon, 0),
-    ("iopl", libc::SYS_iopl, 3),
-    ("bpf", libc::SYS_bpf, 0),
+/// What nobody but root may, or nobody at all, tried with the enclave's rights and without its filter: name, number, first two
+/// arguments.
+const POWERS: &[(&str, libc::c_long, [libc::c_long; 2])] = &[
+    ("init_module", libc::SYS_init_module, [0, 0]),
+    ("finit_module", libc::SYS_finit_module, [0, 0]),
+    ("delete_module", libc::SYS_delete_module, [0, 0]),
+    ("kexec_load", libc::SYS_kexec_load, [0, 0]),
+    ("kexec_file_load", libc::SYS_kexec_file_load, [0, 0]),
+    ("setuid", libc::SYS_setuid, [0, 0]),
+    ("setgid", libc::SYS_setgid, [0, 0]),
+    ("reboot", libc::SYS_reboot, [0, 0]),
+    ("swapon", libc::SYS_swapon, [0, 0]),
+    ("iopl", libc::SYS_iopl, [3, 0]),
+    ("bpf", libc::SYS_bpf, [0, 0]),
+    ("userfaultfd", libc::SYS_userfaultfd, [0, 0]),
+    ("io_uring_setup", libc::SYS_io_uring_setup, [1, 0]),
+    (
+        "unshare-mounts",
+        libc::SYS_unshare,
+        [libc::CLONE_NEWNS as libc::c_long, 0],
+    ),
+    ("ptrace-traceme", libc::SYS_ptrace, [0, 0]),
+    ("kill-init", libc::SYS_kill, [1, 0]),
+    // SYSLOG_ACTION_READ_ALL, of no bytes.
+    ("syslog", libc::SYS_syslog, [3, 0]),
 ];
 
 fn powers() -> Found {
     let mut names = Vec::new();
-    for (name, number, argument) in POWERS {
-        match -call(*number, *argument, 0) {
-            // chroot looks at the path before it looks at who asks.
-            found
-                if found == i64::from(libc::EPERM)
-                    || (*name == "chroot" && found == i64::from(libc::EFAULT)) =>
-            {
-                names.push(*name)
-            }
+    for (name, number, [first, second]) in POWERS {
+        match -call(*number, *first, *second) {
+            found if found == i64::from(libc::EPERM) => names.push(*name),
             found => return Err(format!("{name}: error {found}, expected EPERM")),
         }
+    }
+    // No namespace of users can be made, in which one would be root.
+    match -call(libc::SYS_unshare, libc::CLONE_NEWUSER.into(), 0) {
+        found if found == i64::from(libc::ENOSPC) || found == i64::from(libc::EPERM) => {
+            names.push("unshare-users")
+        }
+        found => return Err(format!("unshare-users: error {found}, expected ENOSPC")),
     }
     Ok(format!("refused: {}", names.join(" ")))
 }

@@ -23,6 +23,7 @@ pub const PROBES: &[Probe] = &[
     ("tree", tree),
     ("root-read-only", root_read_only),
     ("mounts", mounts),
+    ("nowhere-writable", nowhere_writable),
 ];
 
 /// Every file of the image, with whether it can be executed and is no library.
@@ -107,28 +108,57 @@ fn root_read_only() -> Found {
     Ok(last.to_owned())
 }
 
-/// Wherever the enclave's user can put a file, nothing can be executed.
+/// What is mounted, and how: nothing can be written but the quote entry's files, nothing can be executed but from the root.
 fn mounts() -> Found {
     let mut found = Vec::new();
     for line in read("/proc/self/mounts")?.lines() {
         let words: Vec<_> = line.split(' ').collect();
         let [_, place, kind, options, ..] = words[..] else {
-            continue;
+            return Err(line.to_owned());
         };
-        let file = Path::new(place).join("touchstone-probe");
-        let writable = fs::write(&file, b"x").is_ok();
-        if writable {
-            let _ = fs::remove_file(&file);
-            if !options.split(',').any(|option| option == "noexec") {
-                return Err(format!(
-                    "{place} ({kind}) can be written and executed: {options}"
-                ));
+        let has = |option: &str| options.split(',').any(|found| found == option);
+        let expected = match place {
+            "/" => has("ro") && has("nodev"),
+            "/proc" => has("ro") && has("nodev") && has("noexec") && options.contains("hidepid="),
+            "/sys" | "/run" | "/models" => has("ro") && has("nodev") && has("noexec"),
+            "/dev" => has("ro") && has("noexec"),
+            // The quote entry is written by writing to its files.
+            "/sys/kernel/config" => kind == "configfs" && has("nodev") && has("noexec"),
+            _ => false,
+        };
+        if !expected || !has("nosuid") {
+            return Err(line.to_owned());
+        }
+        found.push(format!("{place}:{kind}"));
+    }
+    found.sort();
+    Ok(found.join(" "))
+}
+
+/// Tries to make a file in every folder there is, those of the kernel's trees too.
+fn nowhere_writable() -> Found {
+    let (mut folders, mut tried) = (vec![PathBuf::from("/")], 0);
+    while let Some(folder) = folders.pop() {
+        let file = folder.join("touchstone-probe");
+        if fs::File::options()
+            .write(true)
+            .create_new(true)
+            .open(&file)
+            .is_ok()
+            || fs::create_dir(&file).is_ok()
+        {
+            return Err(format!("{} was made", file.display()));
+        }
+        tried += 1;
+        // Folders of processes come and go, and link to each other.
+        if folder == Path::new("/proc") {
+            continue;
+        }
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                folders.push(entry.path());
             }
         }
-        found.push(format!(
-            "{place}:{kind}{}",
-            if writable { ":writable" } else { "" }
-        ));
     }
-    Ok(found.join(" "))
+    Ok(format!("{tried} folders tried"))
 }

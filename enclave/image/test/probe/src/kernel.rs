@@ -9,15 +9,23 @@ use crate::{Found, Probe, expect, read};
 /// Settings below `/proc/sys`, and what must stand there.
 const SETTINGS: &[(&str, &str)] = &[
     ("kernel/modules_disabled", "1"),
+    ("kernel/kexec_load_disabled", "1"),
     ("kernel/panic", "-1"),
     ("kernel/panic_on_oops", "1"),
-    ("kernel/kexec_load_disabled", "1"),
-    ("kernel/sysrq", "0"),
+    ("kernel/core_pattern", "core"),
+    ("fs/suid_dumpable", "0"),
     ("kernel/dmesg_restrict", "1"),
     ("kernel/kptr_restrict", "2"),
+    ("kernel/perf_event_paranoid", "3"),
     ("kernel/unprivileged_bpf_disabled", "1"),
-    ("kernel/core_pattern", "|/bin/false"),
-    ("fs/suid_dumpable", "0"),
+    ("kernel/io_uring_disabled", "2"),
+    ("kernel/sysrq", "0"),
+    ("kernel/randomize_va_space", "2"),
+    ("user/max_user_namespaces", "0"),
+    ("vm/unprivileged_userfaultfd", "0"),
+    ("vm/memfd_noexec", "2"),
+    ("dev/tty/ldisc_autoload", "0"),
+    ("net/ipv6/conf/all/disable_ipv6", "1"),
 ];
 /// Ports of the enclave's listeners.
 const PORTS: [u16; 3] = [8000, 8001, 8002];
@@ -157,7 +165,7 @@ fn quote_source() -> Found {
             entry.path(),
             entry.metadata().map_err(|error| error.to_string())?,
         );
-        if about.uid() != 1000 || about.gid() != 1000 || about.mode() & 0o007 & 0o6 != 0 {
+        if about.uid() != 1000 || about.gid() != 1000 || about.mode() & 0o077 != 0 {
             return Err(format!(
                 "{}: {}:{} {:o}",
                 path.display(),
