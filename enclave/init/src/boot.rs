@@ -46,8 +46,8 @@ const KERNEL_VARIABLES: [(&str, &str); 2] = [("HOME", "/"), ("TERM", "linux")];
 pub fn run() -> Result<Infallible, InitError> {
     umask(Mode::WGRP | Mode::WOTH);
     mount_kernel_file_systems()?;
-    nothing_passed_on()?;
     let line = CommandLine::parse(&read_text("/proc/cmdline", 64 << 10)?)?;
+    nothing_passed_on()?;
     let settings =
         Settings::parse(&read_text(SETTINGS, 64 << 10)?).map_err(|source| InitError::Settings {
             path: SETTINGS,

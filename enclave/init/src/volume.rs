@@ -49,7 +49,8 @@ impl Verity {
         let mut parts = text.split(',');
         let (root, salt, blocks) = (parts.next()?, parts.next()?, parts.next()?);
         let hex = |text: &str| {
-            text.len() % 2 == 0 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+            text.len().is_multiple_of(2)
+                && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
         };
         let salted = salt == "-" || ((2..=512).contains(&salt.len()) && hex(salt));
         let digits = (1..=10).contains(&blocks.len())
@@ -99,10 +100,14 @@ fn open(verity: &Verity, device: &str) -> Result<String, InitError> {
         .write(true)
         .open(path)
         .doing(|| format!("opening {path}"))?;
+    // Refused is, for one, a device that is too short.
     let call = |command, mut request: Box<[u8; DM_BUFFER]>| {
         dm(control.as_fd(), command, &mut request)
-            .doing(|| format!("setting up dm-verity on {device} ({command:?})"))
             .map(|()| request)
+            .map_err(|source| InitError::Volume {
+                device: device.into(),
+                source: source.into(),
+            })
     };
     let created = call(DmCommand::Create, request(None))?;
     let sectors = verity.data_blocks.saturating_mul(BLOCK / SECTOR);

@@ -94,10 +94,10 @@ fn converse(client: Client) -> Result<Ipv4Config, InitError> {
     let begun = Instant::now();
     let mut wait = Duration::from_millis(500);
     while begun.elapsed() < PATIENCE {
-        if let Some(Reply::Offer { address, server }) = exchange(client, None, wait)? {
-            if let Some(Reply::Given(config)) = exchange(client, Some((address, server)), wait)? {
-                return Ok(config);
-            }
+        if let Some(Reply::Offer { address, server }) = exchange(client, None, wait)?
+            && let Some(Reply::Given(config)) = exchange(client, Some((address, server)), wait)?
+        {
+            return Ok(config);
         }
         wait = (wait * 2).min(WAIT_MAX);
     }
