@@ -3,13 +3,12 @@ from __future__ import annotations
 
 import argparse
 import fcntl
-import hashlib
 import json
 import os
 import re
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import deb
@@ -18,7 +17,7 @@ import entry
 import initrd
 import pins as pinned
 import volume
-from errors import Say, Stop, cannot, ingredient, refused
+from errors import Arguments, Say, Stop, cannot, ingredient, refused
 from ingredients import Ingredients, put, sha256
 from mirror import Mirror
 from pins import ROOT, Pins
@@ -49,7 +48,7 @@ Guide: docs/image.md"""
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/build-image", description=HELP, epilog=CODES, formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = Arguments(prog="scripts/build-image", description=HELP, epilog=CODES, formatter_class=argparse.RawDescriptionHelpFormatter,
                                      allow_abbrev=False)
     add = parser.add_argument
     add("--out", type=Path, metavar="DIR", default=ROOT / "target" / "image", help="where the image goes (target/image)")
@@ -90,8 +89,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--jobs", type=int, metavar="N", help="jobs of cargo's at once")
     add("--json", action="store_true", help="print one JSON object: image.json, or what went wrong")
     add("--quiet", action="store_true", help="say nothing of progress")
-    # For the controls of scripts/repro-check: builds that must come out different.
-    add("--control", choices=("no-remap", "epoch"), help=argparse.SUPPRESS)
+    add("--control", choices=("no-remap", "epoch"), help="for scripts/repro-check: a build that must come out different; never for use")
     options = parser.parse_args(argv)
     if options.models and options.models_volume:
         parser.error("--models and --models-volume exclude each other")
@@ -261,6 +259,7 @@ class Image:
     def _facts(self, staging: Path, programs: dict[str, Path], library: Path, release: str, models: list) -> dict:
         return {
             "v": "touchstone/image/1",
+            **({"control": self.options.control} if self.options.control else {}),
             "files": [{"name": p.name, "size": p.stat().st_size, "sha256": sha256(p)} for p in sorted(staging.iterdir())],
             "inside": [{"name": place, "size": path.stat().st_size, "sha256": sha256(path)} for place, path in
                        sorted({**programs, initrd.ONNXRUNTIME: library}.items())],
@@ -302,7 +301,7 @@ def main(argv: list[str] | None = None) -> int:
                 found = {"archive": str(options.archive)}
             else:
                 if options.control == "epoch":
-                    pins = Pins(pins.source_date_epoch + 1, pins.rust, pins.packages, hashlib.sha256(b"control").hexdigest())
+                    pins = replace(pins, source_date_epoch=pins.source_date_epoch + 86400)
                 found = Image(options, pins, ingredients, say).build()
         if options.json:
             print(json.dumps(found, ensure_ascii=False))

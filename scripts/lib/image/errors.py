@@ -1,6 +1,7 @@
 """Why something was not built, and the exit code that says so."""
 from __future__ import annotations
 
+import argparse
 import sys
 
 BUILT, CANNOT, INGREDIENT, REFUSED, DIFFERENT, BLIND = 0, 1, 2, 3, 4, 5
@@ -43,3 +44,11 @@ class Say:
         if not self.quiet and sys.stderr.isatty():
             end = "\n" if done >= total else ""
             print(f"\r{self.program}:   {name} {done >> 20} of {max(total >> 20, 1)} MiB ", end=end, file=sys.stderr, flush=True)
+
+
+class Arguments(argparse.ArgumentParser):
+    """Wrong arguments end like everything else that cannot be begun."""
+
+    def error(self, message: str):
+        self.print_usage(sys.stderr)
+        self.exit(CANNOT, f"{self.prog}: {message}\n")

@@ -1,12 +1,14 @@
 """The initrd: which files, checked against what may be there, as a cpio archive that depends on nothing but them."""
 from __future__ import annotations
 
+import hashlib
 import lzma
 import posixpath
 import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Iterator
 
 import elf
 from errors import refused
@@ -53,19 +55,33 @@ def cpio(entries: dict[str, Entry]) -> bytes:
     return bytes(out)
 
 
-def listing(archive: bytes) -> dict[str, tuple[int, int]]:
-    """Reads an archive back: mode and size by name."""
-    found, at = {}, 0
+def _read(archive: bytes) -> Iterator[tuple[str, int, bytes]]:
+    at = 0
     while True:
         fields = [int(archive[at + 6 + 8 * i:at + 14 + 8 * i], 16) for i in range(13)]
         name = archive[at + 110:at + 109 + fields[11]].decode()
         body = at + 110 + fields[11]
         body += -body % 4
         if name == "TRAILER!!!":
-            return found
-        found[name] = (fields[1], fields[6])
+            return
+        yield name, fields[1], archive[body:body + fields[6]]
         at = body + fields[6]
         at += -at % 4
+
+
+def listing(archive: bytes) -> dict[str, int]:
+    """Reads an archive back: modes by name. A name that stands twice is refused: Linux would take the last."""
+    found: dict[str, int] = {}
+    for name, mode, _ in _read(archive):
+        if name in found:
+            raise refused(f"the initrd holds {name} twice")
+        found[name] = mode
+    return found
+
+
+def contents(archive: bytes) -> dict[str, tuple[int, bytes]]:
+    """Mode and SHA-256 by name."""
+    return {name: (mode, hashlib.sha256(body).digest()) for name, mode, body in _read(archive)}
 
 
 def with_folders(entries: dict[str, Entry]) -> dict[str, Entry]:
@@ -175,12 +191,12 @@ EXPECTED = re.compile("|".join([
 FOLDERS = {*EMPTY, "etc", "etc/touchstone", "lib64", "usr", "usr/bin", "usr/lib", LIBRARIES, "usr/lib/modules", "usr/lib/touchstone"}
 
 
-def check(archive: bytes) -> dict[str, tuple[int, int]]:
+def check(archive: bytes) -> None:
     """Reads the finished archive and refuses it if anything is in it that an image does not have: no shell, no package
     manager, no second program, nothing but files and folders."""
     found = listing(archive)
     unexpected = []
-    for name, (mode, _) in found.items():
+    for name, mode in found.items():
         good = (stat.S_ISDIR(mode) and (name in FOLDERS or name.startswith("models/")) or
                 stat.S_ISREG(mode) and EXPECTED.fullmatch(name) is not None)
         allowed = 0o755 if stat.S_ISDIR(mode) or name in ("init", "usr/bin/enclave", LOADER) else 0o644
@@ -190,4 +206,3 @@ def check(archive: bytes) -> dict[str, tuple[int, int]]:
     if unexpected or missing:
         raise refused("the initrd is refused:" + "".join(f"\n  {n} does not belong there" for n in unexpected) +
                       "".join(f"\n  {n} is missing" for n in missing))
-    return found
