@@ -37,13 +37,8 @@ TCB = ("Genoa:bootloader=0,tee=0,snp=23,microcode=84", "tcb_evaluation_data_numb
 
 def unpacked(archive: bytes) -> dict[str, initrd.Entry]:
     """An archive that build-image made, read back."""
-    found, at = {}, 0
-    for name, (mode, size) in initrd.listing(archive).items():
-        at = (at + 110 + len(name.encode()) + 1 + 3) // 4 * 4
-        body = archive[at:at + size] if mode & 0o170000 == 0o100000 else None
-        found[name] = initrd.Entry(body, executable=bool(mode & 0o100))
-        at = (at + size + 3) // 4 * 4
-    return found
+    return {name: initrd.Entry(body if mode & 0o170000 == 0o100000 else None, executable=bool(mode & 0o100))
+            for name, mode, body in initrd._read(archive)}  # fmt: skip
 
 
 def checked(image: Path) -> dict:
@@ -163,6 +158,10 @@ class TestImage:
         facts = {**self.facts, "test": True, "files": [{"name": p.name, "size": p.stat().st_size, "sha256": sha256(p)} for p in files]}
         put(self.out / "image.json", (json.dumps(facts, indent=1, ensure_ascii=False) + "\n").encode())
 
+    def models(self) -> Path:
+        """The repository's examples, which images hold where nobody says otherwise."""
+        return ROOT / "enclave" / "tests" / "data" / "models"
+
     def volume(self, models: Path) -> tuple[Path, str]:
         """A volume with these models, and the word of the command line that names it."""
         image = self.out / "models.img"
@@ -218,8 +217,3 @@ def workshop(pins: Pins, ingredients: Ingredients, work: Path, say: Say, facts: 
     probe = probe_program(builder)
     say("building the test image's kernel module")
     return tools, Kbuild(work / "kbuild", pins.of_use("kernel")[0], facts["kernel_release"], ingredients, tools), probe
-
-
-def sources() -> Path:
-    """Models that the repository has: what images hold where nobody says otherwise."""
-    return ROOT / "enclave" / "tests" / "data" / "models"
