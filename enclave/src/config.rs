@@ -5,6 +5,7 @@
 //! keyset's `config` (formats.md §2). The environment is not read.
 
 mod address;
+mod quotes;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -13,6 +14,7 @@ use touchstone_formats::{digest::Digest, guarantee::GuaranteeSet};
 use touchstone_settings::Section;
 
 pub use address::Address;
+pub use quotes::{KernelQuotes, QuoteSourceConfig};
 pub use touchstone_settings::ConfigError;
 
 /// What an address looks like, for errors.
@@ -89,13 +91,6 @@ pub struct QuoteConfig {
     pub queue: usize,
     /// How many TLS connections may wait for their session's quote.
     pub sessions: usize,
-}
-
-/// Kinds of quote source.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum QuoteSourceConfig {
-    /// The quote agent protocol over the Unix socket at this path.
-    Agent(PathBuf),
 }
 
 /// When the log is sealed.
@@ -222,12 +217,8 @@ impl Config {
         answers.finish()?;
 
         let mut quote = root.section("quote")?;
-        let source = match quote.choice("source", "agent", &["agent"])?.as_str() {
-            "agent" => QuoteSourceConfig::Agent(quote.required_path("agent")?),
-            other => unreachable!("choice() let {other} through"),
-        };
         let quote_config = QuoteConfig {
-            source,
+            source: QuoteSourceConfig::read(&mut quote)?,
             timeout: quote.milliseconds("timeout_ms", 10_000, 1..=120_000)?,
             retries: quote.integer("retries", 3, 0..=100)? as u32,
             queue: quote.size("queue", 64, 1..=65_536)?,
@@ -326,7 +317,15 @@ impl Config {
     /// arguments of the command line. Times are in the unit that the key names.
     pub fn object(&self, arguments: &[String]) -> Map<String, Value> {
         let ms = |duration: Duration| duration.as_millis() as u64;
-        let QuoteSourceConfig::Agent(agent) = &self.quote.source;
+        let mut quote = self.quote.source.object();
+        for (key, value) in [
+            ("timeout_ms", ms(self.quote.timeout)),
+            ("retries", self.quote.retries.into()),
+            ("queue", self.quote.queue as u64),
+            ("sessions", self.quote.sessions as u64),
+        ] {
+            quote.insert(key.into(), value.into());
+        }
         let object = json!({
             "v": "touchstone/enclave-config/1",
             "arguments": arguments,
@@ -346,14 +345,7 @@ impl Config {
                 "default_guarantees": self.answers.default_guarantees.to_string(),
                 "max_wait_seconds": self.answers.max_wait_seconds,
             },
-            "quote": {
-                "source": "agent",
-                "agent": path_text(agent),
-                "timeout_ms": ms(self.quote.timeout),
-                "retries": self.quote.retries,
-                "queue": self.quote.queue,
-                "sessions": self.quote.sessions,
-            },
+            "quote": quote,
             "seal": { "interval_ms": ms(self.seal.interval), "max_entries": self.seal.max_entries },
             "limits": {
                 "body_bytes": self.limits.body_bytes,

@@ -9,12 +9,12 @@ use tokio::{
 };
 
 use crate::{
-    config::{Config, Limits, Listen, QuoteSourceConfig},
+    config::{Config, Limits, Listen, QuoteConfig, QuoteSourceConfig},
     control,
     models::{Repository, RepositoryConfig},
     net::{Bounds, Listener, open_files, plain, serve},
     public::{self, Channel, TlsChannel},
-    quote::{AgentSource, QuoteSource},
+    quote::{AgentSource, KernelSource, QuoteSource},
     reload,
     runtime::Runtime,
     service::{Loader, Service},
@@ -32,9 +32,7 @@ const FILES: usize = 64;
 /// # Errors
 /// Whatever keeps it from starting.
 pub async fn run(config: Config, arguments: &[String]) -> anyhow::Result<()> {
-    let source: Arc<dyn QuoteSource> = match &config.quote.source {
-        QuoteSourceConfig::Agent(path) => Arc::new(AgentSource::new(path)),
-    };
+    let source = open_source(&config.quote).await?;
     let runtime = {
         let (library, sha256) = (config.runtime.library.clone(), config.runtime.sha256);
         tokio::task::spawn_blocking(move || Runtime::load(&library, sha256))
@@ -54,6 +52,21 @@ pub async fn run(config: Config, arguments: &[String]) -> anyhow::Result<()> {
     let service = Service::new(config, arguments, source, loader)?;
     let listeners = Listeners::bind(&service.config.listen).await?;
     start(service, listeners).await
+}
+
+/// The quote source, opened: the enclave does not begin to serve where none of the kernel's can be had. A quote agent is dialled
+/// when the first quote is needed.
+async fn open_source(quote: &QuoteConfig) -> anyhow::Result<Arc<dyn QuoteSource>> {
+    let settings = match &quote.source {
+        QuoteSourceConfig::Agent(path) => return Ok(Arc::new(AgentSource::new(path))),
+        QuoteSourceConfig::Kernel(settings) => settings.clone(),
+    };
+    let opened = tokio::task::spawn_blocking(move || KernelSource::open(&settings));
+    let source = tokio::time::timeout(quote.timeout, opened)
+        .await
+        .context("opening the quote source: no answer in quote.timeout_ms")??
+        .context("opening the quote source")?;
+    Ok(Arc::new(source))
 }
 
 /// The bound sockets.

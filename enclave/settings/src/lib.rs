@@ -212,17 +212,30 @@ impl Section {
         default: u64,
         range: RangeInclusive<u64>,
     ) -> Result<u64, ConfigError> {
+        let given = self.optional_integer(name, range)?;
+        Ok(given.unwrap_or(default))
+    }
+
+    /// A whole number, when one is given.
+    pub fn optional_integer(
+        &mut self,
+        name: &'static str,
+        range: RangeInclusive<u64>,
+    ) -> Result<Option<u64>, ConfigError> {
         let Some(value) = self.take(name) else {
-            return Ok(default);
+            return Ok(None);
         };
-        value
+        let number = value
             .as_integer()
             .and_then(|number| u64::try_from(number).ok())
-            .filter(|number| range.contains(number))
-            .ok_or_else(|| {
+            .filter(|number| range.contains(number));
+        match number {
+            Some(number) => Ok(Some(number)),
+            None => {
                 let expected = format!("a whole number from {} to {}", range.start(), range.end());
-                self.wrong(name, &value, &expected)
-            })
+                Err(self.wrong(name, &value, &expected))
+            }
+        }
     }
 
     /// A whole number that fits the machine's sizes, because `range` does.

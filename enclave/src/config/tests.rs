@@ -133,6 +133,118 @@ fn every_setting_changes_the_digest() {
     assert_ne!(config.object(&["--config".into()]), config.object(&[]));
 }
 
+/// The small file with another quote source, and these lines in its section.
+fn with_source(lines: &str) -> String {
+    SMALL.replace("agent = \"/run/agent.sock\"", lines)
+}
+
+#[test]
+fn every_setting_of_the_kernels_quote_sources_changes_the_digest() {
+    let mut seen = std::collections::BTreeSet::from([jcs(&Config::parse(SMALL).unwrap())]);
+    for (source, settings) in [
+        (
+            "tsm",
+            &[
+                "",
+                "tsm = \"/other\"",
+                "entry = \"other\"",
+                "privilege = 0",
+                "privilege = 3",
+                "event_log = \"/sys/firmware/acpi/tables/data/CCEL\"",
+                "event_log = \"/other\"",
+                "timeout_ms = 7",
+            ][..],
+        ),
+        (
+            "sev-guest",
+            &["", "device = \"/other\"", "privilege = 0", "privilege = 1"],
+        ),
+    ] {
+        for setting in settings {
+            let text = with_source(&format!("source = \"{source}\"\n{setting}"));
+            let config = Config::parse(&text).unwrap_or_else(|error| panic!("{setting}: {error}"));
+            assert!(seen.insert(jcs(&config)), "{source}: {setting}");
+        }
+    }
+}
+
+#[test]
+fn the_example_has_the_keys_of_the_kernels_quote_sources_with_their_defaults() {
+    for source in ["tsm", "sev-guest"] {
+        let of_source = EXAMPLE
+            .split(&format!("# \"{source}\":"))
+            .nth(1)
+            .unwrap()
+            .lines()
+            .take_while(|line| *line != "#");
+        let keys: String = of_source
+            .filter(|line| line.starts_with("#    ") && line.contains(" = "))
+            .flat_map(|line| [&line[5..], "\n"])
+            .collect();
+        let head = format!("source = \"{source}\"");
+        let bare = Config::parse(&with_source(&head)).unwrap().object(&[]);
+        let mut shown = Config::parse(&with_source(&format!("{head}\n{keys}"))).unwrap();
+        let shown_keys = shown.object(&[])["quote"].as_object().unwrap().clone();
+        for (key, value) in &shown_keys {
+            let generic = ["source", "timeout_ms", "retries", "queue", "sessions"];
+            assert!(
+                generic.contains(&key.as_str()) || keys.contains(&format!("{key} = ")),
+                "{source}: {key} is not in the example"
+            );
+            assert!(!value.is_null(), "{source}: {key}");
+        }
+        // These two say what could stand there.
+        match &mut shown.quote.source {
+            QuoteSourceConfig::Kernel(KernelQuotes::Tsm {
+                privilege,
+                event_log,
+                ..
+            }) => (*privilege, *event_log) = (None, None),
+            QuoteSourceConfig::Kernel(KernelQuotes::SevGuest { privilege, .. }) => {
+                *privilege = None;
+            }
+            QuoteSourceConfig::Agent(_) => panic!("{source}"),
+        }
+        assert_eq!(shown.object(&[]), bare);
+    }
+}
+
+#[test]
+fn a_quote_source_has_its_own_keys_and_no_others() {
+    for (lines, stands, refused) in [
+        ("source = \"tsm\"", "entry = \"a\"", "agent = \"/a\""),
+        ("source = \"tsm\"", "tsm = \"/a\"", "device = \"/a\""),
+        ("source = \"sev-guest\"", "device = \"/a\"", "tsm = \"/a\""),
+        (
+            "source = \"sev-guest\"",
+            "privilege = 3",
+            "event_log = \"/a\"",
+        ),
+        ("agent = \"/a\"", "source = \"agent\"", "privilege = 0"),
+    ] {
+        let file = |more| Config::parse(&with_source(&format!("{lines}\n{more}")));
+        file(stands).unwrap();
+        let error = file(refused).expect_err(refused);
+        let named = refused.split(' ').next().unwrap();
+        assert!(
+            matches!(&error, ConfigError::Unknown { key, .. } if *key == format!("quote.{named}")),
+            "{error}"
+        );
+    }
+    for (value, expected) in [
+        ("entry = \"\"", "1 to 64"),
+        ("entry = \"a/b\"", "1 to 64"),
+        ("entry = \"..\"", "1 to 64"),
+        ("privilege = 4", "from 0 to 3"),
+        ("privilege = -1", "from 0 to 3"),
+        ("tsm = \"\"", "1 to 4096 bytes"),
+    ] {
+        let text = with_source(&format!("source = \"tsm\"\n{value}"));
+        let error = Config::parse(&text).expect_err(value);
+        assert!(error.to_string().contains(expected), "{value}: {error}");
+    }
+}
+
 #[test]
 fn a_bad_value_is_named_with_what_was_found_and_what_is_expected() {
     Config::parse(SMALL).unwrap();
@@ -171,7 +283,7 @@ fn a_bad_value_is_named_with_what_was_found_and_what_is_expected() {
         ),
         ("answers.default_guarantees", "[\"signed\"]", "text"),
         ("answers.max_wait_seconds", "301", "from 0 to 300"),
-        ("quote.source", "\"magic\"", "one of: agent"),
+        ("quote.source", "\"magic\"", "one of: agent, tsm, sev-guest"),
         ("quote.timeout_ms", "0", "from 1 to"),
         ("quote.retries", "-1", "from 0 to 100"),
         ("quote.queue", "0", "from 1 to"),

@@ -5,6 +5,7 @@
 //! it says of itself; nothing it gave is passed on.
 
 mod agent;
+mod kernel;
 mod queue;
 mod shape;
 
@@ -15,6 +16,7 @@ use touchstone_formats::evidence::{EventLog, Evidence, Tee};
 use touchstone_formats::report_data::Purpose;
 
 pub use agent::AgentSource;
+pub use kernel::{KernelSource, OpenError};
 pub use queue::{QuoteSettings, QuoteSlot, Quoter};
 pub use shape::check;
 
