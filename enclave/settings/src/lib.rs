@@ -205,6 +205,15 @@ impl Section {
         self.path(name)?.ok_or_else(|| self.missing(name, "a path"))
     }
 
+    /// True or false.
+    pub fn boolean(&mut self, name: &'static str, default: bool) -> Result<bool, ConfigError> {
+        match self.take(name) {
+            None => Ok(default),
+            Some(Value::Boolean(value)) => Ok(value),
+            Some(other) => Err(self.wrong(name, &other, "true or false")),
+        }
+    }
+
     /// A whole number.
     pub fn integer(
         &mut self,

@@ -42,6 +42,8 @@ library = "{library}"
 sha256 = "{sha256}"
 [models]
 repository = "{folder}/models"
+[sandbox]
+seccomp = true
 [log]
 format = "json"
 "#,
