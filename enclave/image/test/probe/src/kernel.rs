@@ -79,7 +79,8 @@ fn entropy() -> Found {
     Ok("RDRAND, trusted; nothing from whoever loads the kernel".into())
 }
 
-fn over_tcp() -> Result<bool, String> {
+/// Whether the guest is reached by TCP.
+pub fn over_tcp() -> Result<bool, String> {
     Ok(read("/proc/cmdline")?.contains("touchstone.net="))
 }
 
