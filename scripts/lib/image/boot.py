@@ -73,8 +73,8 @@ class Bench:
     def __init__(self, options: argparse.Namespace, say: Say, logs: Path):
         self.options, self.say, self.logs = options, say, logs
         self.image = options.image.resolve()
-        # The programs are looked for where this says, once the modules below are loaded.
-        os.environ["TOUCHSTONE_BIN_DIR"] = str(o.host_programs(options.jobs))
+        say("building the host, the command and the simulated platform")
+        o.host_programs(options.jobs)
         import testimage
         from stack import binary
 

@@ -13,6 +13,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from errors import Say, Stop, cannot  # noqa: E402
 from pins import ROOT  # noqa: E402
 
+# Where the programs outside the guest are, before anything is loaded that looks for them.
+os.environ["TOUCHSTONE_BIN_DIR"] = str(Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug")
+
 # Exit code where QEMU is missing: nothing was tested, which is neither right nor wrong.
 SKIPPED = 6
 # What a 1.4 MB static init that answered HTTP took on a machine of this kind: to be seen beside what this one takes.
@@ -66,16 +69,14 @@ class Outcomes:
         return [{"name": o.name, "right": o.right, "found": o.found, "seconds": round(o.seconds, 2)} for o in self.list]
 
 
-def host_programs(jobs: int | None) -> Path:
-    """Builds what runs outside the guest, as scripts/test does, and says where it is."""
-    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+def host_programs(jobs: int | None) -> None:
+    """Builds what runs outside the guest, as scripts/test does."""
     for package in ("host", "touchstone-cli", "touchstone-testkit"):
         command = ["cargo", "build", "--locked", "--quiet", "--manifest-path", str(ROOT / "Cargo.toml"), "-p", package]
         if jobs:
             command += ["--jobs", str(jobs)]
         if subprocess.run(command, stdin=subprocess.DEVNULL).returncode:
             raise cannot(f"{package} cannot be built: what is above says why")
-    return target / "debug"
 
 
 def sizes(image: Path, facts: dict) -> str:
