@@ -107,13 +107,14 @@ class Bench:
             return ended(guest.wait_for_end(scene.BOOT_SECONDS), "no quote provider: ")
 
 
-def ended(console: str, why: str) -> str:
-    """What a guest said that must not start: this reason, a power off, and nothing that was started."""
+def ended(console: str, why: str, started: bool = False) -> str:
+    """What a guest said that must not serve: this reason, a power off, and that nothing was started, or that it was."""
     from stack import Failed
 
     said = [line for line in console.splitlines() if line.startswith("touchstone-init: ")]
     last = said[-1].removeprefix("touchstone-init: ") if said else ""
-    if not last.startswith("powering off: ") or why not in last or any("started /" in line for line in said) or "reboot: Power down" not in console:
+    was_started = any(line.startswith("touchstone-init: started /") for line in said)
+    if not last.startswith("powering off: ") or why not in last or was_started != started or "reboot: Power down" not in console:
         raise Failed(f"expected a power off because of `{why}`, found:\n{console[-2000:]}")
     return last
 
@@ -130,23 +131,31 @@ def boots(bench: Bench, outcomes: o.Outcomes) -> dict[str, float]:
     if options.vsock or both:
         ways["vsock"] = test.way("vsock")
     if options.net or both:
-        ways["net"] = test.way("net", "touchstone.net=dhcp")
+        ways["net"] = test.way("net", bench.testimage.DHCP)
     if not ways:
         test.way("vsock")
     test.sign([test.models()])
     for name, way in ways.items():
-
-        def tried(name=name, way=way) -> str:
-            folder = bench.logs / name
-            machine = scene.guest(folder, way, test.out / "vmlinuz", vsock=True, net=name == "net")
-            with scene.Scene(folder, machine, platform=way.platform[options.tee], tee=options.tee) as stage:
-                times[name] = stage.serve()
-                return f"ready after {times[name]:.1f} s; {stage.answered(test, 'digits_cnn', 1, 'digits')}"
-
-        outcomes.run(f"a question over {'virtio-net' if name == 'net' else name} is answered", tried)
+        outcomes.run(f"a question over {'virtio-net' if name == 'net' else name} is answered",
+                     lambda name=name, way=way: answers(bench, test, way, times, net=name == "net"))  # fmt: skip
     if options.disk:
         outcomes.run("a disk boots by UEFI firmware and answers over TCP", lambda: disk_answers(bench, test, times))
     return times
+
+
+def answers(bench: Bench, test, way, times: dict[str, float], *, net: bool = False, disks: tuple[Path, ...] = (), asked=("digits_cnn", 1),
+            fault: str = "none", more=lambda stage: "") -> str:  # fmt: skip
+    """Boots the test image one way, asks, and judges the answer. `more` may look at the running scene; what it says is said too."""
+    import scene
+
+    folder = bench.logs / way.name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "fault").write_text(f"{fault}\n")
+    machine = scene.guest(folder, way, test.out / "vmlinuz", vsock=True, net=net, disks=disks)
+    with scene.Scene(folder, machine, platform=way.platform[test.tee], tee=test.tee) as stage:
+        times[way.name] = stage.serve()
+        found = f"ready after {times[way.name]:.1f} s; {stage.answered(test, *asked, asked[0])}"
+        return "; ".join(filter(None, [found, more(stage)]))
 
 
 def disk_answers(bench: Bench, test, times: dict[str, float]) -> str:
@@ -158,7 +167,7 @@ def disk_answers(bench: Bench, test, times: dict[str, float]) -> str:
     # The firmware writes its variables.
     variables = shutil.copyfile(firmware[1], folder / "variables.fd")
     measurement = hashlib.sha384(disk.read_bytes()).hexdigest()
-    machine = scene.Guest(folder, firmware=(firmware[0], variables), disks=(disk,), vsock=True, net=True)
+    machine = scene.Guest(folder, firmware=(firmware[0], variables), disks=(disk,), vsock=True, net=True, alone=True)
     with scene.Scene(folder, machine, platform=["--measurement", measurement]) as stage:
         times["disk"] = stage.serve()
         return (f"ready after {times['disk']:.1f} s; "

@@ -32,6 +32,8 @@ PROBE = ("touchstone-image-probe", "image-probe")
 STUB = "usr/lib/systemd/boot/efi/linuxx64.efi.stub"
 # The simulated platform's RTMR0: QEMU's tables are not computed, and no hardware made any here.
 RTMR0 = "a0" * 48
+# Words of the command line for QEMU's own network.
+DHCP, STATIC = "touchstone.net=dhcp", "touchstone.net=10.0.2.15/24,10.0.2.2"
 TCB = ("Genoa:bootloader=0,tee=0,snp=23,microcode=84", "tcb_evaluation_data_number=1")
 
 
@@ -176,12 +178,17 @@ class TestImage:
             put(self.out / name, deb.file(generic, f"usr/share/OVMF/{name}"))
             firmware.append(self.out / name)
         program = disk.uki(stub, (self.out / "vmlinuz").read_bytes(), (self.out / "initrd.img").read_bytes(),
-                           f"{self.cmdline} touchstone.net=dhcp", self.facts["kernel_release"])  # fmt: skip
+                           f"{self.cmdline} {STATIC}", self.facts["kernel_release"])  # fmt: skip
         system = self.out / "esp.img"
         disk.system_partition(program, system, self.tools, self.pins.source_date_epoch)
         disk.disk(self.out / "disk.raw", [("touchstone-boot", disk.ESP, system)])
         system.unlink()
         return self.out / "disk.raw", (firmware[0], firmware[1])
+
+    def files(self) -> list[str]:
+        """Every file in the initrd but the models: what the guest must find there, and nothing else."""
+        names = {name for name, found in {**self.entries, **unpacked(self.overlay)}.items() if found.body is not None}
+        return sorted(f"/{name}" for name in names if not name.startswith("models/"))
 
     def changed(self) -> bytes:
         """The initrd with one byte changed, in a comment of the enclave's settings: it boots and serves as before."""

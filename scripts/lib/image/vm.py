@@ -64,8 +64,9 @@ class Guest:
     """A running guest. A context manager; `console()` is what it has said."""
 
     def __init__(self, folder: Path, *, kernel: Path | None = None, initrd: Path | None = None, cmdline: str = "", firmware: tuple[Path, Path] | None = None,
-                 disks: tuple[Path, ...] = (), vsock: bool = False, net: bool = False, cpus: int = 2, memory: int = 1024):  # fmt: skip
-        self.folder, self.vsock, self.net = folder, vsock, net
+                 disks: tuple[Path, ...] = (), vsock: bool = False, net: bool = False, alone: bool = False, cpu: str = "max", cpus: int = 2,
+                 memory: int = 1024):  # fmt: skip
+        self.folder, self.vsock, self.net, self.alone, self.cpu = folder, vsock, net, alone, cpu
         self.kernel, self.initrd, self.cmdline, self.firmware, self.disks = kernel, initrd, cmdline, firmware, disks
         self.cpus, self.memory = cpus, memory
         self.ports: dict[str, int] = {}
@@ -75,7 +76,7 @@ class Guest:
     def command(self) -> list:
         """QEMU's command line. No KVM: every machine can run it, and on every machine it is the same CPU."""
         machine = "q35" + (",memory-backend=ram" if self.vsock else "")
-        words = [QEMU, "-accel", "tcg", "-machine", machine, "-cpu", "max", "-smp", self.cpus, "-m", self.memory, "-nodefaults", "-no-user-config",
+        words = [QEMU, "-accel", "tcg", "-machine", machine, "-cpu", self.cpu, "-smp", self.cpus, "-m", self.memory, "-nodefaults", "-no-user-config",
                  "-display", "none", "-serial", "file:console.log", "-no-reboot"]  # fmt: skip
         if self.firmware:
             code, variables = self.firmware
@@ -89,9 +90,9 @@ class Guest:
             words += ["-object", f"memory-backend-memfd,id=ram,size={self.memory}M,share=on", "-chardev", "socket,id=vsock,path=vhost.sock",
                       "-device", "vhost-user-vsock-pci,chardev=vsock"]  # fmt: skip
         if self.net:
-            # Nothing of the guest's goes out; what comes in are connections to the three ports.
+            # What comes in are connections to the three ports. `alone`: nothing goes out, and QEMU's DHCP server names no gateway.
             forwards = "".join(f",hostfwd=tcp:127.0.0.1:{port}-:{PORTS[name]}" for name, port in self.ports.items())
-            words += ["-netdev", f"user,id=net,restrict=on{forwards}", "-device", "virtio-net-pci,netdev=net,romfile="]
+            words += ["-netdev", f"user,id=net{',restrict=on' if self.alone else ''}{forwards}", "-device", "virtio-net-pci,netdev=net,romfile="]
         return words
 
     def __enter__(self) -> "Guest":
