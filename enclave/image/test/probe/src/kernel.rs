@@ -3,8 +3,10 @@
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
-use crate::{Found, Probe, expect, read};
+use crate::{Found, PATIENCE, Probe, expect, read};
 
 /// Settings below `/proc/sys`, and what must stand there.
 const SETTINGS: &[(&str, &str)] = &[
@@ -37,11 +39,12 @@ pub const PROBES: &[Probe] = &[
     ("settings", settings),
     ("cmdline", cmdline),
     ("entropy", entropy),
-    ("interfaces", interfaces),
-    ("listeners", listeners),
     ("quote-source", quote_source),
     ("devices", devices),
 ];
+
+/// These come last: by then the enclave serves, or soon will.
+pub const NETWORK: &[Probe] = &[("interfaces", interfaces), ("listeners", listeners)];
 
 fn settings() -> Found {
     for (name, expected) in SETTINGS {
@@ -102,28 +105,40 @@ fn interfaces() -> Found {
     }
 }
 
-/// Who listens where, over IP. vsock has no list; that the enclave answers there is seen from outside.
+/// Who listens where, over IP: the enclave's three listeners, once it serves, where it is reached by TCP; else nobody. (vsock has no
+/// list; that the enclave answers there is seen from outside.)
 fn listeners() -> Found {
+    let expected: Vec<_> = if over_tcp()? {
+        PORTS.map(|port| format!("tcp:{port}")).into()
+    } else {
+        Vec::new()
+    };
+    let until = Instant::now() + PATIENCE;
+    while listening().len() < expected.len() && Instant::now() < until {
+        sleep(Duration::from_millis(200));
+    }
+    let found = expect(listening().join(" "), expected.join(" "))?;
+    Ok(if found.is_empty() {
+        "none over IP".into()
+    } else {
+        found
+    })
+}
+
+fn listening() -> Vec<String> {
+    const LISTEN: &str = "0A";
     let mut found = Vec::new();
-    for (file, listening) in [
-        ("tcp", Some("0A")),
-        ("tcp6", Some("0A")),
-        ("udp", None),
-        ("udp6", None),
-        ("raw", None),
-        ("raw6", None),
-        ("packet", None),
-    ] {
+    for file in ["tcp", "tcp6", "udp", "udp6", "raw", "raw6", "packet"] {
         // A kernel without the protocol has no list.
         let Ok(text) = fs::read_to_string(format!("/proc/net/{file}")) else {
             continue;
         };
         for line in text.lines().skip(1) {
             let words: Vec<_> = line.split_whitespace().collect();
-            let (Some(local), state) = (words.get(1), words.get(3)) else {
+            let (Some(local), Some(state)) = (words.get(1), words.get(3)) else {
                 continue;
             };
-            if listening.is_none_or(|code| state == Some(&code)) {
+            if !file.starts_with("tcp") || *state == LISTEN {
                 let port = local
                     .rsplit(':')
                     .next()
@@ -133,18 +148,7 @@ fn listeners() -> Found {
         }
     }
     found.sort();
-    let expected: Vec<_> = if over_tcp()? {
-        PORTS.map(|port| format!("tcp:{port}")).into()
-    } else {
-        Vec::new()
-    };
-    expect(found.join(" "), expected.join(" ")).map(|found| {
-        if found.is_empty() {
-            "none over IP".into()
-        } else {
-            found
-        }
-    })
+    found
 }
 
 /// The one entry is the enclave's alone, nobody makes another, and no device beside it gives quotes.

@@ -16,6 +16,7 @@ mod system;
 
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
+use std::time::Duration;
 
 /// Where the test image keeps the enclave.
 const ENCLAVE: &str = "/usr/bin/enclave.real";
@@ -35,7 +36,11 @@ const PROBES: &[&[Probe]] = &[
     kernel::PROBES,
     files::PROBES,
     attempts::PROBES,
+    kernel::NETWORK,
 ];
+
+/// How long the enclave may take until it is confined, and until it serves: an emulated CPU is slow.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

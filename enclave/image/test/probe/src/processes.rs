@@ -4,12 +4,10 @@ use std::fs;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::{Found, Probe, expect, read};
+use crate::{Found, PATIENCE, Probe, expect, read};
 
 /// The user that init.toml names.
 const ENCLAVE_ID: &str = "1000";
-/// How long the enclave may take until it has its filter and its threads: an emulated CPU is slow.
-const PATIENCE: Duration = Duration::from_secs(120);
 /// What holds of each thread that parses hostile input, as `/proc/<pid>/status` says it.
 const RIGHTS: [(&str, &str); 10] = [
     ("Uid", "1000 1000 1000 1000"),
