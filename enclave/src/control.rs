@@ -84,6 +84,17 @@ async fn route(service: Arc<Service>, request: Request<Incoming>) -> Result<Repl
             let (after, wait) = batches_query(request.uri().query().unwrap_or_default())?;
             Ok(batches(&service, after, wait).await)
         }
+        ("collateral", "") => {
+            get()?;
+            let file = service.source.collateral().ok_or_else(|| {
+                Problem::new(
+                    404,
+                    "No collateral",
+                    "the platform puts no certificates beside its quotes",
+                )
+            })?;
+            Ok(body(file.to_file().into()))
+        }
         ("ack", "") => {
             post()?;
             acknowledge(&service, request).await

@@ -1,7 +1,7 @@
 //! What the process may ask of the kernel: seccomp, applied before there are threads, for good.
 //!
 //! Three answers. What an enclave never calls and an attacker would, such as `execve` or memory that is both writable and
-//! executable, ends the process ([`forbidden`]). What it needs is let through ([`needed`]). For all else the kernel has no such call
+//! executable, ends the process (`forbidden`). What it needs is let through (`needed`). For all else the kernel has no such call
 //! (`ENOSYS`): libraries that try it find another way, as on an older kernel.
 //!
 //! The first and the second are one filter each, because a filter has one answer for what it lists; of two answers the kernel
@@ -245,7 +245,6 @@ fn needed(needs: &Needs) -> Result<Calls, BackendError> {
         // A quote entry that nobody made yet.
         libc::SYS_mkdir,
         libc::SYS_rmdir,
-        libc::SYS_unlinkat,
         // Sockets, once they are open.
         libc::SYS_bind,
         libc::SYS_listen,

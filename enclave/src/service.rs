@@ -59,6 +59,8 @@ pub struct Service {
     pub boot: [u8; 16],
     /// Quotes.
     pub quoter: Arc<Quoter>,
+    /// Where they come from, for what comes beside them.
+    pub source: Arc<dyn QuoteSource>,
     /// Batches for the host.
     pub outbox: Arc<Outbox>,
     /// Places for requests in flight.
@@ -140,7 +142,8 @@ impl Service {
         };
         Ok(Arc::new(Self {
             boot,
-            quoter: Arc::new(Quoter::start(source, quote)),
+            quoter: Arc::new(Quoter::start(source.clone(), quote)),
+            source,
             outbox: Arc::new(Outbox::new(config.limits.unacknowledged_bytes)),
             places: Arc::new(Semaphore::new(config.limits.in_flight)),
             held: Held::new(config.limits.buffered_bytes),

@@ -23,6 +23,7 @@ mod backend;
 pub mod bundle;
 pub mod catalog;
 mod cbor;
+pub mod certificate_table;
 pub mod checkpoint;
 pub mod commitment;
 pub mod config;

@@ -34,9 +34,19 @@ fn dependencies_run_downward_only() {
     assert_eq!(linked("measurements"), set(&["touchstone-formats"]));
     assert_eq!(linked("touchstone-launch"), set(&[]));
     assert_eq!(linked("touchstone-settings"), set(&[]));
+    assert_eq!(linked("touchstone-init"), set(&["touchstone-settings"]));
+    assert_eq!(
+        linked("touchstone-quote-source"),
+        set(&["touchstone-formats"])
+    );
     assert_eq!(
         linked("enclave"),
-        set(&["measurements", "touchstone-formats", "touchstone-settings"])
+        set(&[
+            "measurements",
+            "touchstone-formats",
+            "touchstone-quote-source",
+            "touchstone-settings"
+        ])
     );
     assert_eq!(
         linked("host"),
@@ -62,16 +72,23 @@ fn dependencies_run_downward_only() {
         ])
     );
     assert_eq!(linked("touchstone-testkit"), set(&["touchstone-formats"]));
+    assert_eq!(
+        linked("touchstone-simulated-guest"),
+        set(&["touchstone-formats", "touchstone-testkit"])
+    );
 
     // Not even the enclave's tests and those of what it links: what they are built with must not change what is measured.
     for name in [
         "enclave",
+        "touchstone-init",
         "touchstone-formats",
+        "touchstone-quote-source",
         "touchstone-settings",
         "measurements",
     ] {
         for forbidden in [
             "touchstone-testkit",
+            "touchstone-simulated-guest",
             "attestation-verifier",
             "touchstone-client",
             "touchstone-collateral",

@@ -15,9 +15,6 @@ use rustix::{
 
 use crate::error::{Doing, InitError, read_text};
 
-/// Most files that the enclave may open.
-const FILES: u64 = 65_536;
-
 /// Runs in the child: `enclave <uid> <program> <argument>…`. It becomes the program and does not return.
 ///
 /// # Errors
@@ -45,12 +42,11 @@ pub fn drop_rights(uid: u32) -> Result<(), InitError> {
     inherits_nothing()?;
     setsid().doing(doing)?;
     umask(Mode::RWXG | Mode::RWXO);
-    let limit = |most| Rlimit {
-        current: Some(most),
-        maximum: Some(most),
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
     };
-    setrlimit(Resource::Core, limit(0)).doing(doing)?;
-    setrlimit(Resource::Nofile, limit(FILES)).doing(doing)?;
+    setrlimit(Resource::Core, none).doing(doing)?;
 
     // While there is still the right to: what no program may ever have again.
     let of_this_kernel = |bit: u32| {

@@ -13,7 +13,7 @@ use std::{
 use rustix::{
     fs::Mode,
     mount::{MountFlags, mount},
-    process::{Pid, Signal, WaitOptions, kill_process, umask, wait},
+    process::{Pid, Resource, Rlimit, Signal, WaitOptions, kill_process, setrlimit, umask, wait},
     rand::{GetRandomFlags, getrandom},
     system::{RebootCommand, finit_module, reboot},
     thread::{CapabilitySet, CapabilitySets, set_capabilities},
@@ -36,6 +36,8 @@ use crate::{
 const SETTINGS: &str = "/etc/touchstone/init.toml";
 /// Where modules lie.
 const MODULES: &str = "/usr/lib/modules";
+/// Most files that the enclave may open: its connections.
+const FILES: u64 = 65_536;
 /// Variables that the kernel gives to every init, whatever its command line is.
 const KERNEL_VARIABLES: [(&str, &str); 2] = [("HOME", "/"), ("TERM", "linux")];
 
@@ -199,6 +201,11 @@ fn load(name: &str) -> io::Result<()> {
 
 /// Starts the enclave by a child that first drops its rights; gives its process.
 fn start(program: &str, uid: u32, arguments: &[String]) -> Result<Pid, InitError> {
+    let files = Rlimit {
+        current: Some(FILES),
+        maximum: Some(FILES),
+    };
+    setrlimit(Resource::Nofile, files).doing(|| "allowing many open files".into())?;
     let child = Command::new("/proc/self/exe")
         .arg("enclave")
         .arg(uid.to_string())

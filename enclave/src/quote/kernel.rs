@@ -1,21 +1,21 @@
 //! The Linux kernel's own interfaces as quote sources: configfs-tsm and `/dev/sev-guest` (`touchstone_quote_source`).
 //!
 //! Their calls block, for as long as the platform takes. One runs at a time, on a thread for such calls, and holds the source
-//! until it has returned: when the caller's patience ends first, what it brings in the end reaches nobody, and until then every further quote
-//! is refused at once. So no late answer can be taken for another's, and one thread hangs at most.
+//! until it has returned: when the caller's patience ends first, what it brings in the end reaches nobody, and until then
+//! every further quote is refused at once. So no late answer can be taken for another's, and one thread hangs at most.
 
 use std::{
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, PoisonError},
 };
 
 use thiserror::Error;
 use tokio::sync::Mutex;
 use touchstone_formats::{
-    FormatError,
-    evidence::{EventLog, Tee},
+    FormatError, certificate_table,
+    evidence::{Collateral, CollateralFile, EventLog, Tee},
     text::Base64Bytes,
 };
 use touchstone_quote_source::{Report, SevGuest, Source, SourceError, Tsm};
@@ -25,6 +25,9 @@ use crate::config::KernelQuotes;
 
 /// Most bytes of an event log's file, of which all but padding counts against the format's own, smaller bound.
 const EVENT_LOG_FILE: u64 = 4 << 20;
+
+/// Where an SEV-SNP report says which key signed it: bits 2 to 4 of the word here (AMD 56860, table 23).
+const SIGNING_KEY_AT: usize = 0x48;
 
 /// Why a source cannot be opened.
 #[derive(Debug, Error)]
@@ -54,6 +57,8 @@ pub enum OpenError {
 pub struct KernelSource {
     source: Arc<Mutex<Source>>,
     event_log: Option<EventLog>,
+    /// Of the newest report: the host's certificate table, and whether a VLEK signed.
+    certificates: std::sync::Mutex<Option<(Vec<u8>, bool)>>,
 }
 
 impl KernelSource {
@@ -94,6 +99,7 @@ impl KernelSource {
         Ok(Self {
             source: Arc::new(Mutex::new(source)),
             event_log,
+            certificates: std::sync::Mutex::default(),
         })
     }
 
@@ -115,6 +121,12 @@ impl KernelSource {
             Tee::Tdx => self.event_log.clone(),
             Tee::SevSnp => None,
         };
+        let vlek = signed_by_vlek(&report.quote);
+        *self
+            .certificates
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) =
+            report.certificates.map(|table| (table, vlek));
         Quote {
             tee: report.tee,
             quote: report.quote,
@@ -127,6 +139,27 @@ impl QuoteSource for KernelSource {
     fn quote(&self, report_data: [u8; 64]) -> QuoteFuture<'_> {
         Box::pin(self.ask(report_data))
     }
+
+    fn collateral(&self) -> Option<CollateralFile> {
+        let held = self.certificates.lock();
+        let (table, vlek) = held.unwrap_or_else(PoisonError::into_inner).clone()?;
+        match certificate_table::collateral(&table, vlek) {
+            Ok(found) => Some(CollateralFile {
+                tee: Tee::SevSnp,
+                collateral: Collateral::SevSnp(found),
+            }),
+            Err(error) => {
+                tracing::warn!(%error, "the host's certificates are no use");
+                None
+            }
+        }
+    }
+}
+
+fn signed_by_vlek(report: &[u8]) -> bool {
+    report
+        .get(SIGNING_KEY_AT)
+        .is_some_and(|byte| (byte >> 2) & 7 == 1)
 }
 
 fn quote_error(error: &SourceError) -> QuoteError {

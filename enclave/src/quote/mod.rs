@@ -12,7 +12,7 @@ mod shape;
 use std::{fmt, future::Future, pin::Pin};
 
 use thiserror::Error;
-use touchstone_formats::evidence::{EventLog, Evidence, Tee};
+use touchstone_formats::evidence::{CollateralFile, EventLog, Evidence, Tee};
 use touchstone_formats::report_data::Purpose;
 
 pub use agent::AgentSource;
@@ -80,4 +80,9 @@ pub type QuoteFuture<'a> = Pin<Box<dyn Future<Output = Result<Quote, QuoteError>
 pub trait QuoteSource: Send + Sync + 'static {
     /// Asks for a quote over these 64 bytes.
     fn quote(&self, report_data: [u8; 64]) -> QuoteFuture<'_>;
+
+    /// What certificates the platform put beside the newest quote. Nobody here judges them.
+    fn collateral(&self) -> Option<CollateralFile> {
+        None
+    }
 }

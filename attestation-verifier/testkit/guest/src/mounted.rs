@@ -5,7 +5,7 @@ use std::{
     fs::OpenOptions,
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -17,20 +17,26 @@ const LAST_CLOSE: Duration = Duration::from_secs(5);
 
 /// Why nothing can be mounted here; `None`: it can.
 pub fn unusable() -> Option<String> {
-    if let Err(error) = OpenOptions::new().read(true).write(true).open("/dev/fuse") {
-        return Some(format!("/dev/fuse: {error}"));
-    }
-    struct Nothing;
-    impl Filesystem for Nothing {}
-    let place = std::env::temp_dir().join(format!("fuse-{}", std::process::id()));
-    let tried = std::fs::create_dir_all(&place)
-        .and_then(|()| fuser::spawn_mount2(Nothing, &place, &[MountOption::RO]))
-        .map(drop);
-    let _ = std::fs::remove_dir(&place);
-    tried
-        .err()
-        .map(|error| format!("mounting with FUSE: {error}"))
+    static WHY: OnceLock<Option<String>> = OnceLock::new();
+    let why = || {
+        let device = OpenOptions::new().read(true).write(true).open("/dev/fuse");
+        if let Err(error) = device {
+            return Some(format!("/dev/fuse: {error}"));
+        }
+        let tried = tempfile::tempdir().and_then(|place| {
+            let session = fuser::spawn_mount2(Nothing, place.path(), &[MountOption::RO])?;
+            session.join();
+            Ok(())
+        });
+        let error: io::Error = tried.err()?;
+        Some(format!("mounting with FUSE: {error}"))
+    };
+    WHY.get_or_init(why).clone()
 }
+
+struct Nothing;
+
+impl Filesystem for Nothing {}
 
 /// State that a file system and a test share.
 pub trait Shared: Send + 'static {

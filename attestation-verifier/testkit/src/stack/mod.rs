@@ -93,7 +93,9 @@ impl<M: TeeMachine> Stack<M> {
         set("listen.public", quoted("tcp://127.0.0.1:0"));
         set("listen.control", quoted("tcp://127.0.0.1:0"));
         set("listen.tls", quoted("tcp://127.0.0.1:0"));
-        set("quote.agent", quoted(platform.socket()));
+        if !wanted.enclave.contains_key("quote.source") {
+            set("quote.agent", quoted(platform.socket()));
+        }
         set("runtime.library", quoted(&needs.runtime));
         set("runtime.sha256", quoted(sha256_of(&needs.runtime)));
         set("models.repository", quoted(&repository));
