@@ -27,9 +27,11 @@ import build  # noqa: E402
 import deb  # noqa: E402
 import disk  # noqa: E402
 import elf  # noqa: E402
+import entry  # noqa: E402
 import initrd  # noqa: E402
 import mirror as mirrors  # noqa: E402
 import pins as pinned  # noqa: E402
+import programs  # noqa: E402
 import repro  # noqa: E402
 import toolroot  # noqa: E402
 import volume  # noqa: E402
@@ -130,7 +132,7 @@ class Cpio(unittest.TestCase):
         whole = initrd.cpio(self.FILES)
         self.assertEqual(initrd.cpio(dict(reversed(self.FILES.items()))), whole)
         self.assertNotEqual(initrd.cpio({**self.FILES, "b/c": initrd.Entry(b"hellp")}), whole)
-        self.assertEqual(initrd.listing(whole), {"a": 0o100755, "b": 0o040755, "b/c": 0o100644})
+        self.assertEqual(initrd.listing(whole), {"a": (0o100755, 2), "b": (0o040755, 0), "b/c": (0o100644, 5)})
 
 
 class Debs(InFolder):
@@ -302,6 +304,22 @@ class Mirrors(InFolder):
         now = pinned.load(path).packages[0]
         self.assertEqual((now.name, now.version, now.sha256, now.follow), ("thing-2", "1.0-2", "ab" * 32, "thing-latest"))
 
+    def test_where_apt_would_look(self):
+        def found(*lines):
+            return mirrors.mirrors_of("".join(f"Packages|{line}\n" for line in lines))
+
+        both = {"debian": "http://a/debian", "debian-security": "http://b/debian-security"}
+        self.assertEqual(found("Debian|trixie|main|http://a/debian/", "Debian|trixie-security|main|http://b/debian-security/",
+                               "Debian|sid|main|http://c/debian/"), both)
+        self.assertEqual(found("$(ORIGIN)|bookworm|main|https://x/apt/", "$(ORIGIN)|trixie|main|http://a/debian/",
+                               "$(ORIGIN)|trixie-security|main|http://b/debian-security/"), both)
+        self.assertEqual(found("Other|trixie|main|http://a/debian/", "Debian|trixie|contrib|http://a/debian/", "Debian|trixie|main|cdrom:x/debian/"), {})
+        with mock.patch.object(mirrors, "apt_mirrors", return_value={}):
+            for archive, option in (("debian", "--mirror"), ("debian-security", "--security-mirror")):
+                with self.stops(CANNOT, option):
+                    mirrors.Mirror(QUIET).base(archive)
+            self.assertEqual(mirrors.Mirror(QUIET, "http://a/debian/").base("debian"), "http://a/debian")
+
     def test_an_archive_is_complete(self):
         self.server.files[f"/debian/{self.pin.path}"] = self.data
         given = self.folder / "given"
@@ -469,6 +487,44 @@ class Toolchain(InFolder):
             toolroot.Rust(some_pins(rust=self.pin))
 
 
+class Surroundings(InFolder):
+    def builder(self):
+        with mock.patch.dict(os.environ, {"CARGO_HOME": str(self.folder / "home")}):
+            return programs.Builder(some_pins(rust={"host": "x"}), mock.Mock(sysroot=self.folder / "rust"), mock.Mock(root=self.folder / "tools", bin=self.folder / "bin"),
+                                    mock.Mock(**{"crates.return_value": None}), self.folder / "below it" / "work", QUIET)
+
+    def test_configuration_that_would_show_is_refused(self):
+        harmless = "[build]\nrustflags = ['-Copt-level=0']\n[profile.release]\nopt-level = 1\n[source.crates-io]\nreplace-with = 'x'\n[target.x]\nlinker = 'y'\n"
+        for place in (self.folder / "home" / "config.toml", self.folder / ".cargo" / "config"):
+            place.parent.mkdir()
+            place.write_text(harmless)
+            self.builder().check_configuration()
+            for words in ("paths = ['/x']", "[env]\nCFLAGS = 'x'", "[env.CFLAGS]", "env.CFLAGS = 'x'", "[patch.crates-io]", "[build]\ntarget = 'x'", "build.target = 'x'"):
+                place.write_text(harmless + words)
+                with self.subTest(words), self.stops(CANNOT, str(place)):
+                    self.builder().check_configuration()
+            place.write_text(harmless)
+
+    def test_the_callers_environment_does_not_come_in(self):
+        builder = self.builder()
+        builder.work.mkdir(parents=True)
+        with mock.patch.dict(os.environ, {"RUSTFLAGS": "-Cx", "CFLAGS": "-O0", "LD_PRELOAD": "/x", "TZ": "Asia/Tokyo", "SOURCE_DATE_EPOCH": "7"}):
+            env = builder.environment()
+        self.assertEqual(set(env) & {"RUSTFLAGS", "LD_PRELOAD"}, set())
+        self.assertEqual((env["TZ"], env["SOURCE_DATE_EPOCH"], env["CARGO_PROFILE_RELEASE_STRIP"]), ("UTC", "1767225600", "symbols"))
+        self.assertIn(f"-ffile-prefix-map={self.folder / 'tools'}=/toolroot", Path(env["CC"]).read_text())
+        self.assertIn(f"--remap-path-prefix={self.folder / 'home'}=/cargo", env["CARGO_ENCODED_RUSTFLAGS"].split("\x1f"))
+
+    def test_folders_of_others_are_left_alone(self):
+        build.ours(self.folder / "new", "image.json", "--out")
+        build.ours(self.folder, "image.json", "--out")
+        (self.folder / "file").write_text("precious")
+        with self.stops(CANNOT, "--out", "is not empty"):
+            build.ours(self.folder, "image.json", "--out")
+        (self.folder / "image.json").write_text("{}")
+        build.ours(self.folder, "image.json", "--out")
+
+
 class Volumes(InFolder):
     def test_the_hash_tree_is_veritysetups(self):
         # `veritysetup format --no-superblock --hash-offset=BLOCKS*4096 --salt=SHA-256("salt")` of cryptsetup 2.6.1 says so.
@@ -593,6 +649,70 @@ class Repeating(InFolder):
             with mock.patch.object(repro.Check, "run", return_value=found), contextlib.redirect_stdout(io.StringIO()) as said:
                 self.assertEqual(repro.main(["--json"]), code)
             self.assertEqual(json.loads(said.getvalue())["exit"], code)
+
+
+# Stands for `touchstone`: writes down what it was asked, and answers as that does.
+TOUCHSTONE = """#!/bin/sh
+printf '%s\\n' "$*" >> "$(dirname "$0")/asked"
+case "$1 $2" in
+"measure snp") echo '{"measurements":[{"snp":{}}]}' ;;
+"measure tdx") case "$*" in *--rtmr0*) r='"aa"' ;; esac; echo "{\\"measurements\\":[{\\"tdx\\":{\\"rtmr0\\":[$r]}}]}" ;;
+"model digest") echo "$(basename "$(dirname "$3")")digest  model" ;;
+"manifest add") [ -z "$FAIL" ] || { echo 'it does not stand' >&2; exit 1; } ;;
+esac
+"""
+
+
+class Entries(InFolder):
+    def setUp(self):
+        super().setUp()
+        self.out = self.folder / "out"
+        self.out.mkdir()
+        self.touchstone = self.folder / "touchstone"
+        self.touchstone.write_text(TOUCHSTONE)
+        self.touchstone.chmod(0o755)
+        for model in ("a/1", "b/2"):
+            (self.folder / "models" / model).mkdir(parents=True)
+            (self.folder / "models" / model / "model.onnx").write_bytes(b"x")
+        (self.folder / "models" / "notes").mkdir()
+
+    def written(self, **wishes) -> tuple[list[str], list[str]]:
+        (self.folder / "asked").unlink(missing_ok=True)
+        wishes = entry.Wishes(**wishes)
+        made = entry.Entry(self.touchstone, self.out, pinned.load(), QUIET)
+        made.measure(wishes)
+        left = made.manifest(wishes, entry.models_of(self.folder / "models"), {"usr/bin/enclave": Path("/e")}, Path("/l"))
+        return left, (self.folder / "asked").read_text().splitlines()
+
+    def test_what_is_not_known_is_asked_for(self):
+        end, snp, tdx = "2027-01-01T00:00:00Z", "Genoa:snp=1", "tcb_evaluation_data_number=17"
+        left, asked = self.written()
+        self.assertEqual([a.split()[:2] for a in asked], [["measure", "snp"], ["measure", "tdx"]])
+        self.assertIn("--not-after", left[0])
+        left, asked = self.written(not_after=end)
+        self.assertEqual([" ".join(a.split()[:2]) for a in asked[2:]], ["manifest new"] + ["model digest", "manifest add-model"] * 2)
+        self.assertTrue(any("sev-snp is not in the manifest" in line and "--minimum-tcb" in line for line in left))
+        self.assertTrue(any("tdx is not in the manifest" in line and "RTMR0" in line for line in left))
+
+        left, asked = self.written(not_after=end, minimum_tcb=[snp, tdx])
+        added = [a for a in asked if a.startswith("manifest add ")]
+        self.assertEqual(len(added), 1)
+        self.assertIn("--platform sev-snp", added[0])
+        self.assertIn("--origin kernel=pinned-binary", added[0])
+        self.assertIn("--origin enclave=rebuilt", added[0])
+        self.assertIn(f"--minimum-tcb {snp}", added[0])
+        self.assertNotIn(tdx, added[0])
+        self.assertTrue(any("tdx is not in" in line and "least TCB" not in line for line in left))
+        left, asked = self.written(not_after=end, minimum_tcb=[snp, tdx], rtmr0=["aa"])
+        self.assertEqual(sum(a.startswith("manifest add ") for a in asked), 2)
+        self.assertEqual([line.split(":")[0] for line in left], ["next"])
+        self.assertTrue(any(a.startswith("manifest add-model") and "--name b --version 2 --digest bdigest" in a for a in asked))
+
+    def test_what_does_not_stand_ends_the_build(self):
+        wishes = dict(not_after="2027-01-01T00:00:00Z", minimum_tcb=["Genoa:snp=1"])
+        self.written(**wishes)
+        with mock.patch.dict(os.environ, {"FAIL": "yes"}), self.stops(CANNOT, "manifest add", "it does not stand"):
+            self.written(**wishes)
 
 
 class Repository(unittest.TestCase):

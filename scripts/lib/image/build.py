@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import deb
@@ -123,6 +123,12 @@ def update_pins(names: list[str], pins: Pins, mirror: Mirror, verify: bool) -> d
     return {"pins": rows}
 
 
+def ours(folder: Path, mark: str, option: str) -> None:
+    """Refuses a folder with something in it that no build wrote: a build removes what it finds there."""
+    if folder.exists() and not (folder / mark).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise cannot(f"{option} {folder} is not empty, and not of an earlier build: nothing of it is removed. Name another folder")
+
+
 @dataclass
 class Image:
     """One build, from arguments to files."""
@@ -146,6 +152,8 @@ class Image:
         rust.check()
         self.ingredients.all_packages(list(self.pins.packages) if o.disk else [p for p in self.pins.packages if "stub" not in p.use])
         library = self.ingredients.library()
+        ours(work, "lock", "--work")
+        ours(out, "image.json", "--out")
         work.mkdir(parents=True, exist_ok=True)
         with (work / "lock").open("w") as lock:
             try:
@@ -164,6 +172,7 @@ class Image:
         say("unpacking the pinned tools")
         tools = Toolroot.unpack(work / "toolroot", self.pins, self.ingredients)
         builder = Builder(self.pins, rust, tools, self.ingredients, work, say, o.jobs, remap=o.control != "no-remap")
+        builder.check_configuration()
         builder.fetch()
         programs = builder.programs()
 
@@ -249,7 +258,8 @@ class Image:
         program = disk.uki(stub, kernel, archive, cmdline, release)
         put(staging / "uki.efi", program)
         esp = staging / "esp.img"
-        disk.system_partition(program, esp, tools, self.pins.source_date_epoch)
+        epoch = self.pins.source_date_epoch + (86400 if self.options.control == "epoch" else 0)
+        disk.system_partition(program, esp, tools, epoch)
         parts = [("touchstone-boot", disk.ESP, esp)]
         if (staging / "models.img").exists():
             parts.append((disk.MODELS, disk.DATA, staging / "models.img"))
@@ -300,8 +310,6 @@ def main(argv: list[str] | None = None) -> int:
                 ingredients.archive(options.archive, [str(Rust(pins).cargo)])
                 found = {"archive": str(options.archive)}
             else:
-                if options.control == "epoch":
-                    pins = replace(pins, source_date_epoch=pins.source_date_epoch + 86400)
                 found = Image(options, pins, ingredients, say).build()
         if options.json:
             print(json.dumps(found, ensure_ascii=False))

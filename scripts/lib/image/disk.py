@@ -2,12 +2,14 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import struct
 import uuid
 import zlib
 from pathlib import Path
 
 from errors import refused
+from ingredients import sha256
 from toolroot import Toolroot
 
 SECTOR = 512
@@ -37,7 +39,7 @@ def unify(stub: bytes, sections: list[tuple[str, bytes]]) -> bytes:
     end = table + 40 * (count + len(sections))
     if end > headers or min(s[4] for s in old if s[3]) < end or symbols:
         raise refused("the stub has no room for more sections")
-    out = bytearray(stub[:_up(max(s[4] + s[3] for s in old), 1)])
+    out = bytearray(stub[:max(s[4] + s[3] for s in old)])
     address = max(s[2] + s[1] for s in old)
     for i, (name, body) in enumerate(sections):
         address = _up(address, section_align)
@@ -79,7 +81,7 @@ def disk(path: Path, parts: list[tuple[str, uuid.UUID, Path]]) -> None:
     first, entries, placed, whole = MIB, bytearray(), [], hashlib.sha256()
     for name, kind, source in parts:
         size = source.stat().st_size
-        digest = hashlib.sha256(source.read_bytes()).digest()
+        digest = bytes.fromhex(sha256(source))
         whole.update(digest)
         last = first + _up(size, SECTOR) - SECTOR
         entries += struct.pack("<16s16sQQQ72s", kind.bytes_le, uuid.UUID(bytes=digest[:16], version=4).bytes_le, first // SECTOR, last // SECTOR, 0,
@@ -106,5 +108,6 @@ def disk(path: Path, parts: list[tuple[str, uuid.UUID, Path]]) -> None:
         out.write(entries + header(sectors - 1, 1, sectors - 33))
         for at, source in placed:
             out.seek(at)
-            out.write(source.read_bytes())
+            with source.open("rb") as content:
+                shutil.copyfileobj(content, out, MIB)
     path.chmod(0o644)

@@ -18,9 +18,8 @@ LOADER = "lib64/ld-linux-x86-64.so.2"
 ONNXRUNTIME = "usr/lib/touchstone/libonnxruntime.so"
 SETTINGS = ("init.toml", "enclave-vsock.toml", "enclave-tcp.toml")
 EMPTY = ("dev", "models", "proc", "run", "sys")
-# Groups of init.toml's [modules], each with those that are loaded before it.
-GROUPS = {"always": (), "platform": ("always",), "vsock": ("always", "platform"), "net": ("always", "platform"),
-          "volume": ("always", "platform")}
+# Groups of init.toml's [modules], each with those that are loaded before it, whatever the command line says.
+GROUPS = {"always": (), "vsock": ("always",), "net": ("always",), "volume": ("always",), "platform": ("always",)}
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,8 @@ def cpio(entries: dict[str, Entry]) -> bytes:
     return bytes(out)
 
 
-def _read(archive: bytes) -> Iterator[tuple[str, int, bytes]]:
+def read(archive: bytes) -> Iterator[tuple[str, int, bytes]]:
+    """Name, mode and content of each entry of an archive as `cpio` writes it, in its order."""
     at = 0
     while True:
         fields = [int(archive[at + 6 + 8 * i:at + 14 + 8 * i], 16) for i in range(13)]
@@ -69,19 +69,19 @@ def _read(archive: bytes) -> Iterator[tuple[str, int, bytes]]:
         at += -at % 4
 
 
-def listing(archive: bytes) -> dict[str, int]:
-    """Reads an archive back: modes by name. A name that stands twice is refused: Linux would take the last."""
-    found: dict[str, int] = {}
-    for name, mode, _ in _read(archive):
+def listing(archive: bytes) -> dict[str, tuple[int, int]]:
+    """Mode and size by name. A name that stands twice is refused: Linux would take the last."""
+    found: dict[str, tuple[int, int]] = {}
+    for name, mode, body in read(archive):
         if name in found:
             raise refused(f"the initrd holds {name} twice")
-        found[name] = mode
+        found[name] = (mode, len(body))
     return found
 
 
 def contents(archive: bytes) -> dict[str, tuple[int, bytes]]:
     """Mode and SHA-256 by name."""
-    return {name: (mode, hashlib.sha256(body).digest()) for name, mode, body in _read(archive)}
+    return {name: (mode, hashlib.sha256(body).digest()) for name, mode, body in read(archive)}
 
 
 def with_folders(entries: dict[str, Entry]) -> dict[str, Entry]:
@@ -196,7 +196,7 @@ def check(archive: bytes) -> None:
     manager, no second program, nothing but files and folders."""
     found = listing(archive)
     unexpected = []
-    for name, mode in found.items():
+    for name, (mode, _) in found.items():
         good = (stat.S_ISDIR(mode) and (name in FOLDERS or name.startswith("models/")) or
                 stat.S_ISREG(mode) and EXPECTED.fullmatch(name) is not None)
         allowed = 0o755 if stat.S_ISDIR(mode) or name in ("init", "usr/bin/enclave", LOADER) else 0o644

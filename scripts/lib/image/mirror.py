@@ -24,21 +24,25 @@ INDEX_LIMIT = 64 << 20
 
 def apt_mirrors() -> dict[str, str]:
     """Mirror bases by archive, as this machine's apt is set up; what it does not name is absent."""
-    found: dict[str, str] = {}
     if shutil.which("apt-get") is None:
-        return found
-    done = subprocess.run(["apt-get", "indextargets", "--format", "$(IDENTIFIER)|$(ORIGIN)|$(RELEASE)|$(COMPONENT)|$(REPO_URI)"],
-                          capture_output=True, text=True)
-    for line in done.stdout.splitlines():
+        return {}
+    form = "$(IDENTIFIER)|$(ORIGIN)|$(RELEASE)|$(COMPONENT)|$(REPO_URI)"
+    ask = ["apt-get", "indextargets", "--format", form]
+    found = mirrors_of(subprocess.run(ask, capture_output=True, text=True).stdout)
+    # Before the first `apt-get update` it knows what its sources say, not whose they are.
+    return mirrors_of(subprocess.run([*ask, "--no-release-info"], capture_output=True, text=True).stdout) | found
+
+
+def mirrors_of(targets: str) -> dict[str, str]:
+    """Bases by archive, out of what apt prints. Where it names no origin, Debian's archives are told from others by the places that they have on every mirror."""
+    found: dict[str, str] = {}
+    for line in targets.splitlines():
         identifier, origin, release, component, uri = (line.split("|") + [""] * 5)[:5]
-        # Without downloaded lists apt knows no origin; then it is the release's name that tells Debian's archives from others.
-        known = origin == "Debian" or (not origin and release.split("-")[0] in SUITES)
-        if identifier == "Packages" and known and component == "main" and uri.startswith("http"):
-            found.setdefault("debian-security" if release.endswith("-security") else "debian", uri.rstrip("/"))
+        archive, uri = "debian-security" if release.endswith("-security") else "debian", uri.rstrip("/")
+        known = origin == "Debian" or (origin == "$(ORIGIN)" and uri.endswith(f"/{archive}"))
+        if identifier == "Packages" and known and component == "main" and uri.startswith(("http://", "https://")):
+            found.setdefault(archive, uri)
     return found
-
-
-SUITES = ("bullseye", "bookworm", "trixie", "forky", "sid", "stable", "oldstable", "testing", "unstable")
 
 
 class Mirror:

@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -18,6 +20,10 @@ PROGRAMS = (("touchstone-init", "touchstone-init", "init"), ("enclave", "enclave
 # environment, can say otherwise.
 PROFILE = {"OPT_LEVEL": "3", "LTO": "thin", "CODEGEN_UNITS": "4", "PANIC": "unwind", "DEBUG": "0", "STRIP": "symbols", "INCREMENTAL": "false",
            "DEBUG_ASSERTIONS": "false", "OVERFLOW_CHECKS": "false", "SPLIT_DEBUGINFO": "off", "RPATH": "false"}
+# What cargo's configuration can say that no variable takes back: other sources, variables by force, another target.
+OVERRIDES = re.compile(r"^\s*(paths\s*=|\[?\s*(patch|env)\s*[].]|target\s*=|build\.target\s*=)", re.M)
+# The program that measures is in no image, and built to be there soon.
+QUICK = {**PROFILE, "OPT_LEVEL": "1", "LTO": "off", "CODEGEN_UNITS": "16"}
 
 
 class Builder:
@@ -29,6 +35,14 @@ class Builder:
         self.work, self.say, self.jobs, self.remap = work, say, jobs, remap
         self.target = work / "cargo"
         self.cargo_home = Path(os.environ.get("CARGO_HOME") or Path.home() / ".cargo")
+
+    def check_configuration(self) -> None:
+        """Refuses what a configuration file of cargo's could change in spite of all that is set here."""
+        folders = [*(folder / ".cargo" for folder in (self.work, *self.work.parents)), self.cargo_home]
+        for path in (folder / name for folder in folders for name in ("config.toml", "config")):
+            if path.is_file() and (found := OVERRIDES.search(path.read_text(errors="replace"))):
+                raise cannot(f"{path} has `{found[0].strip()}`, which would change what is built: remove it, or build with another home or CARGO_HOME, "
+                             "in a folder that is not below it")
 
     def fetch(self) -> None:
         """Gets the crates of Cargo.lock: the only step of cargo's that may use the network, and has the caller's environment for that."""
@@ -55,13 +69,21 @@ class Builder:
         # Compilers see some of these by their real names.
         return [pair for path, name in prefixes for pair in {(path, name): 0, (path.resolve(), name): 0}]
 
-    def environment(self) -> dict[str, str]:
-        """The whole environment of the build: nothing of the caller's but where cargo keeps its crates."""
-        flags = ["-Clink-arg=-Wl,--build-id=none", "-Ctarget-cpu=x86-64", f"-Clinker={self.tools.bin / 'cc'}"]
-        c_flags = ["-O2", "-g0"]
+    def _compiler(self) -> Path:
+        """The pinned C compiler with this build's options behind all others. (Options in CFLAGS are parted at spaces, which names of folders may have.)"""
+        options = ["-g0", *(f"-ffile-prefix-map={path}={name}" for path, name in self._prefixes() if self.remap)]
+        program = self.work / "cc"
+        program.write_text(f"#!/bin/sh\nexec {shlex.quote(str(self.tools.bin / 'cc'))} \"$@\" {shlex.join(options)}\n")
+        program.chmod(0o755)
+        return program
+
+    def environment(self, profile: dict[str, str] = PROFILE) -> dict[str, str]:
+        """The whole environment of the build: nothing of the caller's but where cargo keeps its crates. What cargo's own variables
+        say goes before any configuration file."""
+        compiler = self._compiler()
+        flags = ["-Clink-arg=-Wl,--build-id=none", "-Ctarget-cpu=x86-64", f"-Clinker={compiler}"]
         if self.remap:
             flags += [f"--remap-path-prefix={path}={name}" for path, name in self._prefixes()]
-            c_flags += [f"-ffile-prefix-map={path}={name}" for path, name in self._prefixes()]
         home = self.work / "home"
         home.mkdir(parents=True, exist_ok=True)
         return {
@@ -69,19 +91,20 @@ class Builder:
             "LC_ALL": "C", "TZ": "UTC", "SOURCE_DATE_EPOCH": str(self.pins.source_date_epoch),
             "RUSTC": str(self.rust.rustc), "RUSTC_WRAPPER": "", "RUSTC_WORKSPACE_WRAPPER": "", "CARGO_TARGET_DIR": str(self.target),
             "CARGO_ENCODED_RUSTFLAGS": "\x1f".join(flags), "CARGO_TERM_COLOR": "never", "CARGO_NET_OFFLINE": "true",
-            "CC": str(self.tools.bin / "cc"), "AR": str(self.tools.bin / "ar"), "RANLIB": str(self.tools.bin / "ranlib"),
-            "CFLAGS": " ".join(c_flags), "CC_FORCE_DISABLE": "0",
-            **{f"CARGO_PROFILE_RELEASE_{key}": value for key, value in PROFILE.items()},
+            "CARGO_INCREMENTAL": "0", "CARGO_BUILD_INCREMENTAL": "false",
+            "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER": str(compiler),
+            "CC": str(compiler), "AR": str(self.tools.bin / "ar"), "RANLIB": str(self.tools.bin / "ranlib"),
+            **{f"CARGO_PROFILE_RELEASE_{key}": value for key, value in profile.items()},
         }
 
-    def cargo(self, package: str) -> None:
+    def cargo(self, package: str, profile: dict[str, str] = PROFILE) -> None:
         command = [str(self.rust.cargo), "build", "--release", "--locked", "--offline", "--manifest-path", str(ROOT / "Cargo.toml"), "-p", package]
         if self.jobs:
             command += ["--jobs", str(self.jobs)]
         vendored = self.ingredients.crates()
         if vendored is not None:
             command += ["--config", 'source.crates-io.replace-with="archived"', "--config", f'source.archived.directory="{vendored.resolve()}"']
-        done = subprocess.run(command, cwd=self.work, env=self.environment(), stdin=subprocess.DEVNULL)
+        done = subprocess.run(command, cwd=self.work, env=self.environment(profile), stdin=subprocess.DEVNULL)
         if done.returncode:
             raise cannot(f"{package} cannot be built: what is above says why")
 
@@ -100,5 +123,5 @@ class Builder:
     def touchstone(self) -> Path:
         """The command line program that measures the image; it is not in it."""
         self.say("building touchstone, which measures the image")
-        self.cargo("touchstone-cli")
+        self.cargo("touchstone-cli", QUICK)
         return self.target / "release" / "touchstone"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import initrd
 import pins as pinned
+from build import ours
 from errors import BLIND, DIFFERENT, Arguments, Say, Stop, cannot
 from ingredients import Ingredients, put, sha256
 from mirror import Mirror
@@ -142,9 +143,12 @@ class Check:
 
     def run(self) -> dict:
         o, work = self.options, self.work
-        if work.exists():
-            shutil.rmtree(work)
-        work.mkdir(parents=True)
+        ours(work, "repro-check", "--work")
+        shutil.rmtree(work, ignore_errors=True)
+        put(work / "repro-check", b"")
+        # Both at once: who edits meanwhile would see a difference that is none.
+        one = source(work / "one", 0o022)
+        other = source(work / "the other" / "with-a-much-longer-name" / "source", 0o077)
         pins = pinned.load()
         ingredients = Ingredients(pins, ROOT / "target" / "ingredients", self.say, Mirror(self.say, o.mirror, o.security_mirror), o.ingredients, o.offline)
         rust = Rust(pins)
@@ -158,13 +162,11 @@ class Check:
             if path.is_file():
                 os.link(path, packages / path.name)
 
-        one = source(work / "one", 0o022)
         given = o.ingredients if o.ingredients is not None and (o.ingredients / "crates").is_dir() else packages
         offline = ["--offline"] if o.offline else []
         first = ({"TZ": "UTC", "LC_ALL": "C"}, 0o022)
         a = self.build("one", one, work / "out-one", *first, "--ingredients", str(given), "--jobs", str(os.cpu_count() or 1), *offline)
 
-        other = source(work / "the other" / "with-a-much-longer-name" / "source", 0o077)
         home = work / "a-home"
         put(home / "cargo" / "config.toml", CONFIG.encode())
         second = ({"TZ": "Pacific/Chatham", "LC_ALL": None, "LANG": "tr_TR.UTF-8", "HOME": str(home), "CARGO_HOME": str(home / "cargo"),

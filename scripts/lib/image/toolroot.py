@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -24,7 +25,7 @@ LIBRARIES = f"usr/lib/{TRIPLET}"
 OF_THE_MACHINE = "libc6"
 
 WRAPPER = """#!/bin/sh
-LD_LIBRARY_PATH='{root}/tool-libraries' exec '{root}/{program}' {options}"$@"
+LD_LIBRARY_PATH={root}/tool-libraries exec {root}/{program} {options}"$@"
 """
 
 
@@ -38,8 +39,8 @@ class Toolroot:
     @classmethod
     def unpack(cls, root: Path, pins: Pins, ingredients: Ingredients) -> "Toolroot":
         """Unpacks the pinned tools into `root`, which is removed first."""
-        if "'" in str(root):
-            raise cannot(f"the folder's name must not hold a quote: {root}")
+        if ":" in str(root):
+            raise cannot(f"the folder's name must not hold a colon, which parts folders in LD_LIBRARY_PATH: {root}")
         shutil.rmtree(root, ignore_errors=True)
         root.mkdir(parents=True)
         for place in ("bin", "lib", "lib64", "sbin"):
@@ -55,7 +56,8 @@ class Toolroot:
         tools = cls(root, owners)
         tools._libraries_for_tools()
         tools.bin.mkdir()
-        sysroot = f"--sysroot='{root}' "
+        quoted = shlex.quote(str(root))
+        sysroot = f"--sysroot={quoted} "
         for name, program, options in (("cc", f"usr/bin/{TRIPLET}-gcc-12", sysroot), ("ar", f"usr/bin/{TRIPLET}-ar", ""),
                                        ("ranlib", f"usr/bin/{TRIPLET}-ranlib", ""), ("as", f"usr/bin/{TRIPLET}-as", ""),
                                        ("ld", f"usr/bin/{TRIPLET}-ld.bfd", ""), ("mkfs.erofs", "usr/bin/mkfs.erofs", ""),
@@ -63,10 +65,10 @@ class Toolroot:
             if not (root / program).exists():
                 raise cannot(f"the pinned packages hold no {program}")
             wrapper = tools.bin / name
-            wrapper.write_text(WRAPPER.format(root=root, program=program, options=options))
+            wrapper.write_text(WRAPPER.format(root=quoted, program=program, options=options))
             wrapper.chmod(0o755)
         for name in ("mformat", "mcopy", "mmd"):
-            (tools.bin / name).write_text(WRAPPER.format(root=root, program="usr/bin/mtools", options=f"-c {name} "))
+            (tools.bin / name).write_text(WRAPPER.format(root=quoted, program="usr/bin/mtools", options=f"-c {name} "))
             (tools.bin / name).chmod(0o755)
         return tools
 

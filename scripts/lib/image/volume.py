@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from errors import refused
+from ingredients import sha256
 from toolroot import Toolroot
 
 BLOCK = 4096
@@ -60,9 +61,7 @@ def content_digest(models: Path) -> bytes:
     for path in sorted(models.rglob("*")):
         name = path.relative_to(models).as_posix().encode()
         if path.is_file():
-            with path.open("rb") as source:
-                body = hashlib.file_digest(source, "sha256") if hasattr(hashlib, "file_digest") else hashlib.sha256(source.read())
-            digest.update(b"%d %s %s" % (len(name), name, body.digest()))
+            digest.update(b"%d %s %s" % (len(name), name, bytes.fromhex(sha256(path))))
     return digest.digest()
 
 
