@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import hardware  # noqa: E402
 import outcomes as o  # noqa: E402
 import pins as pinned  # noqa: E402
-from errors import Say, Stop, cannot  # noqa: E402
+from errors import Arguments, Say, Stop, cannot  # noqa: E402
 from ingredients import Ingredients  # noqa: E402
 from mirror import Mirror  # noqa: E402
 from pins import ROOT  # noqa: E402
@@ -41,12 +41,12 @@ exit codes:
   4  something came out otherwise: what, is said; the logs are kept
   6  QEMU is missing: nothing was booted
 
-Guide: docs/guest.md"""
+Guide: docs/boot.md"""
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/boot-image", description=HELP, epilog=CODES, formatter_class=argparse.RawDescriptionHelpFormatter,
-                                     allow_abbrev=False)  # fmt: skip
+    parser = Arguments(prog="scripts/boot-image", description=HELP, epilog=CODES, formatter_class=argparse.RawDescriptionHelpFormatter,
+                       allow_abbrev=False)  # fmt: skip
     add = parser.add_argument
     add("--image", type=Path, metavar="DIR", default=ROOT / "target" / "image", help="the image (target/image)")
     add("--vsock", action="store_true", help="over vsock alone (both, unless said otherwise)")

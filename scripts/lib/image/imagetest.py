@@ -14,8 +14,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import outcomes as o  # noqa: E402
 from boot import Bench, answers, disk_answers, ended  # noqa: E402
-from errors import Say, Stop  # noqa: E402
+from errors import Arguments, Say, Stop  # noqa: E402
 from pins import ROOT  # noqa: E402
+from repro import built_with  # noqa: E402
 
 HELP = """\
 Builds the guest image (or takes one), makes a TEST image of it, and boots both under QEMU on an emulated CPU, again and again:
@@ -33,14 +34,14 @@ exit codes:
   4  an outcome is not as expected
   6  SKIPPED: QEMU is missing, nothing was tested
 
-Guide: docs/guest.md"""
+Guide: docs/boot.md"""
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/image-test", description=HELP, epilog=CODES, formatter_class=argparse.RawDescriptionHelpFormatter,
-                                     allow_abbrev=False)  # fmt: skip
+    parser = Arguments(prog="scripts/image-test", description=HELP, epilog=CODES, formatter_class=argparse.RawDescriptionHelpFormatter,
+                       allow_abbrev=False)  # fmt: skip
     add = parser.add_argument
-    add("--image", type=Path, metavar="DIR", help="an image that scripts/build-image made, with the repository's examples as models, instead of building one")
+    add("--image", type=Path, metavar="DIR", help="an image that scripts/build-image made, instead of building one")
     add("--only", action="append", metavar="WORD", help="only outcomes whose names have this word; repeat")
     add("--logs", type=Path, metavar="DIR", default=ROOT / "target" / "image-test-logs", help="consoles, logs and answers, emptied first (target/image-test-logs)")
     add("--work", type=Path, metavar="DIR", default=ROOT / "target" / "image-work", help="where tools are unpacked and programs built (target/image-work)")
@@ -58,8 +59,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 def build(options: argparse.Namespace, say: Say) -> Path:
     """The image of this source, by scripts/build-image."""
     out = ROOT / "target" / "image"
-    command = [sys.executable, str(Path(__file__).with_name("build.py")), "--out", str(out), "--work", str(options.work),
-               "--no-entry"]  # fmt: skip
+    command = [sys.executable, str(Path(__file__).with_name("build.py")), "--out", str(out), "--work", str(options.work), "--no-entry", *built_with(ROOT)]  # fmt: skip
     for flag in ("ingredients", "mirror", "security_mirror", "jobs"):
         if getattr(options, flag) is not None:
             command += [f"--{flag.replace('_', '-')}", str(getattr(options, flag))]
@@ -95,6 +95,8 @@ class Tests:
 
     def boots_to_its_end(self, name: str, cmdline: str, why: str, **how) -> str:
         image = self.bench.image
+        if "touchstone.models=" in cmdline:
+            how["disks"] = (image / "models.img",)
         machine = self.scene.Guest(self.bench.logs / name, kernel=image / "vmlinuz", initrd=image / "initrd.img", cmdline=cmdline, **how)
         with machine as guest:
             return ended(guest.wait_for_end(self.scene.BOOT_SECONDS), why)

@@ -4,6 +4,8 @@
 - a kernel module stands in for the hardware: a quote provider fed from outside (enclave/image/test/module), in init.toml's list;
 - the command line lacks `lockdown`, under which the kernel would refuse a module that Debian did not sign. PID 1 locks it down all the same, after that.
 
+- /models holds the repository's examples, for which there are questions and right answers; `touchstone.models` and `touchstone.net` are set anew.
+
 Everything else is the release's, byte for byte. image.json says "test": true, and the manifest is signed by a key that is made for the run.
 """
 from __future__ import annotations
@@ -40,7 +42,7 @@ TCB = ("Genoa:bootloader=0,tee=0,snp=23,microcode=84", "tcb_evaluation_data_numb
 def unpacked(archive: bytes) -> dict[str, initrd.Entry]:
     """An archive that build-image made, read back."""
     return {name: initrd.Entry(body if mode & 0o170000 == 0o100000 else None, executable=bool(mode & 0o100))
-            for name, mode, body in initrd._read(archive)}  # fmt: skip
+            for name, mode, body in initrd.read(archive)}  # fmt: skip
 
 
 def checked(image: Path) -> dict:
@@ -96,6 +98,8 @@ class TestImage:
             REAL: initrd.Entry(self.entries[ENCLAVE].body, executable=True),
             f"usr/lib/modules/{MODULE}": initrd.Entry(self.module),
             "etc/touchstone/init.toml": initrd.Entry(self.init_toml().encode()),
+            # The models that there are questions for, whatever the image has, and wherever.
+            **initrd.folder(self.models(), "models"),
         }))  # fmt: skip
         put(self.out / "initrd.img", self.base + self.overlay)
         put(self.out / "cmdline", self.cmdline.encode())

@@ -27,7 +27,7 @@ struct Arguments {
     #[arg(long, value_name = "PATH")]
     socket: PathBuf,
 
-    /// What is spoken there: agent (docs/quote-agent.md), or guest (the kernel module of test images, docs/image.md)
+    /// What is spoken there: agent (docs/quote-agent.md), or guest (the kernel module of test images, docs/boot.md)
     #[arg(long, default_value = "agent")]
     protocol: Spoken,
 
