@@ -1,21 +1,30 @@
 //! Addresses of listeners, and streams to them.
 
+mod hybrid;
+
 use std::{
     fmt, io,
     net::SocketAddr,
+    path::{Path, PathBuf},
     pin::Pin,
     str::FromStr,
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
+    net::{TcpStream, UnixStream},
 };
 use tokio_vsock::{VsockAddr, VsockStream};
 
+pub use hybrid::Refusal;
+
+/// Longest path of a Unix socket, in bytes (unix(7): `sun_path` without its end).
+const SOCKET_PATH: usize = 107;
+
 /// A listener of the enclave. Names are not resolved: an address is an address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
     /// `tcp://127.0.0.1:8000`, `tcp://[::1]:8000`.
     Tcp(SocketAddr),
@@ -24,6 +33,13 @@ pub enum Address {
         /// Context id of the guest.
         cid: u32,
         /// Port.
+        port: u32,
+    },
+    /// `vsock+unix:///run/vm.sock:8000`: a VMM's Unix socket that leads to the guest's vsock.
+    HybridVsock {
+        /// The VMM's socket.
+        socket: Arc<Path>,
+        /// Port in the guest.
         port: u32,
     },
 }
@@ -40,11 +56,6 @@ impl FromStr for Address {
                 Ok(Self::Tcp(address))
             };
         }
-        let (cid, port) = text
-            .strip_prefix("vsock://")
-            .ok_or(())?
-            .split_once(':')
-            .ok_or(())?;
         let number = |digits: &str| -> Result<u32, ()> {
             let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
             if plain {
@@ -53,6 +64,21 @@ impl FromStr for Address {
                 Err(())
             }
         };
+        if let Some(address) = text.strip_prefix("vsock+unix://") {
+            let (socket, port) = address.rsplit_once(':').ok_or(())?;
+            if socket.is_empty() || socket.len() > SOCKET_PATH || socket.contains('\0') {
+                return Err(());
+            }
+            return Ok(Self::HybridVsock {
+                socket: PathBuf::from(socket).into(),
+                port: number(port)?,
+            });
+        }
+        let (cid, port) = text
+            .strip_prefix("vsock://")
+            .ok_or(())?
+            .split_once(':')
+            .ok_or(())?;
         Ok(Self::Vsock {
             cid: number(cid)?,
             port: number(port)?,
@@ -65,6 +91,9 @@ impl fmt::Display for Address {
         match self {
             Self::Tcp(address) => write!(f, "tcp://{address}"),
             Self::Vsock { cid, port } => write!(f, "vsock://{cid}:{port}"),
+            Self::HybridVsock { socket, port } => {
+                write!(f, "vsock+unix://{}:{port}", socket.display())
+            }
         }
     }
 }
@@ -73,7 +102,7 @@ impl Address {
     /// Opens a stream. The caller bounds the time.
     ///
     /// # Errors
-    /// What the system says.
+    /// What the system says, or a [`Refusal`] of the VMM's inside.
     pub async fn connect(&self) -> io::Result<Stream> {
         match self {
             Self::Tcp(address) => {
@@ -85,6 +114,9 @@ impl Address {
             Self::Vsock { cid, port } => Ok(Stream::Vsock(
                 VsockStream::connect(VsockAddr::new(*cid, *port)).await?,
             )),
+            Self::HybridVsock { socket, port } => {
+                Ok(Stream::Unix(hybrid::connect(socket, *port).await?))
+            }
         }
     }
 }
@@ -96,6 +128,8 @@ pub enum Stream {
     Tcp(TcpStream),
     /// Over vsock.
     Vsock(VsockStream),
+    /// Over vsock, by way of a VMM's Unix socket.
+    Unix(UnixStream),
 }
 
 impl AsyncRead for Stream {
@@ -107,6 +141,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Vsock(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -120,6 +155,7 @@ impl AsyncWrite for Stream {
         heard(match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Vsock(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
         })
     }
 
@@ -127,6 +163,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Self::Vsock(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -134,6 +171,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Vsock(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 
@@ -145,6 +183,7 @@ impl AsyncWrite for Stream {
         heard(match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Vsock(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         })
     }
 
@@ -152,6 +191,7 @@ impl AsyncWrite for Stream {
         match self {
             Self::Tcp(stream) => stream.is_write_vectored(),
             Self::Vsock(stream) => stream.is_write_vectored(),
+            Self::Unix(stream) => stream.is_write_vectored(),
         }
     }
 }
@@ -180,6 +220,8 @@ mod tests {
             "tcp://[::1]:65535",
             "vsock://3:8000",
             "vsock://4294967295:0",
+            "vsock+unix:///run/vm.sock:8000",
+            "vsock+unix://relative/with:colon:0",
         ] {
             assert_eq!(
                 text.parse::<Address>().map(|a| a.to_string()),
@@ -202,8 +244,19 @@ mod tests {
             "vsock://:8000",
             "vsock://+3:8000",
             "vsock://3:4294967296",
+            "vsock+unix://",
+            "vsock+unix:///run/vm.sock",
+            "vsock+unix://:8000",
+            "vsock+unix:///run/vm.sock:",
+            "vsock+unix:///run/vm.sock:-1",
+            "vsock+unix:///run/vm.sock:4294967296",
+            "vsock+unix:///run/v\0m.sock:8000",
+            "unix:///run/vm.sock:8000",
         ] {
             assert_eq!(text.parse::<Address>(), Err(()), "{text}");
         }
+        let address = |length| format!("vsock+unix://{}:1", "s".repeat(length)).parse::<Address>();
+        assert!(address(SOCKET_PATH).is_ok());
+        assert_eq!(address(SOCKET_PATH + 1), Err(()));
     }
 }

@@ -9,7 +9,8 @@ use crate::address::Address;
 pub use touchstone_settings::ConfigError;
 
 /// What an address of the enclave looks like, for errors.
-const ADDRESS: &str = "\"tcp://<ip>:<port>\" or \"vsock://<cid>:<port>\"";
+const ADDRESS: &str =
+    "\"tcp://<ip>:<port>\", \"vsock://<cid>:<port>\" or \"vsock+unix://<path>:<port>\"";
 
 /// Everything that can be set. `host.example.toml` documents each key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,19 +147,19 @@ impl Config {
         section.finish()?;
         // The control side must never be reachable through the relay: one address for both would
         // make it so. And what is TLS is not to be had at an HTTP listener.
-        let same = |key: &str, address: Address, other: &str| ConfigError::Value {
+        let same = |key: &str, address: &Address, other: &str| ConfigError::Value {
             key: key.into(),
             found: format!("\"{address}\", the same as {other}"),
             expected: "another listener of the enclave".into(),
         };
         if enclave.public == enclave.control {
-            return Err(same("enclave.control", enclave.control, "enclave.public"));
+            return Err(same("enclave.control", &enclave.control, "enclave.public"));
         }
         for (other, address) in [
-            ("enclave.public", enclave.public),
-            ("enclave.control", enclave.control),
+            ("enclave.public", &enclave.public),
+            ("enclave.control", &enclave.control),
         ] {
-            if enclave.tls == Some(address) {
+            if enclave.tls.as_ref() == Some(address) {
                 return Err(same("enclave.tls", address, other));
             }
         }

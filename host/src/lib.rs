@@ -102,8 +102,8 @@ impl Host {
             let enclave = &config.enclave;
             Upstream::new(address, enclave.connect_timeout, enclave.idle_timeout, keep)
         };
-        let public = upstream(config.enclave.public, config.limits.in_flight);
-        let private = upstream(config.enclave.control, control::CONNECTIONS);
+        let public = upstream(config.enclave.public.clone(), config.limits.in_flight);
+        let private = upstream(config.enclave.control.clone(), control::CONNECTIONS);
         let mut sweeps = JoinSet::new();
         sweeps.spawn(public.clone().sweep());
         sweeps.spawn(private.clone().sweep());

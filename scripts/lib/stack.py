@@ -37,13 +37,13 @@ def binary(name: str) -> Path:
 class Process:
     """A child process whose output goes to a file."""
 
-    def __init__(self, name: str, command: list, log: Path, cpus: str | None = None):
+    def __init__(self, name: str, command: list, log: Path, cpus: str | None = None, folder: Path | None = None):
         self.name, self.log = name, log
         if cpus:
             command = ["taskset", "-c", cpus, *command]
         with log.open("wb") as output:
             self.child = subprocess.Popen(
-                [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+                [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=folder
             )
 
     @property

@@ -16,7 +16,7 @@ use bytes::{Buf, Bytes};
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
+    net::{TcpStream, UnixStream},
     time::{Instant, sleep, timeout},
 };
 use tokio_vsock::VsockStream;
@@ -87,7 +87,7 @@ impl Passthrough {
     /// `None` when no TLS listener is set.
     pub(super) fn new(enclave: &Enclave, limits: &Limits) -> Option<Self> {
         Some(Self {
-            address: enclave.tls?,
+            address: enclave.tls.clone()?,
             connect_timeout: enclave.connect_timeout,
             patience: Patience {
                 // Nothing moves while the enclave works on an answer.
@@ -104,7 +104,7 @@ impl Passthrough {
     /// [`Broken`]. The connections are closed by then, whatever was under way.
     pub(super) async fn serve(&self, caller: TcpStream) -> Result<(), Broken> {
         let unreachable = |error| Broken::Unreachable {
-            address: self.address,
+            address: self.address.clone(),
             error,
         };
         let enclave = timeout(self.connect_timeout, self.address.connect())
@@ -114,6 +114,7 @@ impl Passthrough {
         match enclave {
             Stream::Tcp(enclave) => pass(caller, enclave, self.patience, &self.pipes).await,
             Stream::Vsock(enclave) => pass(caller, enclave, self.patience, &self.pipes).await,
+            Stream::Unix(enclave) => pass(caller, enclave, self.patience, &self.pipes).await,
         }
     }
 }
@@ -131,6 +132,12 @@ impl Side for TcpStream {
 }
 
 impl Side for VsockStream {
+    fn tcp(&self) -> Option<&TcpStream> {
+        None
+    }
+}
+
+impl Side for UnixStream {
     fn tcp(&self) -> Option<&TcpStream> {
         None
     }

@@ -145,7 +145,7 @@ impl Upstream {
                     Some(_) => {
                         let error = io::Error::other(error.into_error());
                         return Err(Failure::Unreachable {
-                            address: self.address,
+                            address: self.address.clone(),
                             error,
                         });
                     }
@@ -171,7 +171,7 @@ impl Upstream {
 
     async fn connect(&self) -> Result<Connection, Failure> {
         let unreachable = |error| Failure::Unreachable {
-            address: self.address,
+            address: self.address.clone(),
             error,
         };
         let stream = tokio::time::timeout(self.connect_timeout, self.address.connect())

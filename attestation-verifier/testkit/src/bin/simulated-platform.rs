@@ -11,7 +11,7 @@ use touchstone_testkit::amd::{Pki, PkiKeys, Product};
 use touchstone_testkit::events::event_type;
 use touchstone_testkit::intel;
 use touchstone_testkit::machine::{Endorsement, Machine, TdxMachine, TeeMachine};
-use touchstone_testkit::platform::{FaultPlan, PlatformConfig, SimulatedPlatform};
+use touchstone_testkit::platform::{FaultPlan, PlatformConfig, Protocol, SimulatedPlatform};
 use touchstone_testkit::snp::Report;
 use touchstone_testkit::tdx::TdReport;
 
@@ -23,9 +23,13 @@ use touchstone_testkit::tdx::TdReport;
 #[derive(Parser)]
 #[command(name = "simulated-platform", after_help = EXAMPLE, max_term_width = 100)]
 struct Arguments {
-    /// Unix socket to listen on (the enclave's quote agent)
+    /// Unix socket to listen on (the enclave's quote agent, or where a VMM leads the guest's connections to port 9000)
     #[arg(long, value_name = "PATH")]
     socket: PathBuf,
+
+    /// What is spoken there: agent (docs/quote-agent.md), or guest (the kernel module of test images, docs/boot.md)
+    #[arg(long, default_value = "agent")]
+    protocol: Spoken,
 
     /// Folder for root.pem (verifier), collateral/ (host) and reference-values.json (policies: what the guest measures); made
     /// if it is not there
@@ -107,6 +111,11 @@ struct TdxArguments {
     #[arg(long, value_name = "WORD")]
     tcb_status: Option<String>,
 
+    /// What RTMR N (0 to 3) holds, 96 hex digits; may be given several times. With --protocol guest alone: there is no event
+    /// log beside it
+    #[arg(long, value_name = "N=HEX", value_parser = rtmr)]
+    rtmr: Vec<(usize, [u8; 48])>,
+
     /// An event measured into RTMR3 and logged, as text; may be given several times
     #[arg(long, value_name = "TEXT")]
     event: Vec<String>,
@@ -116,6 +125,12 @@ struct TdxArguments {
 enum Tee {
     SevSnp,
     Tdx,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Spoken {
+    Agent,
+    Guest,
 }
 
 const EXAMPLE: &str = "\
@@ -147,6 +162,10 @@ fn serve<M: TeeMachine>(arguments: &Arguments, machine: M) -> Result<()> {
 
     let name = machine.name();
     let mut config = PlatformConfig::new(arguments.socket.clone(), machine);
+    config.protocol = match arguments.protocol {
+        Spoken::Agent => Protocol::Agent,
+        Spoken::Guest => Protocol::Guest,
+    };
     config.latency = Duration::from_millis(arguments.latency_ms);
     config.fault = arguments.fault.0;
     config.control_file = arguments.control.clone();
@@ -191,6 +210,7 @@ fn snp(arguments: &Arguments, now: u64) -> Result<Machine> {
         || tdx.td_attributes.is_some()
         || tdx.tcb_status.is_some()
         || !tdx.event.is_empty()
+        || !tdx.rtmr.is_empty()
     {
         bail!("options of TDX with --tee sev-snp");
     }
@@ -240,6 +260,9 @@ fn tdx(arguments: &Arguments, now: u64) -> Result<TdxMachine> {
             .with_context(|| format!("keys in {}", folder.display()))?,
         None => intel::Pki::with_keys(now, intel::PkiKeys::generate()),
     };
+    if arguments.protocol == Spoken::Agent && !tdx.rtmr.is_empty() {
+        bail!("--rtmr with --protocol agent: the event log beside the quote would say otherwise");
+    }
     let version = tdx.quote_version.unwrap_or(5);
     let mut report = match version {
         4 => TdReport::v1_0(),
@@ -254,7 +277,20 @@ fn tdx(arguments: &Arguments, now: u64) -> Result<TdxMachine> {
     for event in &tdx.event {
         machine.measure(3, event_type::EVENT_TAG, event.as_bytes());
     }
+    for (index, value) in &tdx.rtmr {
+        if let Some(register) = machine.report.report.rtmr.get_mut(*index) {
+            *register = *value;
+        }
+    }
     Ok(machine)
+}
+
+fn rtmr(text: &str) -> Result<(usize, [u8; 48]), String> {
+    let (index, value) = text.split_once('=').ok_or("expected N=HEX")?;
+    match index {
+        "0" | "1" | "2" | "3" => Ok((index.parse().unwrap_or(0), hex_bytes(value)?)),
+        _ => Err("expected a register from 0 to 3".into()),
+    }
 }
 
 fn report_version(text: &str) -> Result<u32, String> {

@@ -46,6 +46,11 @@ pub trait TeeMachine: Clone + fmt::Debug + Send + Sync + 'static {
     /// What was measured at run time, where the platform keeps it.
     fn event_log(&self) -> Option<EventLog>;
 
+    /// AMD's certificate table (GHCB specification, 4.1.8.1) that comes with a quote; empty where there is none.
+    fn certificate_table(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
     /// The simulated root as PEM: what `--trust-simulated-root` takes.
     fn root_pem(&self) -> String;
 

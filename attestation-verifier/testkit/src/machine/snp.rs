@@ -183,6 +183,17 @@ impl TeeMachine for Machine {
         None
     }
 
+    fn certificate_table(&self) -> Vec<u8> {
+        let files = self.collateral();
+        let kind = match self.endorsement {
+            Endorsement::Vcek => VCEK,
+            Endorsement::Vlek { .. } => VLEK,
+        };
+        let mut entries = vec![(kind, files.vek)];
+        entries.extend(files.chain.into_iter().map(|der| (ASK, der)));
+        certificate_table(&entries)
+    }
+
     fn root_pem(&self) -> String {
         Machine::root_pem(self)
     }
@@ -198,6 +209,26 @@ impl TeeMachine for Machine {
     fn name(&self) -> String {
         self.pki.product.to_string()
     }
+}
+
+// What a certificate table calls its entries: GUIDs, written as their text reads.
+const VCEK: u128 = 0x63da758d_e664_4564_adc5_f4b93be8accd;
+const VLEK: u128 = 0xa8074bc2_a25a_483e_aae6_39c045a0b8a1;
+const ASK: u128 = 0x4ab7b379_bbac_4fe4_a02f_05aef327c782;
+
+/// Entries of 24 bytes (GUID, offset and length), one of zeros, and then what they lead to.
+fn certificate_table(entries: &[(u128, Vec<u8>)]) -> Vec<u8> {
+    let mut offset = 24 * (entries.len() + 1);
+    let mut table = Vec::new();
+    for (guid, der) in entries {
+        table.extend(guid.to_be_bytes());
+        table.extend((offset as u32).to_le_bytes());
+        table.extend((der.len() as u32).to_le_bytes());
+        offset += der.len();
+    }
+    table.extend([0; 24]);
+    table.extend(entries.iter().flat_map(|(_, der)| der));
+    table
 }
 
 const README: &str = "SIMULATED. No processor made the keys in this folder and no vendor signed them.\n\n\

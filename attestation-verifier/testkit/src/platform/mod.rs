@@ -22,7 +22,8 @@
 //! ```
 
 mod fault;
+mod guest;
 mod server;
 
 pub use fault::{Fault, FaultPlan};
-pub use server::{Counters, PlatformConfig, PlatformHandle, SimulatedPlatform};
+pub use server::{Counters, PlatformConfig, PlatformHandle, Protocol, SimulatedPlatform};

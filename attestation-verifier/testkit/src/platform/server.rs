@@ -18,17 +18,30 @@ use tokio::sync::watch;
 use touchstone_formats::evidence::{EventLog, Tee};
 
 use super::fault::{Fault, FaultPlan};
+use super::guest;
 use crate::machine::{Machine, TeeMachine};
 
 const PROTOCOL: &str = "touchstone/quote-agent/1";
 /// Longest line in either direction.
 const LINE_LIMIT: usize = 4 << 20;
 
+/// What is spoken on a platform's socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// That of quote agents (`docs/quote-agent.md`).
+    #[default]
+    Agent,
+    /// That of a test image's kernel module, which makes the platform the provider behind configfs-tsm ([`super::guest`]).
+    Guest,
+}
+
 /// How to run a simulated platform.
 #[derive(Clone, Debug)]
 pub struct PlatformConfig<M = Machine> {
     /// Where to listen. A stale socket there is replaced; anything else there is an error.
     pub socket: PathBuf,
+    /// What is spoken there.
+    pub protocol: Protocol,
     /// The machine.
     pub machine: M,
     /// How long one quote takes. Quotes are made one after the other.
@@ -40,10 +53,11 @@ pub struct PlatformConfig<M = Machine> {
 }
 
 impl<M> PlatformConfig<M> {
-    /// No latency, no fault.
+    /// The agents' protocol, no latency, no fault.
     pub fn new(socket: PathBuf, machine: M) -> Self {
         Self {
             socket,
+            protocol: Protocol::Agent,
             machine,
             latency: Duration::ZERO,
             fault: None,
@@ -101,10 +115,10 @@ impl SimulatedPlatform {
             .enable_all()
             .build()?;
         let (stop, stopped) = watch::channel(());
-        let served = shared.clone();
+        let (served, protocol) = (shared.clone(), config.protocol);
         let thread = std::thread::Builder::new()
             .name("simulated-platform".into())
-            .spawn(move || runtime.block_on(accept(listener, served, stopped)))?;
+            .spawn(move || runtime.block_on(accept(listener, protocol, served, stopped)))?;
         Ok(PlatformHandle {
             socket: config.socket,
             shared,
@@ -179,7 +193,7 @@ impl<M> Drop for PlatformHandle<M> {
 }
 
 #[derive(Debug)]
-struct Shared<M> {
+pub(super) struct Shared<M> {
     machine: Mutex<Arc<M>>,
     latency_micros: AtomicU64,
     fault: Mutex<Option<FaultPlan>>,
@@ -187,6 +201,35 @@ struct Shared<M> {
     counters: AtomicCounters,
     /// Held while a quote is being made: like the firmware, one at a time.
     processor: tokio::sync::Mutex<()>,
+}
+
+impl<M> Shared<M> {
+    /// Serves one request that was understood.
+    pub(super) async fn counted<T>(&self, request: impl Future<Output = T>) -> T {
+        let counters = &self.counters;
+        count(&counters.requests);
+        let waiting = count(&counters.waiting);
+        counters.peak_waiting.fetch_max(waiting, Ordering::SeqCst);
+        let done = request.await;
+        counters.waiting.fetch_sub(1, Ordering::SeqCst);
+        done
+    }
+
+    /// The fault that the next request meets.
+    pub(super) fn fault(&self) -> Option<Fault> {
+        obey_control_file(self);
+        let fault = FaultPlan::take(&mut lock(&self.fault));
+        count(match fault {
+            Some(_) => &self.counters.faults,
+            None => &self.counters.quotes,
+        });
+        fault
+    }
+
+    /// A request that was not understood.
+    pub(super) fn malformed(&self) {
+        count(&self.counters.malformed);
+    }
 }
 
 #[derive(Debug)]
@@ -233,6 +276,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 async fn accept<M: TeeMachine>(
     listener: std::os::unix::net::UnixListener,
+    protocol: Protocol,
     shared: Arc<Shared<M>>,
     mut stopped: watch::Receiver<()>,
 ) {
@@ -256,7 +300,10 @@ async fn accept<M: TeeMachine>(
         let shared = shared.clone();
         // Ends with the runtime, when `accept` returns.
         tokio::spawn(async move {
-            let _ = connection(stream, &shared).await;
+            let _ = match protocol {
+                Protocol::Agent => connection(stream, &shared).await,
+                Protocol::Guest => guest::connection(stream, &shared).await,
+            };
         });
     }
 }
@@ -276,20 +323,13 @@ async fn connection<M: TeeMachine>(stream: UnixStream, shared: &Shared<M>) -> io
         let report_data = match parse_request(&line) {
             Ok(report_data) => report_data,
             Err(message) => {
-                count(&shared.counters.malformed);
+                shared.malformed();
                 // What follows on this connection cannot be trusted to begin where a request begins.
                 return send(&mut write, &failure("failed", &message)).await;
             }
         };
-        count(&shared.counters.requests);
-        let waiting = count(&shared.counters.waiting);
-        shared
-            .counters
-            .peak_waiting
-            .fetch_max(waiting, Ordering::SeqCst);
-        let done = answer(shared, report_data, &mut write).await;
-        shared.counters.waiting.fetch_sub(1, Ordering::SeqCst);
-        match done? {
+        let done = answer(shared, report_data, &mut write);
+        match shared.counted(done).await? {
             Next::Request => {}
             Next::Close => return Ok(()),
             Next::Hang => {
@@ -312,17 +352,8 @@ async fn answer<M: TeeMachine>(
     report_data: [u8; 64],
     write: &mut (impl AsyncWriteExt + Unpin),
 ) -> io::Result<Next> {
-    obey_control_file(shared);
-    let fault = FaultPlan::take(&mut lock(&shared.fault));
-    if fault.is_some() {
-        count(&shared.counters.faults);
-    }
-    match fault {
-        None => {
-            let quote = quote(shared, report_data).await;
-            count(&shared.counters.quotes);
-            send(write, &quote.success()).await?;
-        }
+    match shared.fault() {
+        None => send(write, &quote(shared, report_data).await.success()).await?,
         Some(Fault::Busy) => {
             send(
                 write,
@@ -376,10 +407,11 @@ async fn answer<M: TeeMachine>(
 }
 
 /// What a platform answers with.
-struct Quote {
+pub(super) struct Quote {
     tee: Tee,
-    bytes: Vec<u8>,
+    pub(super) bytes: Vec<u8>,
     event_log: Option<EventLog>,
+    pub(super) certificates: Vec<u8>,
 }
 
 impl Quote {
@@ -395,7 +427,7 @@ impl Quote {
 }
 
 /// One quote, when the processor is free, after the latency.
-async fn quote<M: TeeMachine>(shared: &Shared<M>, report_data: [u8; 64]) -> Quote {
+pub(super) async fn quote<M: TeeMachine>(shared: &Shared<M>, report_data: [u8; 64]) -> Quote {
     let _processor = shared.processor.lock().await;
     let latency = Duration::from_micros(shared.latency_micros.load(Ordering::Relaxed));
     if !latency.is_zero() {
@@ -406,6 +438,7 @@ async fn quote<M: TeeMachine>(shared: &Shared<M>, report_data: [u8; 64]) -> Quot
         tee: M::TEE,
         bytes: machine.quote(report_data),
         event_log: machine.event_log(),
+        certificates: machine.certificate_table(),
     }
 }
 
