@@ -45,6 +45,8 @@ pub struct Config {
     pub runtime: RuntimeConfig,
     /// The model repository.
     pub models: ModelsConfig,
+    /// What the process may ask of the kernel.
+    pub sandbox: SandboxConfig,
     /// Log output.
     pub log: LogConfig,
 }
@@ -153,6 +155,13 @@ pub struct ModelsConfig {
     pub waiting: usize,
     /// Longest wait for a session.
     pub acquire_timeout: Duration,
+}
+
+/// What the process may ask of the kernel.
+#[derive(Debug, Clone)]
+pub struct SandboxConfig {
+    /// Whether it confines itself to the system calls that it needs.
+    pub seccomp: bool,
 }
 
 /// Log output.
@@ -278,6 +287,12 @@ impl Config {
         };
         models.finish()?;
 
+        let mut sandbox = root.section("sandbox")?;
+        let sandbox_config = SandboxConfig {
+            seccomp: sandbox.boolean("seccomp", false)?,
+        };
+        sandbox.finish()?;
+
         let mut log = root.section("log")?;
         let filter = log.text("filter", Some("info"), 1..=1_024)?;
         if let Err(error) = tracing_subscriber::EnvFilter::try_new(&filter) {
@@ -309,6 +324,7 @@ impl Config {
             limits: limits_config,
             runtime: runtime_config,
             models: models_config,
+            sandbox: sandbox_config,
             log: log_config,
         })
     }
@@ -369,6 +385,8 @@ impl Config {
                 "waiting": self.models.waiting,
                 "acquire_timeout_ms": ms(self.models.acquire_timeout),
             },
+            // The format has no booleans.
+            "sandbox": { "seccomp": self.sandbox.seccomp.to_string() },
             "log": { "filter": self.log.filter, "format": if self.log.json { "json" } else { "text" } },
         });
         match object {

@@ -24,6 +24,7 @@ pub mod quote;
 pub mod reload;
 pub mod run;
 pub mod runtime;
+pub mod sandbox;
 pub mod seal;
 pub mod service;
 pub mod tls;

@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::Parser;
-use enclave::{build, config::Config, run};
+use enclave::{build, config::Config, run, sandbox};
 
 /// Runs ONNX models inside a confidential VM and signs a receipt for every answer.
 #[derive(Parser)]
@@ -55,6 +55,11 @@ fn start() -> anyhow::Result<()> {
         log.json().init();
     } else {
         log.with_ansi(false).init();
+    }
+    if config.sandbox.seccomp {
+        // Before there are threads, and before anything is loaded that parses.
+        sandbox::apply(&sandbox::Needs::of(&config)).context("confining the process")?;
+        tracing::info!("confined to the system calls that it needs");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.threads)

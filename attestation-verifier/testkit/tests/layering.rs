@@ -34,6 +34,7 @@ fn dependencies_run_downward_only() {
     assert_eq!(linked("measurements"), set(&["touchstone-formats"]));
     assert_eq!(linked("touchstone-launch"), set(&[]));
     assert_eq!(linked("touchstone-settings"), set(&[]));
+    assert_eq!(linked("touchstone-init"), set(&["touchstone-settings"]));
     assert_eq!(
         linked("touchstone-quote-source"),
         set(&["touchstone-formats"])
@@ -80,6 +81,7 @@ fn dependencies_run_downward_only() {
     // Not even the enclave's tests and those of what it links: what they are built with must not change what is measured.
     for name in [
         "enclave",
+        "touchstone-init",
         "touchstone-formats",
         "touchstone-quote-source",
         "touchstone-settings",

@@ -156,6 +156,28 @@ impl Section {
             .ok_or_else(|| self.missing(name, &expected))
     }
 
+    /// A list of at most `most` texts, out of each of which `read` makes a value; `expected` says of what form.
+    pub fn list<T>(
+        &mut self,
+        name: &'static str,
+        expected: &str,
+        most: usize,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> Result<Vec<T>, ConfigError> {
+        let expected = format!("a list of at most {most}: {expected}");
+        let Some(value) = self.take(name) else {
+            return Err(self.missing(name, &expected));
+        };
+        value
+            .as_array()
+            .filter(|items| items.len() <= most)
+            .and_then(|items| {
+                let read = |item: &Value| item.as_str().and_then(&read);
+                items.iter().map(read).collect()
+            })
+            .ok_or_else(|| self.wrong(name, &value, &expected))
+    }
+
     /// One of a few words.
     pub fn choice(
         &mut self,
@@ -181,6 +203,15 @@ impl Section {
     /// A [`path`](Self::path) that must be given.
     pub fn required_path(&mut self, name: &'static str) -> Result<PathBuf, ConfigError> {
         self.path(name)?.ok_or_else(|| self.missing(name, "a path"))
+    }
+
+    /// True or false.
+    pub fn boolean(&mut self, name: &'static str, default: bool) -> Result<bool, ConfigError> {
+        match self.take(name) {
+            None => Ok(default),
+            Some(Value::Boolean(value)) => Ok(value),
+            Some(other) => Err(self.wrong(name, &other, "true or false")),
+        }
     }
 
     /// A whole number.

@@ -122,6 +122,7 @@ fn every_setting_changes_the_digest() {
         ("models.sessions", "77"),
         ("models.waiting", "7"),
         ("models.acquire_timeout_ms", "7"),
+        ("sandbox.seccomp", "true"),
         ("log.filter", "\"warn\""),
         ("log.format", "\"json\""),
     ] {
@@ -298,6 +299,7 @@ fn a_bad_value_is_named_with_what_was_found_and_what_is_expected() {
         ("runtime.sha256", "\"FC44\"", "64 lower-case hex"),
         ("models.repository", "\"\"", "1 to 4096 bytes"),
         ("models.sessions", "257", "from 1 to 256"),
+        ("sandbox.seccomp", "\"true\"", "true or false"),
         ("log.filter", "\"enclave=loud\"", "tracing filter"),
         ("log.format", "\"xml\"", "one of: text, json"),
     ] {

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use hyper::Method;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines},
     net::TcpStream,
@@ -19,6 +20,7 @@ use super::{
     follower::Follower,
     onnx,
     support::{Client, library},
+    tls::Connection,
 };
 
 const ENCLAVE: &str = env!("CARGO_BIN_EXE_enclave");
@@ -42,6 +44,8 @@ library = "{library}"
 sha256 = "{sha256}"
 [models]
 repository = "{folder}/models"
+[sandbox]
+seccomp = true
 [log]
 format = "json"
 "#,
@@ -183,6 +187,85 @@ async fn a_life_from_start_to_drain() {
         .unwrap()
         .unwrap();
     assert!(status.success(), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_confined_process_serves_every_model_over_sessions() {
+    let test = "a_confined_process_serves_every_model_over_sessions";
+    let Some(library) = library(test) else { return };
+    // What runs this test may be confined itself.
+    let filters_of = |status: &str| -> u32 {
+        let count = status
+            .lines()
+            .find_map(|line| line.strip_prefix("Seccomp_filters:"));
+        count.map_or(0, |count| count.trim().parse().unwrap())
+    };
+    let own = filters_of(&std::fs::read_to_string("/proc/self/status").unwrap());
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/models");
+    for (setting, filters) in [("seccomp = true", 2), ("seccomp = false", 0)] {
+        let folder = tempfile::tempdir().unwrap();
+        let config = write_config(folder.path(), &library, "");
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, text.replace("seccomp = true", setting)).unwrap();
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&shipped).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            let model = std::fs::read(shipped.join(&name).join("1/model.onnx")).unwrap();
+            write_model(folder.path(), &name, &model);
+            names.push(name);
+        }
+        assert!(names.len() >= 5, "{names:?}");
+        serve_quotes(&folder.path().join("agent.sock"));
+        let mut child = tokio::process::Command::new(ENCLAVE)
+            .arg("--config")
+            .arg(&config)
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        for name in ["public", "control"] {
+            assert_eq!(line(&mut lines, "listening").await["name"], name);
+        }
+        let fields = line(&mut lines, "listening").await;
+        let tls = fields["address"].as_str().unwrap()["tcp://".len()..].parse();
+        line(&mut lines, "keyset in force").await;
+
+        let mut connection = Connection::attested(tls.unwrap()).await;
+        for name in &names {
+            let about = connection.client.get(&format!("/v2/models/{name}")).await;
+            let input = about.json()["inputs"][0].clone();
+            let shape: Vec<u64> = input["shape"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|n| n.as_u64().unwrap_or(1))
+                .collect();
+            let zeros = vec![0; shape.iter().product::<u64>() as usize];
+            let body = serde_json::json!({"inputs": [{
+                "name": input["name"], "datatype": input["datatype"], "shape": shape, "data": zeros,
+            }]});
+            let path = format!("/v2/models/{name}/infer");
+            let headers = [
+                ("prefer", "wait=5"),
+                ("touchstone", "require=(logged signed)"),
+            ];
+            let reply = connection
+                .client
+                .send(Method::POST, &path, &headers, body.to_string())
+                .await;
+            assert_eq!(reply.status, 200, "{setting}: {name}: {reply:?}");
+        }
+        // Every thread of it is confined, or none.
+        let threads = format!("/proc/{}/task", child.id().unwrap());
+        let mut seen = 0;
+        for thread in std::fs::read_dir(threads).unwrap() {
+            let status = std::fs::read_to_string(thread.unwrap().path().join("status")).unwrap();
+            assert_eq!(filters_of(&status), own + filters, "{setting}: {status}");
+            seen += 1;
+        }
+        assert!(seen > 2, "{seen} threads");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -99,6 +99,8 @@ impl<M: TeeMachine> Stack<M> {
         set("runtime.library", quoted(&needs.runtime));
         set("runtime.sha256", quoted(sha256_of(&needs.runtime)));
         set("models.repository", quoted(&repository));
+        // Whatever is tested with it is tested confined.
+        set("sandbox.seccomp", "true".into());
         settings.extend(wanted.enclave);
 
         let mut stack = Self {
