@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use touchstone_formats::evidence::EventLog;
-use touchstone_formats::limits::MAX_EVENT_LOG;
 use touchstone_formats::text::Base64Bytes;
 
 /// Most bytes of a file under /proc or /sys that are looked at; of cpuinfo they hold the first processors.
@@ -242,8 +241,8 @@ pub const MOUNT: &str = "Mount it: mount -t configfs configfs /sys/kernel/config
 pub const TSM_MODULE: &str = "Load the guest driver, which brings tsm with it: modprobe sev-guest, or modprobe tdx-guest. A kernel before 6.7 has none.";
 
 const CCEL_LOG: &str = "sys/firmware/acpi/tables/data/CCEL";
-/// Most bytes of the log that are read: its bound, and as much padding.
-const MOST_LOG: u64 = 2 * MAX_EVENT_LOG as u64;
+/// Most bytes of the log that are read, as of the enclave: its bound, and padding.
+const MOST_LOG: u64 = 4 << 20;
 
 fn fact(name: &'static str, found: String, good: Option<bool>, advice: &'static str) -> Fact {
     Fact {
