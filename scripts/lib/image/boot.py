@@ -14,10 +14,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import hardware  # noqa: E402
 import outcomes as o  # noqa: E402
 import pins as pinned  # noqa: E402
+from build import ours  # noqa: E402
 from errors import Arguments, Say, Stop, cannot  # noqa: E402
 from ingredients import Ingredients  # noqa: E402
 from mirror import Mirror  # noqa: E402
 from pins import ROOT  # noqa: E402
+
+# Stands in folders that are emptied before they are used again: nobody else's are.
+MARK = "made-by-touchstone"
 
 HELP = """\
 Boots an image that scripts/build-image made, on an emulated CPU (QEMU without KVM), and shows what comes of it.
@@ -77,9 +81,15 @@ class Bench:
         o.host_programs(options.jobs)
         import testimage
         from stack import binary
+        from vm import VSOCK_DEVICE, vsock_device
 
         self.testimage, self.touchstone = testimage, binary("touchstone")
         self.facts = testimage.checked(self.image)
+        self.cmdline = (self.image / "cmdline").read_text()
+        if self.facts.get("test"):
+            raise cannot(f"{self.image} is a test image: name the image that it was made of")
+        say(f"building {VSOCK_DEVICE[0]} {VSOCK_DEVICE[1]}, if it is not there")
+        vsock_device()
         self.pins = pinned.load()
         mirror = Mirror(say, options.mirror, options.security_mirror)
         self.ingredients = Ingredients(self.pins, ROOT / "target" / "ingredients", say, mirror, options.ingredients, options.offline)
@@ -88,6 +98,9 @@ class Bench:
     def test_image(self, tee: str):
         """The test image for a kind of TEE, built; ways of booting and the manifest are the caller's."""
         options = self.options
+        ours(options.test_image, MARK, "--test-image")
+        options.test_image.mkdir(parents=True, exist_ok=True)
+        (options.test_image / MARK).touch()
         made = self.testimage.TestImage(self.image, options.test_image.resolve() / tee, tee, self.touchstone, self.pins, self.ingredients,
                                         options.work.resolve(), self.say)  # fmt: skip
         if self.shop is None:
@@ -95,16 +108,23 @@ class Bench:
         made.build(*self.shop)
         return made
 
-    def refuses(self) -> str:
-        """The image itself, on a machine that gives no quotes."""
+    def devices(self, cmdline: str) -> dict:
+        """What the image needs to be given with this command line."""
+        net = "touchstone.net=" in cmdline
+        return {"vsock": not net, "net": net, "disks": (self.image / "models.img",) if "touchstone.models=" in cmdline else ()}
+
+    def must_end(self, name: str, cmdline: str, why: str, **how) -> str:
+        """Boots the image itself with this command line: it must not start, for this reason."""
         import scene
 
-        words = (self.image / "cmdline").read_text()
-        volume = (self.image / "models.img",) if "touchstone.models=" in words else ()
-        machine = scene.Guest(self.logs / "release", kernel=self.image / "vmlinuz", initrd=self.image / "initrd.img", cmdline=words, disks=volume,
-                              vsock="touchstone.net=" not in words, net="touchstone.net=" in words)  # fmt: skip
+        machine = scene.Guest(self.logs / name, kernel=self.image / "vmlinuz", initrd=self.image / "initrd.img", cmdline=cmdline,
+                              **{**self.devices(cmdline), **how})  # fmt: skip
         with machine as guest:
-            return ended(guest.wait_for_end(scene.BOOT_SECONDS), "no quote provider: ")
+            return ended(guest.wait_for_end(scene.BOOT_SECONDS), why)
+
+    def refuses(self) -> str:
+        """The image itself, on a machine that gives no quotes."""
+        return self.must_end("release", self.cmdline, "no quote provider: ")
 
 
 def ended(console: str, why: str, started: bool = False) -> str:
@@ -133,6 +153,7 @@ def boots(bench: Bench, outcomes: o.Outcomes) -> dict[str, float]:
     if options.net or both:
         ways["net"] = test.way("net", bench.testimage.DHCP)
     if not ways:
+        # A manifest has one entry at least.
         test.way("vsock")
     test.sign([test.models()])
     for name, way in ways.items():
@@ -174,44 +195,42 @@ def disk_answers(bench: Bench, test, times: dict[str, float]) -> str:
                 f"{stage.answered(test, 'digits_cnn', 2, 'digits', measurements={'snp.measurement': measurement})}")  # fmt: skip
 
 
+def run(options: argparse.Namespace) -> int:
+    say = Say("boot-image", options.quiet)
+    if options.hardware:
+        line = options.image / "cmdline"
+        net = line.is_file() and "touchstone.net=" in line.read_text()
+        print({"snp": hardware.snp, "tdx": hardware.tdx, "both": hardware.both}[options.hardware](options.image, net=net))
+        if options.hardware != "both":
+            print(f"boot-image: {hardware.UNTRIED}", file=sys.stderr)
+        return 0
+    if options.disk and options.tee == "tdx":
+        raise cannot("--disk with --tee tdx: what a disk's boot leaves in TDX's registers is not computed")
+    version = o.qemu_or_stop()
+    if options.logs:
+        logs = options.logs.resolve()
+        ours(logs, MARK, "--logs")
+        shutil.rmtree(logs, ignore_errors=True)
+        logs.mkdir(parents=True)
+    else:
+        (ROOT / "target" / "boot").mkdir(parents=True, exist_ok=True)
+        logs = Path(tempfile.mkdtemp(prefix="", dir=ROOT / "target" / "boot"))
+    (logs / MARK).touch()
+    say(f"QEMU {version}; consoles and logs are kept in {logs}")
+    bench, outcomes = Bench(options, say, logs), o.Outcomes(say)
+    times = boots(bench, outcomes)
+    if options.json:
+        print(json.dumps(o.report(outcomes, times, bench.facts, logs, version)))
+    else:
+        print(f"\n{outcomes.table()}\n\n{hardware.both(options.image, 'touchstone.net=' in bench.cmdline)}\n\n{o.figures(times, bench.facts)}")
+        print(outcomes.closing())
+    return 0 if outcomes.right == len(outcomes.list) else 4
+
+
 def main(argv: list[str] | None = None) -> int:
     os.umask(0o022)
     options = arguments(argv)
-    say = Say("boot-image", options.quiet)
-    try:
-        if options.hardware:
-            net = "touchstone.net=" in (options.image / "cmdline").read_text() if (options.image / "cmdline").is_file() else False
-            print({"snp": hardware.snp, "tdx": hardware.tdx, "both": hardware.both}[options.hardware](options.image, net=net))
-            if options.hardware != "both":
-                print(f"# {hardware.UNTRIED}", file=sys.stderr)
-            return 0
-        if options.disk and options.tee == "tdx":
-            raise cannot("--disk with --tee tdx: what a disk's boot leaves in TDX's registers is not computed")
-        version = o.qemu_or_stop()
-        if options.logs:
-            logs = options.logs.resolve()
-            logs.mkdir(parents=True, exist_ok=True)
-        else:
-            (ROOT / "target" / "boot").mkdir(parents=True, exist_ok=True)
-            logs = Path(tempfile.mkdtemp(prefix="", dir=ROOT / "target" / "boot"))
-        say(f"QEMU {version}; consoles and logs are kept in {logs}")
-        bench, outcomes = Bench(options, say, logs), o.Outcomes(say)
-        times = boots(bench, outcomes)
-        summary = {"outcomes": outcomes.to_json(), "boot_seconds": {k: round(v, 1) for k, v in times.items()}, "logs": str(logs),
-                   "files": {f["name"]: f["size"] for f in bench.facts["files"]}, "qemu": version}  # fmt: skip
-        if options.json:
-            print(json.dumps(summary))
-        else:
-            print(f"\n{outcomes.table()}\n\n{hardware.both(options.image)}\n")
-            print(f"image: {o.sizes(bench.image, bench.facts)}")
-            print(f"boot, from QEMU's start until the enclave was ready: {', '.join(f'{k} {v:.1f} s' for k, v in times.items())} ({o.REFERENCE})")
-            print(outcomes.closing())
-        return 0 if outcomes.right == len(outcomes.list) else 4
-    except Stop as stop:
-        print(f"boot-image: {stop}", file=sys.stderr)
-        if options.json:
-            print(json.dumps({"error": str(stop), "exit": stop.code}, ensure_ascii=False))
-        return stop.code
+    return o.guarded("boot-image", options.json, lambda: run(options))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import outcomes as o  # noqa: E402
-from boot import Bench, answers, disk_answers, ended  # noqa: E402
+from boot import MARK, Bench, answers, disk_answers, ended  # noqa: E402
+from build import ours  # noqa: E402
 from errors import Arguments, Say, Stop  # noqa: E402
 from pins import ROOT  # noqa: E402
 from repro import built_with  # noqa: E402
@@ -82,7 +83,6 @@ class Tests:
         self.bench, self.outcomes, self.only = bench, outcomes, only
         self.scene, self.testimage, self.Failed, self.touchstone = scene, testimage, Failed, touchstone
         self.times: dict[str, float] = {}
-        self.cmdline = (bench.image / "cmdline").read_text()
 
     def wanted(self, name: str) -> bool:
         return not self.only or any(word in name for word in self.only)
@@ -93,17 +93,9 @@ class Tests:
 
     # The release image: it must not start.
 
-    def boots_to_its_end(self, name: str, cmdline: str, why: str, **how) -> str:
-        image = self.bench.image
-        if "touchstone.models=" in cmdline:
-            how["disks"] = (image / "models.img",)
-        machine = self.scene.Guest(self.bench.logs / name, kernel=image / "vmlinuz", initrd=image / "initrd.img", cmdline=cmdline, **how)
-        with machine as guest:
-            return ended(guest.wait_for_end(self.scene.BOOT_SECONDS), why)
-
     def release(self) -> None:
-        line, refused = self.cmdline, self.boots_to_its_end
-        self.run("release image: no quote provider, refused", lambda: refused("no-provider", line, "no quote provider: ", vsock=True))
+        line, refused = self.bench.cmdline, self.bench.must_end
+        self.run("release image: no quote provider, refused", lambda: refused("no-provider", line, "no quote provider: "))
         self.run("release image: unknown word on the command line, refused",
                  lambda: refused("unknown-word", f"{line} touchstone.shell=1", "unknown word `touchstone.shell=1`"))  # fmt: skip
         self.run("release image: another init asked for, refused", lambda: refused("other-init", f"{line} init=/bin/sh", "unknown word `init=/bin/sh`"))
@@ -124,14 +116,15 @@ class Tests:
 
     def probes(self, stage, test, way) -> str:
         """What the program inside found: each probe is an outcome, and what only we can compare is compared."""
-        console = stage.guest.wait_for(r"^PROBES \d+ of \d+$", 120) and stage.guest.console()
+        all_of_them = int(stage.guest.wait_for(r"^PROBES \d+ of (\d+)$", 120)[1])
+        console = stage.guest.console()
         found = re.findall(r"^PROBE (\S+) (ok|FAILED): (.*)$", console, re.M)
         expected = {"cmdline": way.cmdline, "tree": " ".join(test.files())}
         for name, verdict, said in found:
             right = verdict == "ok" and (name not in expected or said.split("; ", 1)[-1] == expected[name])
             self.outcomes.add(f"{way.name}: inside, {name}", right, said)
-        if len(found) < 20:
-            raise self.Failed(f"only {len(found)} probes")
+        if len(found) != all_of_them or len(found) < 20:
+            raise self.Failed(f"{len(found)} of {all_of_them} probes said something")
         return f"{len(found)} probes"
 
     def test_image(self) -> None:
@@ -195,38 +188,33 @@ class Tests:
         self.run(name, lambda: answers(self.bench, test, way, self.times))
 
 
+def run(options: argparse.Namespace) -> int:
+    say, began = Say("image-test", options.quiet), time.monotonic()
+    version = o.qemu_or_stop()
+    options.image = options.image or build(options, say)
+    logs = options.logs.resolve()
+    ours(logs, MARK, "--logs")
+    shutil.rmtree(logs, ignore_errors=True)
+    logs.mkdir(parents=True)
+    (logs / MARK).touch()
+    say(f"QEMU {version}; consoles and logs are kept in {logs}")
+    bench, outcomes = Bench(options, say, logs), o.Outcomes(say)
+    tests = Tests(bench, outcomes, options.only)
+    tests.release()
+    tests.test_image()
+    tests.tdx()
+    if options.json:
+        print(json.dumps(o.report(outcomes, tests.times, bench.facts, logs, version)))
+    else:
+        print(f"\n{outcomes.table()}\n\n{o.figures(tests.times, bench.facts)}")
+        print(f"image-test: {outcomes.closing()}, in {time.monotonic() - began:.0f} s")
+    return 0 if outcomes.list and outcomes.right == len(outcomes.list) else 4
+
+
 def main(argv: list[str] | None = None) -> int:
     os.umask(0o022)
     options = arguments(argv)
-    say, began = Say("image-test", options.quiet), time.monotonic()
-    try:
-        version = o.qemu_or_stop()
-        options.image = options.image or build(options, say)
-        logs = options.logs.resolve()
-        shutil.rmtree(logs, ignore_errors=True)
-        logs.mkdir(parents=True)
-        say(f"QEMU {version}; consoles and logs are kept in {logs}")
-        outcomes = o.Outcomes(say)
-        tests = Tests(Bench(options, say, logs), outcomes, options.only)
-        tests.release()
-        tests.test_image()
-        tests.tdx()
-        bench = tests.bench
-        summary = {"outcomes": outcomes.to_json(), "boot_seconds": {k: round(v, 1) for k, v in tests.times.items()}, "logs": str(logs),
-                   "files": {f["name"]: f["size"] for f in bench.facts["files"]}, "qemu": version}  # fmt: skip
-        if options.json:
-            print(json.dumps(summary))
-        else:
-            print(f"\n{outcomes.table()}\n\nimage: {o.sizes(bench.image, bench.facts)}")
-            times = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in tests.times.items())
-            print(f"from QEMU's start until the enclave was ready: {times} ({o.REFERENCE})")
-            print(f"image-test: {outcomes.closing()}, in {time.monotonic() - began:.0f} s")
-        return 0 if outcomes.list and outcomes.right == len(outcomes.list) else 4
-    except Stop as stop:
-        print(f"image-test: {stop}", file=sys.stderr)
-        if options.json:
-            print(json.dumps({"error": str(stop), "exit": stop.code}, ensure_ascii=False))
-        return stop.code
+    return o.guarded("image-test", options.json, lambda: run(options))
 
 
 if __name__ == "__main__":

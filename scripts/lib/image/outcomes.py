@@ -1,7 +1,9 @@
 """Outcomes of boots: each is said as it comes, kept for the table at the end, and asserted by whoever ran it."""
 from __future__ import annotations
 
+import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -79,7 +81,40 @@ def host_programs(jobs: int | None) -> None:
             raise cannot(f"{package} cannot be built: what is above says why")
 
 
-def sizes(image: Path, facts: dict) -> str:
+def guarded(name: str, as_json: bool, program: Callable[[], int]) -> int:
+    """Runs a program to its exit code. However it ends, by SIGTERM too, what it started has ended before."""
+    from stack import Failed
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupted)
+    try:
+        return program()
+    except (Stop, Failed) as error:
+        code = error.code if isinstance(error, Stop) else 1
+        print(f"{name}: {error}", file=sys.stderr)
+        if as_json:
+            print(json.dumps({"error": str(error), "exit": code}, ensure_ascii=False))
+        return code
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        return 130
+
+
+def report(outcomes: Outcomes, times: dict[str, float], facts: dict, logs: Path, qemu: str) -> dict:
+    """All of it as one JSON object."""
+    return {"outcomes": outcomes.to_json(), "boot_seconds": {name: round(seconds, 1) for name, seconds in times.items()}, "logs": str(logs),
+            "files": {file["name"]: file["size"] for file in facts["files"]}, "qemu": qemu}  # fmt: skip
+
+
+def figures(times: dict[str, float], facts: dict) -> str:
+    """Sizes and boot times, for people."""
+    took = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in times.items()) or "no boot came so far"
+    return f"image: {sizes(facts)}\nfrom QEMU's start until the enclave was ready: {took} ({REFERENCE})"
+
+
+def sizes(facts: dict) -> str:
     by_name = {file["name"]: file["size"] for file in facts["files"]}
     total = by_name["vmlinuz"] + by_name["initrd.img"]
     return f"kernel {by_name['vmlinuz'] / 1e6:.1f} MB, initrd {by_name['initrd.img'] / 1e6:.1f} MB: {total / 1e6:.1f} MB to boot"

@@ -167,7 +167,7 @@ pub fn attempt(name: &str) {
         std::process::exit(NO_FILTER);
     };
     if let Err(error) = confine() {
-        println!("PROBE filter FAILED: {error}");
+        crate::say(format!("PROBE filter FAILED: {error}"));
         std::process::exit(NO_FILTER);
     }
     let result = call(*number, arguments);

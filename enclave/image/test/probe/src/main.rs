@@ -14,6 +14,7 @@ mod kernel;
 mod processes;
 mod system;
 
+use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::time::Duration;
@@ -49,10 +50,10 @@ fn main() {
         Some(attempts::ATTEMPT) => attempts::attempt(arguments.get(1).map_or("", String::as_str)),
         _ => {
             if let Err(error) = Command::new(SELF).arg(LOOK).spawn() {
-                println!("PROBE start FAILED: {error}");
+                say(format!("PROBE start FAILED: {error}"));
             }
             let error = Command::new(ENCLAVE).args(&arguments).exec();
-            println!("PROBE enclave FAILED: {ENCLAVE}: {error}");
+            say(format!("PROBE enclave FAILED: {ENCLAVE}: {error}"));
             std::process::exit(1);
         }
     }
@@ -65,12 +66,19 @@ fn look_around() {
         match probe() {
             Ok(found) => {
                 right += 1;
-                println!("PROBE {name} ok: {found}");
+                say(format!("PROBE {name} ok: {found}"));
             }
-            Err(found) => println!("PROBE {name} FAILED: {found}"),
+            Err(found) => say(format!("PROBE {name} FAILED: {found}")),
         }
     }
-    println!("PROBES {right} of {all}");
+    say(format!("PROBES {right} of {all}"));
+}
+
+/// One line in one piece: the enclave writes to the same console.
+fn say(mut line: String) {
+    line.push('\n');
+    // There is nobody else to tell.
+    let _ = std::io::stdout().lock().write_all(line.as_bytes());
 }
 
 /// `found` if it is what it should be.
