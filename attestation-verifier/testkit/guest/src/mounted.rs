@@ -21,7 +21,7 @@ pub fn unusable() -> Option<String> {
     let why = || {
         let device = OpenOptions::new().read(true).write(true).open("/dev/fuse");
         if let Err(error) = device {
-            return Some(format!("/dev/fuse: {error}"));
+            return Some(format!("FUSE: opening /dev/fuse: {error}"));
         }
         let tried = tempfile::tempdir().and_then(|place| {
             let session = fuser::spawn_mount2(Nothing, place.path(), &[MountOption::RO])?;
@@ -29,7 +29,7 @@ pub fn unusable() -> Option<String> {
             Ok(())
         });
         let error: io::Error = tried.err()?;
-        Some(format!("mounting with FUSE: {error}"))
+        Some(format!("FUSE: mounting: {error}"))
     };
     WHY.get_or_init(why).clone()
 }
