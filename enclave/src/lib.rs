@@ -5,7 +5,7 @@
 //! and signs, [`seal`] puts the receipt under a quoted checkpoint, [`control`] hands it to the
 //! host. [`service`] holds what they share; [`run`] puts it all on sockets.
 //!
-//! What it never does: dial out (but to a quote agent's socket, where it is told to), look at collateral, ask whether the
+//! What it never does: dial out (but to a quote agent's socket, where it is told to), judge collateral, ask whether the
 //! platform is simulated, or give less than was asked for.
 
 pub mod admission;

@@ -54,7 +54,7 @@ pub async fn run(config: Config, arguments: &[String]) -> anyhow::Result<()> {
     start(service, listeners).await
 }
 
-/// The quote source, opened: the enclave does not begin to serve where none of the kernel's can be had. A quote agent is dialled
+/// The quote source, opened: the enclave does not begin to serve where the kernel's cannot be had. A quote agent is dialled
 /// when the first quote is needed.
 async fn open_source(quote: &QuoteConfig) -> anyhow::Result<Arc<dyn QuoteSource>> {
     let settings = match &quote.source {

@@ -1,8 +1,8 @@
 //! The Linux kernel's own interfaces as quote sources: configfs-tsm and `/dev/sev-guest` (`touchstone_quote_source`).
 //!
-//! Their calls block, for as long as the platform takes. One runs at a time, on a thread for such calls, and holds the source
-//! until it has returned: when the caller's patience ends first, what it brings in the end reaches nobody, and until then
-//! every further quote is refused at once. So no late answer can be taken for another's, and one thread hangs at most.
+//! Their calls block, for as long as the platform takes. One runs at a time, on a thread for such calls, and holds the
+//! source until it has returned: when the caller's patience ends first, what it brings in the end reaches nobody, and until
+//! then every further quote is refused at once. So no late answer can be taken for another's, and one thread hangs at most.
 
 use std::{
     fs::File,
@@ -149,7 +149,8 @@ impl QuoteSource for KernelSource {
                 collateral: Collateral::SevSnp(found),
             }),
             Err(error) => {
-                tracing::warn!(%error, "the host's certificates are no use");
+                // Whoever asks chooses how often this is said.
+                tracing::debug!(%error, "the host's certificates are no use");
                 None
             }
         }

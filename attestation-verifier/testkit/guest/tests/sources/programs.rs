@@ -2,16 +2,18 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use touchstone_formats::evidence::{Collateral, CollateralFile, Tee};
 use touchstone_formats::{Digest, SnpCollateral};
+use touchstone_quote_source::{SevGuest, Source, SourceError, Tsm};
 use touchstone_simulated_guest::{sev_guest, tsm};
 use touchstone_testkit::fixtures;
 use touchstone_testkit::machine::{Endorsement, Machine, TdxMachine, TeeMachine};
-use touchstone_testkit::stack::{Stack, StackBuilder, onnxruntime, programs};
+use touchstone_testkit::platform::{Fault, PlatformConfig, SimulatedPlatform};
+use touchstone_testkit::stack::{Process, Stack, StackBuilder, onnxruntime, programs};
 
-use crate::common::{can_mount, mount_device, mount_tsm};
+use crate::common::{can_mount, data_in, mount_device, mount_tsm};
 
 const MODEL: &str = "digits_mlp_plain";
 
@@ -159,6 +161,56 @@ fn an_answer_over_the_device_proves_itself() {
     place.mounted.state().certificates = Some(vec![0xFF; 0x4000]);
     ask_and_check(&stack, &vleks, "another");
     assert_eq!(handed_on(&stack), None);
+}
+
+#[test]
+fn the_program_shows_a_quote_agent_as_the_kernels_files() {
+    let test = "the_program_shows_a_quote_agent_as_the_kernels_files";
+    if !can_mount(test) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let [report, device] = ["report", "dev"].map(|name| folder.path().join(name));
+    std::fs::create_dir(&report).unwrap();
+    std::fs::create_dir(&device).unwrap();
+    let machine = Machine::strict(now());
+    machine.write_to(folder.path()).unwrap();
+    let socket = folder.path().join("agent.sock");
+    let platform = SimulatedPlatform::start(PlatformConfig::new(socket.clone(), machine)).unwrap();
+    let program = Process::start(
+        "simulated-guest",
+        Command::new(env!("CARGO_BIN_EXE_simulated-guest"))
+            .arg("--agent")
+            .arg(socket)
+            .arg("--tsm")
+            .arg(&report)
+            .arg("--sev-guest")
+            .arg(&device)
+            .arg("--vek")
+            .arg(folder.path().join("collateral/vek.der")),
+    );
+    program.wait_for_line(&["SIMULATED", "sev-guest"], Duration::from_secs(20));
+
+    let mut sources = [
+        Source::Tsm(Tsm::open(&report, "touchstone", None).unwrap()),
+        Source::SevGuest(SevGuest::open(&device.join("sev-guest"), None).unwrap()),
+    ];
+    for source in &mut sources {
+        let made = source.quote(&[5; 64]).unwrap();
+        assert_eq!(data_in::<Machine>(&made.quote), Some([5; 64]));
+        assert!(made.certificates.is_some());
+        platform.set_fault(Fault::Busy, Some(1));
+        let busy = source.quote(&[5; 64]).unwrap_err();
+        assert!(matches!(busy, SourceError::Busy { .. }), "{busy}");
+        platform.set_fault(Fault::Fail, Some(1));
+        let failed = source.quote(&[5; 64]).unwrap_err();
+        assert!(matches!(failed, SourceError::Interface { .. }), "{failed}");
+    }
+    drop(sources);
+    program.signal("TERM");
+    assert!(program.wait(Duration::from_secs(20)).success());
+    assert_eq!(std::fs::read_dir(&report).unwrap().count(), 0);
+    assert!(!device.join("sev-guest").exists());
 }
 
 #[test]
