@@ -206,6 +206,10 @@ fn forbidden(needs: &Needs) -> Result<Calls, BackendError> {
     if !needs.connects {
         calls.insert(libc::SYS_connect, Vec::new());
     }
+    // Which would be connecting by another name.
+    let opening = |flags| masked(flags, libc::MSG_FASTOPEN, libc::MSG_FASTOPEN);
+    calls.insert(libc::SYS_sendto, rules([vec![opening(3)?]])?);
+    calls.insert(libc::SYS_sendmsg, rules([vec![opening(2)?]])?);
     Ok(calls)
 }
 
@@ -277,7 +281,6 @@ fn needed(needs: &Needs) -> Result<Calls, BackendError> {
         libc::SYS_set_tid_address,
         libc::SYS_gettid,
         libc::SYS_getpid,
-        libc::SYS_tgkill,
         libc::SYS_sched_getaffinity,
         libc::SYS_sched_setaffinity,
         libc::SYS_sched_yield,
@@ -303,7 +306,6 @@ fn needed(needs: &Needs) -> Result<Calls, BackendError> {
         libc::SYS_uname,
         libc::SYS_sysinfo,
         libc::SYS_getrusage,
-        libc::SYS_prlimit64,
     ]
     .into_iter()
     .map(|call| (call, Vec::new()))
@@ -321,11 +323,12 @@ fn needed(needs: &Needs) -> Result<Calls, BackendError> {
     let thread = masked(0, flags, libc::CLONE_THREAD)?;
     calls.insert(libc::SYS_clone, rules([vec![thread]])?);
 
-    // Streams alone: no raw packets and no datagrams.
+    // Streams alone, of the family's own protocol: no raw packets, no datagrams, nothing that connects when it sends.
     let stream = |family: i32| -> Result<Conditions, BackendError> {
         Ok(vec![
             compared(0, SeccompCmpOp::Eq, family as u32)?,
             masked(1, 0xf, libc::SOCK_STREAM)?,
+            compared(2, SeccompCmpOp::Eq, 0)?,
         ])
     };
     let streams: Vec<Conditions> = needs
@@ -345,6 +348,9 @@ fn needed(needs: &Needs) -> Result<Calls, BackendError> {
         let each: Result<Vec<Conditions>, BackendError> = values.iter().map(equal).collect();
         rules(each?)
     };
+    // This process alone: its threads are signalled when it aborts, its limit of open files is raised.
+    calls.insert(libc::SYS_tgkill, one_of(0, &[std::process::id()])?);
+    calls.insert(libc::SYS_prlimit64, one_of(0, &[0])?);
     let names = [libc::PR_SET_NAME as u32, libc::PR_GET_NAME as u32];
     calls.insert(libc::SYS_prctl, one_of(0, &names)?);
     // Non-blocking sockets, close on exec, whether standard error is a terminal, this machine's context id, and the two

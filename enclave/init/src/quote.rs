@@ -11,6 +11,8 @@ use crate::error::{Doing, InitError, read_bytes};
 
 /// Where the kernel offers entries.
 const REPORT: &str = "/sys/kernel/config/tsm/report";
+/// What the kernel calls TDX's provider.
+pub const TDX: &str = "tdx_guest";
 /// Where the kernel shows the event log that firmware leaves behind in a TDX guest (ACPI's CCEL).
 const CCEL: &str = "/sys/firmware/acpi/tables/data/CCEL";
 /// Where the enclave finds it.

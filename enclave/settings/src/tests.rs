@@ -230,3 +230,28 @@ fn an_error_says_where_what_and_what_instead() {
     let error = read("a", inner).unwrap_err().to_string();
     assert!(error.starts_with("not a TOML file: "), "{error}");
 }
+
+#[test]
+fn booleans_and_lists_are_of_their_kind() {
+    let boolean = |root: &mut Section| root.boolean("a", true);
+    assert_eq!(read("", boolean), Ok(true));
+    assert_eq!(read("a = false", boolean), Ok(false));
+    assert_eq!(
+        read("a = 'false'", boolean),
+        wrong("a", "\"false\"", "true or false")
+    );
+
+    let list = |root: &mut Section| root.list("a", "bytes", 2, |text| text.parse().ok());
+    assert_eq!(read("a = []", list), Ok(Vec::<u8>::new()));
+    assert_eq!(read("a = ['1', '2']", list), Ok(vec![1, 2]));
+    let expected = "a list of at most 2: bytes";
+    for (text, found) in [
+        ("a = ['1', '2', '3']", "[\"1\", \"2\", \"3\"]"),
+        ("a = ['256']", "[\"256\"]"),
+        ("a = [1]", "[1]"),
+        ("a = '1'", "\"1\""),
+    ] {
+        assert_eq!(read(text, list), wrong("a", found, expected));
+    }
+    assert!(matches!(read("", list), Err(ConfigError::Missing { .. })));
+}
