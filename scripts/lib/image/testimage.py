@@ -41,8 +41,11 @@ TCB = ("Genoa:bootloader=0,tee=0,snp=23,microcode=84", "tcb_evaluation_data_numb
 
 def unpacked(archive: bytes) -> dict[str, initrd.Entry]:
     """An archive that build-image made, read back."""
-    return {name: initrd.Entry(body if mode & 0o170000 == 0o100000 else None, executable=bool(mode & 0o100))
-            for name, mode, body in initrd.read(archive)}  # fmt: skip
+    found = {}
+    for name, mode, body in initrd.read(archive):
+        file = mode & 0o170000 == 0o100000
+        found[name] = initrd.Entry(body if file else None, executable=file and bool(mode & 0o100))
+    return found
 
 
 def checked(image: Path) -> dict:
