@@ -145,15 +145,23 @@ class Image:
     def cmdline(self, *words: str) -> str:
         return " ".join([self.settings("cmdline").strip(), *words])
 
+    def repository(self) -> Path:
+        return self.options.models_volume or self.options.models or EXAMPLES
+
     def build(self) -> dict:
-        o, say = self.options, self.say
+        o = self.options
         work, out = o.work.resolve(), o.out.resolve()
+        # What can be seen to be wrong is said before anything is fetched or built.
+        ours(work, "lock", "--work")
+        ours(out, "image.json", "--out")
+        if not entry.models_of(self.repository()):
+            raise cannot(f"{self.repository()} holds no model: expected NAME/VERSION/model.onnx in it")
+        if not re.fullmatch(r"[ -~]+", self.cmdline()):
+            raise cannot("the command line must be one line of printable ASCII")
         rust = Rust(self.pins)
         rust.check()
         self.ingredients.all_packages(list(self.pins.packages) if o.disk else [p for p in self.pins.packages if "stub" not in p.use])
         library = self.ingredients.library()
-        ours(work, "lock", "--work")
-        ours(out, "image.json", "--out")
         work.mkdir(parents=True, exist_ok=True)
         with (work / "lock").open("w") as lock:
             try:
@@ -174,22 +182,21 @@ class Image:
         builder = Builder(self.pins, rust, tools, self.ingredients, work, say, o.jobs, remap=o.control != "no-remap")
         builder.check_configuration()
         builder.fetch()
-        programs = builder.programs()
-
-        say("assembling")
         staging = work / "image"
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir()
-        kernel, release, modules = self._kernel()
+        kernel, release, packed = self._kernel()
+        modules = initrd.modules(self.settings("init.toml"), packed)
         put(staging / "vmlinuz", kernel)
         for tee, body in self._firmware().items():
             put(staging / f"OVMF.{tee}.fd", body)
-        repository = o.models_volume or o.models or EXAMPLES
+        programs = builder.programs()
+
+        say("assembling")
+        repository = self.repository()
         if repository == EXAMPLES:
             say("models: the examples of this repository (yours: --models DIR or --models-volume DIR)")
         models = entry.models_of(repository)
-        if not models:
-            raise cannot(f"{repository} holds no model: expected NAME/VERSION/model.onnx in it")
         words = []
         if o.models_volume:
             say("making the volume of models")
@@ -213,14 +220,11 @@ class Image:
             say(line)
         return {**facts, "folder": str(out), "left": left}
 
-    def _package(self, pin) -> bytes:
-        return self.ingredients.package(pin)
-
     def _kernel(self) -> tuple[bytes, str, dict[str, bytes]]:
         """The kernel, its release, and its modules by place."""
         (pin,) = self.pins.of_use("kernel")
         kernel, modules, release = None, {}, ""
-        for _, place, body in deb.entries(self._package(pin)):
+        for _, place, body in deb.entries(self.ingredients.package(pin)):
             if body is not None and (found := re.fullmatch(r"boot/vmlinuz-(.+)", place)):
                 kernel, release = body, found[1]
             elif body is not None and place.startswith("usr/lib/modules/") and ".ko" in place:
@@ -232,20 +236,20 @@ class Image:
     def _firmware(self) -> dict[str, bytes]:
         """SEV-SNP's as it is. TDX's is Debian's with empty variables in the place of those that enforce Secure Boot with Microsoft's keys:
         it would refuse every kernel that is not behind a shim. Which kernel runs is what the registers say."""
-        variables = deb.file(self._package(self.pins.firmware("generic")), "usr/share/OVMF/OVMF_VARS_4M.fd")
-        enrolled = deb.file(self._package(self.pins.firmware("generic")), "usr/share/OVMF/OVMF_VARS_4M.ms.fd")
-        tdx = deb.file(self._package(self.pins.firmware("inteltdx")), "usr/share/ovmf/OVMF.inteltdx.ms.fd")
+        variables = deb.file(self.ingredients.package(self.pins.firmware("generic")), "usr/share/OVMF/OVMF_VARS_4M.fd")
+        enrolled = deb.file(self.ingredients.package(self.pins.firmware("generic")), "usr/share/OVMF/OVMF_VARS_4M.ms.fd")
+        tdx = deb.file(self.ingredients.package(self.pins.firmware("inteltdx")), "usr/share/ovmf/OVMF.inteltdx.ms.fd")
         if not tdx.startswith(enrolled) or len(variables) != len(enrolled):
             raise refused("the firmware for TDX does not begin with the variables of OVMF_VARS_4M.ms.fd: they cannot be replaced")
-        return {"amdsev": deb.file(self._package(self.pins.firmware("amdsev")), "usr/share/ovmf/OVMF.amdsev.fd"),
+        return {"amdsev": deb.file(self.ingredients.package(self.pins.firmware("amdsev")), "usr/share/ovmf/OVMF.amdsev.fd"),
                 "inteltdx": variables + tdx[len(variables):]}
 
-    def _initrd(self, programs: dict[str, Path], library: bytes, modules: dict[str, bytes], tools: Toolroot, models: Path | None) -> bytes:
+    def _initrd(self, programs: dict[str, Path], library: bytes, modules: dict[str, initrd.Entry], tools: Toolroot, models: Path | None) -> bytes:
         entries = {place: initrd.Entry(path.read_bytes(), executable=True) for place, path in programs.items()}
         entries[initrd.ONNXRUNTIME] = initrd.Entry(library)
         allowed = {p.name for p in self.pins.of_use("image")}
         entries |= initrd.libraries({place: e.body for place, e in entries.items()}, tools, allowed)
-        entries |= initrd.modules(self.settings("init.toml"), modules)
+        entries |= modules
         entries |= {f"etc/touchstone/{name}": initrd.Entry(self.settings(name).encode()) for name in initrd.SETTINGS}
         entries |= {name: initrd.Entry() for name in initrd.EMPTY}
         if models is not None:
@@ -254,7 +258,7 @@ class Image:
 
     def _disk(self, staging: Path, kernel: bytes, archive: bytes, cmdline: str, release: str, tools: Toolroot) -> None:
         self.say("making the unified kernel image and the disk")
-        stub = deb.file(self._package(self.pins.of_use("stub")[0]), STUB)
+        stub = deb.file(self.ingredients.package(self.pins.of_use("stub")[0]), STUB)
         program = disk.uki(stub, kernel, archive, cmdline, release)
         put(staging / "uki.efi", program)
         esp = staging / "esp.img"

@@ -1,6 +1,7 @@
 """Builds the image's programs with the pinned toolchains, so that the same source gives the same bytes anywhere."""
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -27,7 +28,7 @@ QUICK = {**PROFILE, "OPT_LEVEL": "1", "LTO": "off", "CODEGEN_UNITS": "16"}
 
 
 class Builder:
-    """One build: `work` holds everything it writes. `remap` off and another `epoch` are for the control of scripts/repro-check."""
+    """One build: `work` holds everything it writes. `remap` off is for the control of scripts/repro-check."""
 
     def __init__(self, pins: Pins, rust: Rust, tools: Toolroot, ingredients: Ingredients, work: Path, say: Say, jobs: int | None = None,
                  remap: bool = True):
@@ -101,9 +102,11 @@ class Builder:
         command = [str(self.rust.cargo), "build", "--release", "--locked", "--offline", "--manifest-path", str(ROOT / "Cargo.toml"), "-p", package]
         if self.jobs:
             command += ["--jobs", str(self.jobs)]
+        if self.say.quiet:
+            command.append("--quiet")
         vendored = self.ingredients.crates()
         if vendored is not None:
-            command += ["--config", 'source.crates-io.replace-with="archived"', "--config", f'source.archived.directory="{vendored.resolve()}"']
+            command += ["--config", 'source.crates-io.replace-with="archived"', "--config", f"source.archived.directory={json.dumps(str(vendored.resolve()))}"]
         done = subprocess.run(command, cwd=self.work, env=self.environment(profile), stdin=subprocess.DEVNULL)
         if done.returncode:
             raise cannot(f"{package} cannot be built: what is above says why")

@@ -42,7 +42,14 @@ exit codes:
 CONFIG = """\
 [build]
 rustflags = ["-Ctarget-cpu=native"]
+rustc = "/nonexistent/rustc"
+rustc-wrapper = "/nonexistent/wrapper"
+rustc-workspace-wrapper = "/nonexistent/wrapper"
+target-dir = "/nonexistent/target"
 incremental = true
+[target.x86_64-unknown-linux-gnu]
+linker = "/nonexistent/linker"
+rustflags = ["-Cforce-frame-pointers"]
 [profile.release]
 opt-level = 1
 debug = true
