@@ -311,7 +311,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             check_machine()
             if options.archive:
-                ingredients.archive(options.archive, [str(Rust(pins).cargo)])
+                ingredients.archive(options.archive, Rust(pins).cargo)
                 found = {"archive": str(options.archive)}
             else:
                 found = Image(options, pins, ingredients, say).build()

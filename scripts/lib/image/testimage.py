@@ -224,6 +224,7 @@ def workshop(pins: Pins, ingredients: Ingredients, work: Path, say: Say, facts: 
     rust.check()
     tools = Toolroot.unpack(work / "toolroot", pins, ingredients)
     builder = Builder(pins, rust, tools, ingredients, work, say, jobs)
+    builder.check_configuration()
     builder.fetch()
     probe = probe_program(builder)
     say("building the test image's kernel module")
