@@ -590,6 +590,17 @@ class Surroundings(InFolder):
         self.assertIn(f"-ffile-prefix-map={self.folder / 'tools'}=/toolroot", Path(env["CC"]).read_text())
         self.assertIn(f"--remap-path-prefix={builder.crates}=/crates", env["CARGO_ENCODED_RUSTFLAGS"].split("\x1f"))
 
+    def test_a_network_that_the_guest_would_refuse(self):
+        for good in ("dhcp", "10.0.2.15/24,10.0.2.2", "10.128.0.7/32,10.128.0.1"):
+            self.assertEqual(build.arguments(["--net", good]).net, good)
+        for bad in ("", "DHCP", "10.0.2.15", "10.0.2.15/24", "10.0.2.15/0,10.0.2.2", "10.0.2.15/33,10.0.2.2", "10.0.2.15/024,10.0.2.2", "999.0.2.15/24,10.0.2.2",
+                    "10.0.2/24,10.0.2.2", "10.0.2.15/24,10.0.2.15", "127.0.0.1/8,10.0.2.2", "0.0.0.0/24,10.0.2.2", "224.0.0.1/24,10.0.2.2",
+                    "10.0.2.15/24,255.255.255.255", "10.0.2.15/24,10.0.2.2,1460", "dhcp "):
+            with self.subTest(bad), contextlib.redirect_stderr(io.StringIO()) as said, self.assertRaises(SystemExit) as ended:
+                build.arguments(["--net", bad])
+            self.assertEqual(ended.exception.code, CANNOT)
+            self.assertIn("ADDRESS/PREFIX,GATEWAY", said.getvalue())
+
     def test_folders_of_others_are_left_alone(self):
         build.ours(self.folder / "new", "image.json", "--out")
         build.ours(self.folder, "image.json", "--out")
