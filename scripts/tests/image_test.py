@@ -23,12 +23,14 @@ from unittest import mock
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts" / "lib" / "image"))
 
+import boot  # noqa: E402
 import build  # noqa: E402
 import crates  # noqa: E402
 import deb  # noqa: E402
 import disk  # noqa: E402
 import elf  # noqa: E402
 import entry  # noqa: E402
+import hardware  # noqa: E402
 import initrd  # noqa: E402
 import mirror as mirrors  # noqa: E402
 import pins as pinned  # noqa: E402
@@ -735,6 +737,21 @@ class Repeating(InFolder):
             with mock.patch.object(repro.Check, "run", return_value=found), contextlib.redirect_stdout(io.StringIO()) as said:
                 self.assertEqual(repro.main(["--json"]), code)
             self.assertEqual(json.loads(said.getvalue())["exit"], code)
+
+
+class Hardware(InFolder):
+    def test_the_guests_ports_are_this_machines_alone(self):
+        said = hardware.both(self.folder, net=True)
+        self.assertEqual(said.count("hostfwd=tcp:127.0.0.1:"), said.count("hostfwd="))
+        self.assertEqual(said.count("hostfwd="), 6)
+        self.assertEqual(hardware.both(self.folder).count("hostfwd="), 0)
+
+    def test_without_an_image_no_command_line_is_printed(self):
+        for code in (CANNOT, 0):
+            with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.redirect_stderr(io.StringIO()):
+                self.assertEqual(boot.main(["--hardware", "snp", "--image", str(self.folder)]), code)
+            self.assertEqual("qemu-system" in said.getvalue(), code == 0)
+            (self.folder / "cmdline").write_text("quiet")
 
 
 # Stands for `touchstone`: writes down what it was asked, and answers as that does.
