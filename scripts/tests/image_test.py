@@ -307,6 +307,26 @@ class Mirrors(InFolder):
         now = pinned.load(path).packages[0]
         self.assertEqual((now.name, now.version, now.sha256, now.follow), ("thing-2", "1.0-2", "ab" * 32, "thing-latest"))
 
+    def test_a_signed_index_is_that_of_the_suite_and_of_today(self):
+        self.serve(None, stanza(self.newer))
+        digest = hashlib.sha256(self.server.files["/debian/dists/bookworm/main/binary-amd64/Packages.xz"]).hexdigest()
+        good = (f"Suite: oldstable\nCodename: bookworm\nValid-Until: Mon, 01 Jan 2990 00:00:00 UTC\nSHA256:\n {'0' * 64} 1 main/binary-i386/Packages.xz\n"
+                f" {digest} 1 main/binary-amd64/Packages.xz\n")
+        self.server.files["/debian/dists/bookworm/InRelease"] = b"signed"
+
+        def asked(signed):
+            with mock.patch.object(mirrors, "verified", return_value=signed) as verified:
+                found = mirrors.Mirror(QUIET, self.base, self.base).current(self.pin, verify=True)
+            verified.assert_called_once_with(b"signed")
+            return found
+
+        self.assertEqual(asked(good).version, "1.0-2")
+        self.assertEqual(asked(good.replace("Valid-Until", "Other")).version, "1.0-2")
+        for words, bad in (("is not the index that the signed", good.replace(digest, "1" * 64)), ("not of bookworm", good.replace("Codename: bookworm", "Codename: trixie")),
+                           ("was valid until", good.replace("2990", "2020"))):
+            with self.subTest(words), self.stops(INGREDIENT, words):
+                asked(bad)
+
     def test_where_apt_would_look(self):
         def found(*lines):
             return mirrors.mirrors_of("".join(f"Packages|{line}\n" for line in lines))
