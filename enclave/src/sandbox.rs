@@ -255,7 +255,6 @@ fn needed(needs: &Needs) -> Result<Calls, BackendError> {
         libc::SYS_accept4,
         libc::SYS_getsockname,
         libc::SYS_getpeername,
-        libc::SYS_setsockopt,
         libc::SYS_getsockopt,
         libc::SYS_recvfrom,
         libc::SYS_recvmsg,
@@ -342,6 +341,20 @@ fn needed(needs: &Needs) -> Result<Calls, BackendError> {
     if needs.connects {
         calls.insert(libc::SYS_connect, Vec::new());
     }
+
+    // Sockets, set as they are when they listen and are accepted. Others load filters into the kernel (SO_ATTACH_FILTER), or put
+    // protocols on top (TCP_ULP).
+    let option = |level: i32, name: i32| -> Result<Conditions, BackendError> {
+        Ok(vec![
+            compared(1, SeccompCmpOp::Eq, level as u32)?,
+            compared(2, SeccompCmpOp::Eq, name as u32)?,
+        ])
+    };
+    let options = [
+        option(libc::SOL_SOCKET, libc::SO_REUSEADDR)?,
+        option(libc::IPPROTO_TCP, libc::TCP_NODELAY)?,
+    ];
+    calls.insert(libc::SYS_setsockopt, rules(options)?);
 
     let one_of = |number, values: &[u32]| {
         let equal = |value: &u32| Ok(vec![compared(number, SeccompCmpOp::Eq, *value)?]);

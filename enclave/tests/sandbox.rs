@@ -310,6 +310,21 @@ fn what_is_not_needed_does_not_exist() {
             libc::SYS_socket,
             [unix, datagram, 0, 0],
         ),
+        (
+            "a filter for a socket",
+            libc::SYS_setsockopt,
+            [
+                -1,
+                libc::SOL_SOCKET.into(),
+                libc::SO_ATTACH_FILTER.into(),
+                NOWHERE,
+            ],
+        ),
+        (
+            "a protocol on top of TCP",
+            libc::SYS_setsockopt,
+            [-1, libc::IPPROTO_TCP.into(), libc::TCP_ULP.into(), NOWHERE],
+        ),
         ("another protocol", libc::SYS_socket, [inet, stream, 132, 0]),
     ];
     for call in calls {
@@ -350,6 +365,14 @@ fn what_is_needed_works() {
     }
     let refused = ("connect", libc::SYS_connect, [-1, NOWHERE, 0, 0]);
     assert_eq!(run("agent", refused).code(), Some(libc::EBADF));
+    for (level, name) in [
+        (libc::SOL_SOCKET, libc::SO_REUSEADDR),
+        (libc::IPPROTO_TCP, libc::TCP_NODELAY),
+    ] {
+        let option = [-1, level.into(), name.into(), NOWHERE];
+        let set = ("setsockopt", libc::SYS_setsockopt, option);
+        assert_eq!(run("image", set).code(), Some(libc::EBADF), "{name}");
+    }
     let data = (
         "memory",
         libc::SYS_mmap,

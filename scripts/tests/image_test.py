@@ -23,11 +23,14 @@ from unittest import mock
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts" / "lib" / "image"))
 
+import boot  # noqa: E402
 import build  # noqa: E402
+import crates  # noqa: E402
 import deb  # noqa: E402
 import disk  # noqa: E402
 import elf  # noqa: E402
 import entry  # noqa: E402
+import hardware  # noqa: E402
 import initrd  # noqa: E402
 import mirror as mirrors  # noqa: E402
 import pins as pinned  # noqa: E402
@@ -304,6 +307,26 @@ class Mirrors(InFolder):
         now = pinned.load(path).packages[0]
         self.assertEqual((now.name, now.version, now.sha256, now.follow), ("thing-2", "1.0-2", "ab" * 32, "thing-latest"))
 
+    def test_a_signed_index_is_that_of_the_suite_and_of_today(self):
+        self.serve(None, stanza(self.newer))
+        digest = hashlib.sha256(self.server.files["/debian/dists/bookworm/main/binary-amd64/Packages.xz"]).hexdigest()
+        good = (f"Suite: oldstable\nCodename: bookworm\nValid-Until: Mon, 01 Jan 2990 00:00:00 UTC\nSHA256:\n {'0' * 64} 1 main/binary-i386/Packages.xz\n"
+                f" {digest} 1 main/binary-amd64/Packages.xz\n")
+        self.server.files["/debian/dists/bookworm/InRelease"] = b"signed"
+
+        def asked(signed):
+            with mock.patch.object(mirrors, "verified", return_value=signed) as verified:
+                found = mirrors.Mirror(QUIET, self.base, self.base).current(self.pin, verify=True)
+            verified.assert_called_once_with(b"signed")
+            return found
+
+        self.assertEqual(asked(good).version, "1.0-2")
+        self.assertEqual(asked(good.replace("Valid-Until", "Other")).version, "1.0-2")
+        for words, bad in (("is not the index that the signed", good.replace(digest, "1" * 64)), ("not of bookworm", good.replace("Codename: bookworm", "Codename: trixie")),
+                           ("was valid until", good.replace("2990", "2020"))):
+            with self.subTest(words), self.stops(INGREDIENT, words):
+                asked(bad)
+
     def test_where_apt_would_look(self):
         def found(*lines):
             return mirrors.mirrors_of("".join(f"Packages|{line}\n" for line in lines))
@@ -322,16 +345,77 @@ class Mirrors(InFolder):
 
     def test_an_archive_is_complete(self):
         self.server.files[f"/debian/{self.pin.path}"] = self.data
-        given = self.folder / "given"
-        (given / CRATES / "one-1.0").mkdir(parents=True)
+        given, one = self.folder / "given", a_crate("one")
+        (given / CRATES).mkdir(parents=True)
+        (given / CRATES / "one-1.0.0.crate").write_bytes(one)
         (given / LIBRARY).write_bytes(b"library")
-        with mock.patch("ingredients.onnxruntime", return_value=hashlib.sha256(b"library").hexdigest()):
-            self.ingredients(given).archive(self.folder / "archive", ["cargo"])
-        self.assertEqual(sorted(p.name for p in (self.folder / "archive").iterdir()), [CRATES, LIBRARY, self.pin.file])
-        self.server.files.clear()
-        self.ingredients(self.folder / "archive", offline=True).all_packages([self.pin])
-        with self.stops(CANNOT, "is not empty"):
-            self.ingredients(given).archive(self.folder / "archive", ["cargo"])
+        locked = [crates.Crate("one", "1.0.0", hashlib.sha256(one).hexdigest())]
+        with mock.patch("ingredients.onnxruntime", return_value=hashlib.sha256(b"library").hexdigest()), mock.patch("crates.locked", return_value=locked):
+            self.ingredients(given).archive(self.folder / "archive", Path("/nonexistent/cargo"))
+            self.assertEqual(sorted(p.name for p in (self.folder / "archive").iterdir()), [CRATES, LIBRARY, self.pin.file])
+            self.assertEqual((self.folder / "archive" / CRATES / "one-1.0.0.crate").read_bytes(), one)
+            self.server.files.clear()
+            self.ingredients(self.folder / "archive", offline=True).all_packages([self.pin])
+            with self.stops(CANNOT, "is not empty"):
+                self.ingredients(given).archive(self.folder / "archive", Path("/nonexistent/cargo"))
+            (given / CRATES / "one-1.0.0.crate").write_bytes(a_crate("one", b"other"))
+            with self.stops(INGREDIENT, "not what Cargo.lock names"):
+                self.ingredients(given).archive(self.folder / "another", Path("/nonexistent/cargo"))
+
+
+def a_crate(name, source=b"pub fn x() {}", kind=None, place=None):
+    """A crate's archive with one file in it, or with one entry of another kind or place."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        member = tarfile.TarInfo(place or f"{name}-1.0.0/src/lib.rs")
+        member.size, member.type, member.linkname = (0 if kind else len(source)), kind or tarfile.REGTYPE, "x" if kind else ""
+        archive.addfile(member, io.BytesIO(source))
+    return packed.getvalue()
+
+
+class Crates(InFolder):
+    def given(self, data, locked=None):
+        (self.folder / "one-1.0.0.crate").write_bytes(data)
+        return [crates.Crate("one", "1.0.0", hashlib.sha256(data if locked is None else locked).hexdigest())]
+
+    def test_what_is_built_is_what_the_lock_file_names(self):
+        good, target = a_crate("one"), self.folder / "unpacked"
+        for _ in range(2):
+            crates.unpack(self.given(good), [self.folder / "not there", self.folder], target)
+            self.assertEqual((target / "one-1.0.0" / "src" / "lib.rs").read_bytes(), b"pub fn x() {}")
+            self.assertEqual(json.loads((target / "one-1.0.0" / ".cargo-checksum.json").read_text()), {"files": {}, "package": hashlib.sha256(good).hexdigest()})
+            # Whatever somebody did to what an earlier build unpacked.
+            (target / "one-1.0.0" / "src" / "lib.rs").write_bytes(b"pub fn evil() {}")
+            (target / "one-1.0.0" / "build.rs").write_bytes(b"fn main() {}")
+        crates.unpack(self.given(good), [self.folder], target)
+        self.assertFalse((target / "one-1.0.0" / "build.rs").exists())
+        with self.stops(INGREDIENT, "not what Cargo.lock names"):
+            crates.unpack(self.given(a_crate("one", b"evil"), good), [self.folder], target)
+        (self.folder / "one-1.0.0.crate").unlink()
+        with self.stops(INGREDIENT, "one-1.0.0.crate (SHA-256"):
+            crates.unpack(self.given(good)[:0] + [crates.Crate("one", "1.0.0", "0" * 64)], [self.folder / "not there"], target)
+
+    def test_hostile_archives(self):
+        target = self.folder / "unpacked"
+        crates.unpack(self.given(a_crate("one")), [self.folder], target)
+        for hostile in (a_crate("one", kind=tarfile.SYMTYPE), a_crate("one", kind=tarfile.LNKTYPE), a_crate("one", kind=tarfile.FIFOTYPE),
+                        a_crate("one", place="one-1.0.0/../../x"), a_crate("one", place="/x"), a_crate("one", place="two-1.0.0/x")):
+            with self.stops(INGREDIENT, "one-1.0.0.crate holds"):
+                crates.unpack(self.given(hostile), [self.folder], target)
+
+    def test_the_lock_file(self):
+        found = crates.locked()
+        self.assertGreater(len(found), 100)
+        self.assertIn("ring", [c.name for c in found])
+        good = '[[package]]\nname = "one"\nversion = "1.0.0"\nsource = "registry+https://github.com/rust-lang/crates.io-index"\nchecksum = "%s"\n' % ("ab" * 32)
+        lock = self.folder / "Cargo.lock"
+        lock.write_text(good + '[[package]]\nname = "own"\nversion = "1.0.0"\n')
+        self.assertEqual([c.file for c in crates.locked(lock)], ["one-1.0.0.crate"])
+        for bad in (good.replace("registry+https://github.com/rust-lang/crates.io-index", "git+https://example.test/one"), good.replace("checksum", "other"),
+                    good.replace('"one"', '"../one"'), good.replace("abab", "xx", 1)):
+            lock.write_text(bad)
+            with self.stops(CANNOT, "Cargo.lock"):
+                crates.locked(lock)
 
 
 class Initrd(unittest.TestCase):
@@ -491,19 +575,32 @@ class Surroundings(InFolder):
     def builder(self):
         with mock.patch.dict(os.environ, {"CARGO_HOME": str(self.folder / "home")}):
             return programs.Builder(some_pins(rust={"host": "x"}), mock.Mock(sysroot=self.folder / "rust"), mock.Mock(root=self.folder / "tools", bin=self.folder / "bin"),
-                                    mock.Mock(**{"crates.return_value": None}), self.folder / "below it" / "work", QUIET)
+                                    mock.Mock(), self.folder / "below it" / "work", QUIET)
 
     def test_configuration_that_would_show_is_refused(self):
-        harmless = "[build]\nrustflags = ['-Copt-level=0']\n[profile.release]\nopt-level = 1\n[source.crates-io]\nreplace-with = 'x'\n[target.x]\nlinker = 'y'\n"
-        for place in (self.folder / "home" / "config.toml", self.folder / ".cargo" / "config"):
-            place.parent.mkdir()
-            place.write_text(harmless)
-            self.builder().check_configuration()
-            for words in ("paths = ['/x']", "[env]\nCFLAGS = 'x'", "[env.CFLAGS]", "env.CFLAGS = 'x'", "[patch.crates-io]", "[build]\ntarget = 'x'", "build.target = 'x'"):
-                place.write_text(harmless + words)
-                with self.subTest(words), self.stops(CANNOT, str(place)):
-                    self.builder().check_configuration()
-            place.write_text(harmless)
+        builder = self.builder()
+        self.assertEqual(builder.start, Path("/"))
+        builder.start = self.folder
+        # Of the caller's, and on the way to the build: neither is read.
+        for folder in (self.folder / "home", builder.work.parent / ".cargo"):
+            folder.mkdir(parents=True)
+            (folder / "config.toml").write_text("include = ['x.toml']")
+        for place in (self.folder / ".cargo" / "config", self.folder / ".cargo" / "config.toml", builder.cargo_home / "config.toml"):
+            builder.check_configuration()
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text("[term]")
+            with self.subTest(place), self.stops(CANNOT, str(place)):
+                builder.check_configuration()
+            place.unlink()
+
+    def test_cargo_is_started_where_nothing_is_found(self):
+        builder = self.builder()
+        builder.work.mkdir(parents=True)
+        with mock.patch("programs.subprocess.run", return_value=mock.Mock(returncode=0)) as run:
+            builder.cargo("enclave")
+        self.assertEqual(run.call_args.kwargs["cwd"], Path("/"))
+        self.assertEqual(run.call_args.kwargs["env"]["CARGO_HOME"], str(builder.work / "home"))
+        self.assertIn(f'source.unpacked.directory="{builder.crates}"', run.call_args.args[0])
 
     def test_the_callers_environment_does_not_come_in(self):
         builder = self.builder()
@@ -513,7 +610,18 @@ class Surroundings(InFolder):
         self.assertEqual(set(env) & {"RUSTFLAGS", "LD_PRELOAD"}, set())
         self.assertEqual((env["TZ"], env["SOURCE_DATE_EPOCH"], env["CARGO_PROFILE_RELEASE_STRIP"]), ("UTC", "1767225600", "symbols"))
         self.assertIn(f"-ffile-prefix-map={self.folder / 'tools'}=/toolroot", Path(env["CC"]).read_text())
-        self.assertIn(f"--remap-path-prefix={self.folder / 'home'}=/cargo", env["CARGO_ENCODED_RUSTFLAGS"].split("\x1f"))
+        self.assertIn(f"--remap-path-prefix={builder.crates}=/crates", env["CARGO_ENCODED_RUSTFLAGS"].split("\x1f"))
+
+    def test_a_network_that_the_guest_would_refuse(self):
+        for good in ("dhcp", "10.0.2.15/24,10.0.2.2", "10.128.0.7/32,10.128.0.1"):
+            self.assertEqual(build.arguments(["--net", good]).net, good)
+        for bad in ("", "DHCP", "10.0.2.15", "10.0.2.15/24", "10.0.2.15/0,10.0.2.2", "10.0.2.15/33,10.0.2.2", "10.0.2.15/024,10.0.2.2", "999.0.2.15/24,10.0.2.2",
+                    "10.0.2/24,10.0.2.2", "10.0.2.15/24,10.0.2.15", "127.0.0.1/8,10.0.2.2", "0.0.0.0/24,10.0.2.2", "224.0.0.1/24,10.0.2.2",
+                    "10.0.2.15/24,255.255.255.255", "10.0.2.15/24,10.0.2.2,1460", "dhcp "):
+            with self.subTest(bad), contextlib.redirect_stderr(io.StringIO()) as said, self.assertRaises(SystemExit) as ended:
+                build.arguments(["--net", bad])
+            self.assertEqual(ended.exception.code, CANNOT)
+            self.assertIn("ADDRESS/PREFIX,GATEWAY", said.getvalue())
 
     def test_folders_of_others_are_left_alone(self):
         build.ours(self.folder / "new", "image.json", "--out")
@@ -649,6 +757,21 @@ class Repeating(InFolder):
             with mock.patch.object(repro.Check, "run", return_value=found), contextlib.redirect_stdout(io.StringIO()) as said:
                 self.assertEqual(repro.main(["--json"]), code)
             self.assertEqual(json.loads(said.getvalue())["exit"], code)
+
+
+class Hardware(InFolder):
+    def test_the_guests_ports_are_this_machines_alone(self):
+        said = hardware.both(self.folder, net=True)
+        self.assertEqual(said.count("hostfwd=tcp:127.0.0.1:"), said.count("hostfwd="))
+        self.assertEqual(said.count("hostfwd="), 6)
+        self.assertEqual(hardware.both(self.folder).count("hostfwd="), 0)
+
+    def test_without_an_image_no_command_line_is_printed(self):
+        for code in (CANNOT, 0):
+            with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.redirect_stderr(io.StringIO()):
+                self.assertEqual(boot.main(["--hardware", "snp", "--image", str(self.folder)]), code)
+            self.assertEqual("qemu-system" in said.getvalue(), code == 0)
+            (self.folder / "cmdline").write_text("quiet")
 
 
 # Stands for `touchstone`: writes down what it was asked, and answers as that does.

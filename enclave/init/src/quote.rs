@@ -7,7 +7,10 @@ use std::{
     path::Path,
 };
 
-use crate::error::{Doing, InitError, read_bytes};
+use crate::{
+    error::{Doing, InitError, read_bytes},
+    say,
+};
 
 /// Where the kernel offers entries.
 const REPORT: &str = "/sys/kernel/config/tsm/report";
@@ -61,6 +64,10 @@ pub fn copy_event_log(uid: u32) -> Result<Option<usize>, InitError> {
         return Ok(None);
     }
     let log = read_bytes(Path::new(CCEL), CCEL_MAX)?;
+    if !is_event_log(&log) {
+        say("event log: left out, it does not begin as one");
+        return Ok(None);
+    }
     let path = format!("{FOLDER}/ccel");
     let doing = || format!("writing {path}");
     OpenOptions::new()
@@ -72,4 +79,44 @@ pub fn copy_event_log(uid: u32) -> Result<Option<usize>, InitError> {
         .doing(doing)?;
     chown(&path, Some(uid), Some(uid)).doing(doing)?;
     Ok(Some(log.len()))
+}
+
+/// Whether this begins as every event log does: with EV_NO_ACTION, whose data begin with the format's name (TCG PC Client
+/// Platform Firmware Profile, the crypto-agile log).
+///
+/// Where the log lies is what a table of ACPI's says, which comes from the host; the kernel shows whatever memory of the
+/// guest's is there, up to a page of it, and evidence goes to the host. What does not begin like this stays in the guest.
+fn is_event_log(bytes: &[u8]) -> bool {
+    const NO_ACTION: [u8; 4] = 3u32.to_le_bytes();
+    bytes.get(4..8) == Some(&NO_ACTION[..])
+        && bytes.get(8..28) == Some(&[0; 20][..])
+        && bytes.get(32..48) == Some(&b"Spec ID Event03\0"[..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_is_no_event_log_stays_in_the_guest() {
+        let mut log = [1u32, 3].map(u32::to_le_bytes).concat();
+        log.resize(28, 0);
+        log.extend(33u32.to_le_bytes());
+        log.extend(b"Spec ID Event03\0");
+        assert!(is_event_log(&log));
+        assert!(is_event_log(&[log.clone(), vec![0xff; 4096]].concat()));
+        for at in [4, 8, 27, 32, 47] {
+            let mut other = log.clone();
+            *other.get_mut(at).unwrap() ^= 0x40;
+            assert!(!is_event_log(&other), "byte {at}");
+        }
+        for other in [
+            &[][..],
+            &[0; 4096],
+            &[0xff; 4096],
+            log.split_last().unwrap().1,
+        ] {
+            assert!(!is_event_log(other));
+        }
+    }
 }

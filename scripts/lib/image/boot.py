@@ -199,7 +199,9 @@ def run(options: argparse.Namespace) -> int:
     say = Say("boot-image", options.quiet)
     if options.hardware:
         line = options.image / "cmdline"
-        net = line.is_file() and "touchstone.net=" in line.read_text()
+        if not line.is_file():
+            raise cannot(f"{options.image} holds no image: {line.name} is missing. scripts/build-image makes one")
+        net = "touchstone.net=" in line.read_text()
         print({"snp": hardware.snp, "tdx": hardware.tdx, "both": hardware.both}[options.hardware](options.image, net=net))
         if options.hardware != "both":
             print(f"boot-image: {hardware.UNTRIED}", file=sys.stderr)

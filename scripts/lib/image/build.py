@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import ipaddress
 import json
 import os
 import re
@@ -97,9 +98,19 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         folder = getattr(options, name)
         if folder is not None and not folder.is_dir():
             parser.error(f"--{name.replace('_', '-')} {folder} is no folder")
-    if options.net and not re.fullmatch(r"dhcp|[0-9.]+/[0-9]+,[0-9.]+", options.net):
-        parser.error(f"--net {options.net}: dhcp, or ADDRESS/PREFIX,GATEWAY")
+    if options.net is not None and not is_network(options.net):
+        parser.error(f"--net {options.net}: dhcp, or ADDRESS/PREFIX,GATEWAY with a prefix of 1 to 32 and two addresses of single machines")
     return options
+
+
+def is_network(text: str) -> bool:
+    """Whether PID 1 takes this (Ipv4Config::parse): a guest that does not would power off, on the operator's machine."""
+    found = re.fullmatch(r"([0-9.]+)/([1-9]|[12][0-9]|3[0-2]),([0-9.]+)", text)
+    try:
+        addresses = {ipaddress.IPv4Address(found[1]), ipaddress.IPv4Address(found[3])} if found else set()
+    except ValueError:
+        return False
+    return text == "dhcp" or len(addresses) == 2 and all(0 < a.packed[0] < 224 and a.packed[0] != 127 for a in addresses)
 
 
 def update_pins(names: list[str], pins: Pins, mirror: Mirror, verify: bool) -> dict:
@@ -311,7 +322,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             check_machine()
             if options.archive:
-                ingredients.archive(options.archive, [str(Rust(pins).cargo)])
+                ingredients.archive(options.archive, Rust(pins).cargo)
                 found = {"archive": str(options.archive)}
             else:
                 found = Image(options, pins, ingredients, say).build()

@@ -19,7 +19,8 @@ def _lines(words: list[str]) -> str:
 
 def _rest(image: Path, cpus: int, memory: int, net: bool) -> list[str]:
     # Devices of a confidential guest reach its memory only through pages that it shares: iommu_platform says so.
-    device = (["-netdev", "user,id=net,hostfwd=tcp::8000-:8000,hostfwd=tcp::8001-:8001,hostfwd=tcp::8002-:8002",
+    # To this machine alone, where the host program is: the control listener believes whoever reaches it.
+    device = (["-netdev", "user,id=net" + "".join(f",hostfwd=tcp:127.0.0.1:{port}-:{port}" for port in (8000, 8001, 8002)),
                "-device", "virtio-net-pci,netdev=net,disable-legacy=on,iommu_platform=on,romfile="]
               if net else ["-device", "vhost-vsock-pci,guest-cid=3,disable-legacy=on,iommu_platform=on"])  # fmt: skip
     disk = []

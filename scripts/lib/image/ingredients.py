@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import crates
 from errors import Say, cannot, ingredient
 from mirror import Mirror
 from pins import ROOT, Package, Pins, onnxruntime
@@ -95,25 +96,29 @@ class Ingredients:
             raise ingredient("ONNX Runtime's library could not be fetched: what is above says why")
         return Path(done.stdout.strip())
 
-    def crates(self) -> Path | None:
-        """The folder of vendored crates, where one was given."""
-        folder = self.given / CRATES if self.given else None
-        return folder if folder is not None and folder.is_dir() else None
+    def crates(self, cargo: Path) -> list[Path]:
+        """Folders that have the archives of crates, not yet looked at: the operator's, where he gave one, else cargo's own, which fetches what
+        it does not have. That is the only step of cargo's that may use the network, and has the caller's environment for it."""
+        given = self.given / CRATES if self.given else None
+        if given is not None and given.is_dir():
+            return [given]
+        self.say("fetching crates (cargo fetch --locked)")
+        offline = ["--offline"] if self.offline else []
+        done = subprocess.run([cargo, "fetch", "--locked", "--quiet", *offline, "--manifest-path", ROOT / "Cargo.toml"], stdin=subprocess.DEVNULL,
+                              stdout=subprocess.DEVNULL, env={**os.environ, "RUSTC": str(cargo.with_name("rustc"))})
+        if done.returncode:
+            raise cannot("the crates of Cargo.lock cannot be had: what is above says why. Without a network, a folder written with "
+                         "`scripts/build-image --archive DIR` has them: --ingredients DIR")
+        home = Path(os.environ.get("CARGO_HOME") or Path.home() / ".cargo")
+        return sorted(p for p in (home / "registry" / "cache").glob("*") if p.is_dir())
 
-    def archive(self, target: Path, cargo: list[str]) -> None:
+    def archive(self, target: Path, cargo: Path) -> None:
         """Writes a complete folder for --ingredients: packages, library and crates. (Rust's toolchain is installed, not archived.)"""
         if target.exists() and any(target.iterdir()):
             raise cannot(f"{target} is not empty")
         for pin in self.pins.packages:
             put(target / pin.file, self.package(pin))
         shutil.copyfile(self.library(), target / LIBRARY)
-        given = self.crates()
-        if given is not None:
-            shutil.copytree(given, target / CRATES)
-            return
-        self.say("cargo vendor: every crate of Cargo.lock")
-        offline = ["--offline"] if self.offline else []
-        done = subprocess.run([*cargo, "vendor", "--locked", "--versioned-dirs", "--quiet", *offline, "--manifest-path", ROOT / "Cargo.toml",
-                               target / CRATES], stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
-        if done.returncode:
-            raise ingredient("the crates could not be archived: what is above says why")
+        folders = self.crates(cargo)
+        for crate in crates.locked():
+            put(target / CRATES / crate.file, crates.archive(crate, folders))

@@ -1,6 +1,7 @@
 """Debian's archive over HTTP: where this machine's apt would look, what a mirror holds now, and files checked against pins."""
 from __future__ import annotations
 
+import email.utils
 import hashlib
 import http.client
 import lzma
@@ -131,6 +132,7 @@ class Mirror:
         packed = self._get(f"{base}/{path}", INDEX_LIMIT, f"index of {suite}")
         if verify:
             signed = verified(self._get(f"{base}/InRelease", 4 << 20, "InRelease"))
+            check_release(signed, suite, f"{base}/InRelease")
             listed = [line.split() for line in signed.partition("SHA256:")[2].splitlines()]
             wanted = next((words[0] for words in listed if len(words) == 3 and words[2] == path), None)
             if wanted != hashlib.sha256(packed).hexdigest():
@@ -156,6 +158,16 @@ class Mirror:
         return Package(name=name, version=fields["Version"], suite=pin.suite, archive=pin.archive, path=fields["Filename"],
                        size=int(fields["Size"]), sha256=fields["SHA256"], licence=pin.licence, use=pin.use,
                        purpose=pin.purpose, follow=pin.follow)
+
+
+def check_release(signed: str, suite: str, url: str) -> None:
+    """Refuses what Debian signed of another suite, or no longer stands for: a mirror, or whoever is between, could go back to old packages."""
+    fields = dict(line.split(": ", 1) for line in signed.splitlines() if ": " in line and not line.startswith(" "))
+    if suite not in (fields.get("Codename"), fields.get("Suite")):
+        raise ingredient(f"{url} is of {fields.get('Codename')} ({fields.get('Suite')}), not of {suite}")
+    until = fields.get("Valid-Until")
+    if until is not None and email.utils.parsedate_to_datetime(until.replace("UTC", "+0000")).timestamp() < time.time():
+        raise ingredient(f"{url} was valid until {until}: the mirror is out of date, or somebody would have it so")
 
 
 def verified(inrelease: bytes) -> str:

@@ -2,13 +2,12 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import shlex
 import shutil
 import subprocess
 from pathlib import Path
 
+import crates
 from errors import Say, cannot
 from ingredients import Ingredients
 from pins import ROOT, Pins
@@ -17,12 +16,9 @@ from toolroot import Rust, Toolroot
 # Package, program, place in the image.
 PROGRAMS = (("touchstone-init", "touchstone-init", "init"), ("enclave", "enclave", "usr/bin/enclave"))
 
-# Set here in full, so that no configuration file of cargo's on the way from / to the source, which comes after the
-# environment, can say otherwise.
+# Set here in full: what is built is no matter of Cargo.toml's defaults.
 PROFILE = {"OPT_LEVEL": "3", "LTO": "thin", "CODEGEN_UNITS": "4", "PANIC": "unwind", "DEBUG": "0", "STRIP": "symbols", "INCREMENTAL": "false",
            "DEBUG_ASSERTIONS": "false", "OVERFLOW_CHECKS": "false", "SPLIT_DEBUGINFO": "off", "RPATH": "false"}
-# What cargo's configuration can say that no variable takes back: other sources, variables by force, another target.
-OVERRIDES = re.compile(r"^\s*(paths\s*=|\[?\s*(patch|env)\s*[].]|target\s*=|build\.target\s*=)", re.M)
 # The program that measures is in no image, and built to be there soon.
 QUICK = {**PROFILE, "OPT_LEVEL": "1", "LTO": "off", "CODEGEN_UNITS": "16"}
 
@@ -34,39 +30,27 @@ class Builder:
                  remap: bool = True):
         self.pins, self.rust, self.tools, self.ingredients = pins, rust, tools, ingredients
         self.work, self.say, self.jobs, self.remap = work, say, jobs, remap
-        self.target = work / "cargo"
-        self.cargo_home = Path(os.environ.get("CARGO_HOME") or Path.home() / ".cargo")
+        self.target, self.crates, self.cargo_home = work / "cargo", work / "crates", work / "home"
+        # Nothing is found on the way up from here.
+        self.start = Path("/")
 
     def check_configuration(self) -> None:
-        """Refuses what a configuration file of cargo's could change in spite of all that is set here."""
-        folders = [*(folder / ".cargo" for folder in (self.work, *self.work.parents)), self.cargo_home]
-        for path in (folder / name for folder in folders for name in ("config.toml", "config")):
-            if path.is_file() and (found := OVERRIDES.search(path.read_text(errors="replace"))):
-                raise cannot(f"{path} has `{found[0].strip()}`, which would change what is built: remove it, or build with another home or CARGO_HOME, "
-                             "in a folder that is not below it")
+        """Refuses every configuration file that cargo would read: in the folder that it is started in, which is /, and in its home, which is
+        this build's own. Much of what one may say (other crates, results of build scripts, variables by force) nothing takes back."""
+        for path in (folder / name for folder in (self.start / ".cargo", self.cargo_home) for name in ("config.toml", "config")):
+            if path.exists():
+                raise cannot(f"{path} is there, and cargo would go by it: remove it (CARGO_HOME moves what else is there)")
 
     def fetch(self) -> None:
-        """Gets the crates of Cargo.lock: the only step of cargo's that may use the network, and has the caller's environment for that."""
-        if self.ingredients.crates() is not None:
-            return
-        self.say("fetching crates (cargo fetch --locked)")
-        offline = ["--offline"] if self.ingredients.offline else []
-        done = subprocess.run([self.rust.cargo, "fetch", "--locked", "--quiet", *offline, "--target", self.pins.rust["host"], "--manifest-path",
-                               ROOT / "Cargo.toml"], stdin=subprocess.DEVNULL, env={**os.environ, "RUSTC": str(self.rust.rustc)})
-        if done.returncode:
-            raise cannot("the crates of Cargo.lock cannot be had: what is above says why. Without a network, a folder written with "
-                         "`scripts/build-image --archive DIR` has them: --ingredients DIR")
-
-    def _sources(self) -> list[Path]:
-        vendored = self.ingredients.crates()
-        if vendored is not None:
-            return [vendored]
-        return sorted(p for p in (self.cargo_home / "registry" / "src").glob("*") if p.is_dir())
+        """Unpacks the crates of Cargo.lock, each compared with its digest there."""
+        folders = self.ingredients.crates(self.rust.cargo)
+        self.say("unpacking crates")
+        crates.unpack(crates.locked(), folders, self.crates)
 
     def _prefixes(self) -> list[tuple[Path, str]]:
         """Folders of this machine, and what stands in their place in the programs. Where several fit, the last counts."""
         prefixes = [(ROOT, "/touchstone"), (self.cargo_home, "/cargo"), (self.rust.sysroot, "/rust"), (self.target, "/target"),
-                    (self.tools.root, "/toolroot"), *((p, "/crates") for p in self._sources())]
+                    (self.tools.root, "/toolroot"), (self.crates, "/crates")]
         # Compilers see some of these by their real names.
         return [pair for path, name in prefixes for pair in {(path, name): 0, (path.resolve(), name): 0}]
 
@@ -79,16 +63,14 @@ class Builder:
         return program
 
     def environment(self, profile: dict[str, str] = PROFILE) -> dict[str, str]:
-        """The whole environment of the build: nothing of the caller's but where cargo keeps its crates. What cargo's own variables
-        say goes before any configuration file."""
+        """The whole environment of the build: nothing of the caller's."""
         compiler = self._compiler()
         flags = ["-Clink-arg=-Wl,--build-id=none", "-Ctarget-cpu=x86-64", f"-Clinker={compiler}"]
         if self.remap:
             flags += [f"--remap-path-prefix={path}={name}" for path, name in self._prefixes()]
-        home = self.work / "home"
-        home.mkdir(parents=True, exist_ok=True)
+        self.cargo_home.mkdir(parents=True, exist_ok=True)
         return {
-            "PATH": f"{self.tools.bin}:{self.rust.sysroot / 'bin'}:/usr/bin:/bin", "HOME": str(home), "CARGO_HOME": str(self.cargo_home),
+            "PATH": f"{self.tools.bin}:{self.rust.sysroot / 'bin'}:/usr/bin:/bin", "HOME": str(self.cargo_home), "CARGO_HOME": str(self.cargo_home),
             "LC_ALL": "C", "TZ": "UTC", "SOURCE_DATE_EPOCH": str(self.pins.source_date_epoch),
             "RUSTC": str(self.rust.rustc), "RUSTC_WRAPPER": "", "RUSTC_WORKSPACE_WRAPPER": "", "CARGO_TARGET_DIR": str(self.target),
             "CARGO_ENCODED_RUSTFLAGS": "\x1f".join(flags), "CARGO_TERM_COLOR": "never", "CARGO_NET_OFFLINE": "true",
@@ -104,10 +86,8 @@ class Builder:
             command += ["--jobs", str(self.jobs)]
         if self.say.quiet:
             command.append("--quiet")
-        vendored = self.ingredients.crates()
-        if vendored is not None:
-            command += ["--config", 'source.crates-io.replace-with="archived"', "--config", f"source.archived.directory={json.dumps(str(vendored.resolve()))}"]
-        done = subprocess.run(command, cwd=self.work, env=self.environment(profile), stdin=subprocess.DEVNULL)
+        command += ["--config", 'source.crates-io.replace-with="unpacked"', "--config", f"source.unpacked.directory={json.dumps(str(self.crates))}"]
+        done = subprocess.run(command, cwd=self.start, env=self.environment(profile), stdin=subprocess.DEVNULL)
         if done.returncode:
             raise cannot(f"{package} cannot be built: what is above says why")
 

@@ -55,6 +55,10 @@ opt-level = 1
 debug = true
 lto = "off"
 strip = "none"
+[profile.release.package."*"]
+opt-level = 1
+[env]
+CFLAGS = { value = "-O0", force = true }
 """
 
 
@@ -170,7 +174,7 @@ class Check:
         rust = Rust(pins)
         rust.check()
         archive = work / "archive"
-        ingredients.archive(archive, [str(rust.cargo)])
+        ingredients.archive(archive, rust.cargo)
         # The first has the packages and the library alone, and crates from where this machine's cargo has them.
         packages = work / "packages"
         packages.mkdir()

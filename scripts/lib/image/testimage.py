@@ -233,6 +233,7 @@ def workshop(pins: Pins, ingredients: Ingredients, work: Path, say: Say, facts: 
             raise cannot(f"a build works in {work}: wait for it, or name another folder with --work") from None
         tools = Toolroot.unpack(work / "toolroot", pins, ingredients)
         builder = Builder(pins, rust, tools, ingredients, work, say, jobs)
+        builder.check_configuration()
         builder.fetch()
         probe = probe_program(builder)
         say("building the test image's kernel module")
