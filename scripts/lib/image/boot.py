@@ -15,7 +15,7 @@ import hardware  # noqa: E402
 import outcomes as o  # noqa: E402
 import pins as pinned  # noqa: E402
 from build import ours  # noqa: E402
-from errors import Arguments, Say, Stop, cannot  # noqa: E402
+from errors import Arguments, Say, cannot  # noqa: E402
 from ingredients import Ingredients  # noqa: E402
 from mirror import Mirror  # noqa: E402
 from pins import ROOT  # noqa: E402

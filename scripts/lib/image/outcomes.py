@@ -45,7 +45,7 @@ class Outcomes:
         began = time.monotonic()
         try:
             found, right = tried(), True
-        except (Failed, Stop, OSError, subprocess.SubprocessError) as error:
+        except (Failed, Stop, OSError, subprocess.SubprocessError, ValueError, KeyError) as error:
             found, right = str(error), False
         self.add(name, right, found, time.monotonic() - began)
         return right
