@@ -33,7 +33,7 @@ pub enum Refusal {
     Unexpected {
         /// Port asked for.
         port: u32,
-        /// What came, at most [`ANSWER`] bytes of it.
+        /// What came, at most 14 bytes of it.
         found: String,
     },
 }

@@ -77,17 +77,17 @@ class Bench:
     def __init__(self, options: argparse.Namespace, say: Say, logs: Path):
         self.options, self.say, self.logs = options, say, logs
         self.image = options.image.resolve()
-        say("building the host, the command and the simulated platform")
-        o.host_programs(options.jobs)
         import testimage
         from stack import binary
         from vm import VSOCK_DEVICE, vsock_device
 
-        self.testimage, self.touchstone = testimage, binary("touchstone")
-        self.facts = testimage.checked(self.image)
+        self.testimage, self.facts = testimage, testimage.checked(self.image)
         self.cmdline = (self.image / "cmdline").read_text()
         if self.facts.get("test"):
             raise cannot(f"{self.image} is a test image: name the image that it was made of")
+        say("building the host, the command and the simulated platform")
+        o.host_programs(options.jobs)
+        self.touchstone = binary("touchstone")
         say(f"building {VSOCK_DEVICE[0]} {VSOCK_DEVICE[1]}, if it is not there")
         vsock_device()
         self.pins = pinned.load()

@@ -175,8 +175,11 @@ class Tests:
         machine = self.scene.guest(folder, way, test.out / "vmlinuz", vsock=True, disks=(folder / "models.img",))
         with self.scene.Scene(folder, machine, platform=way.platform[test.tee]) as stage:
             console = stage.guest.wait_for_end(self.scene.BOOT_SECONDS)
+            inside = "enclave" in why
             # What the enclave could not read is the model; PID 1 says how it ended.
-            return ended(console, why, started="enclave" in why)
+            if inside and not re.search(r"^enclave: .*model\.onnx: Input/output error", console, re.M):
+                raise self.Failed(f"the enclave did not say that it cannot read the model:\n{console[-1000:]}")
+            return ended(console, why, started=inside)
 
     def tdx(self) -> None:
         name = "test image for TDX: a question over vsock is answered"

@@ -2,14 +2,14 @@
 
 - /usr/bin/enclave is the probe program (enclave/image/test/probe), and the enclave stands beside it as enclave.real;
 - a kernel module stands in for the hardware: a quote provider fed from outside (enclave/image/test/module), in init.toml's list;
-- the command line lacks `lockdown`, under which the kernel would refuse a module that Debian did not sign. PID 1 locks it down all the same, after that.
-
+- the command line lacks `lockdown`, under which the kernel would refuse a module that Debian did not sign. PID 1 locks it down all the same, after that;
 - /models holds the repository's examples, for which there are questions and right answers; `touchstone.models` and `touchstone.net` are set anew.
 
 Everything else is the release's, byte for byte. image.json says "test": true, and the manifest is signed by a key that is made for the run.
 """
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 import shutil
@@ -41,8 +41,11 @@ TCB = ("Genoa:bootloader=0,tee=0,snp=23,microcode=84", "tcb_evaluation_data_numb
 
 def unpacked(archive: bytes) -> dict[str, initrd.Entry]:
     """An archive that build-image made, read back."""
-    return {name: initrd.Entry(body if mode & 0o170000 == 0o100000 else None, executable=bool(mode & 0o100))
-            for name, mode, body in initrd.read(archive)}  # fmt: skip
+    found = {}
+    for name, mode, body in initrd.read(archive):
+        file = mode & 0o170000 == 0o100000
+        found[name] = initrd.Entry(body if file else None, executable=file and bool(mode & 0o100))
+    return found
 
 
 def checked(image: Path) -> dict:
@@ -219,13 +222,19 @@ def probe_program(builder: Builder) -> Path:
 
 
 def workshop(pins: Pins, ingredients: Ingredients, work: Path, say: Say, facts: dict, jobs: int | None) -> tuple[Toolroot, Kbuild, Path]:
-    """The pinned tools, the kernel's build system, and the probe program."""
+    """The pinned tools, the kernel's build system, and the probe program, in the folder in which scripts/build-image works."""
     rust = Rust(pins)
     rust.check()
-    tools = Toolroot.unpack(work / "toolroot", pins, ingredients)
-    builder = Builder(pins, rust, tools, ingredients, work, say, jobs)
-    builder.check_configuration()
-    builder.fetch()
-    probe = probe_program(builder)
-    say("building the test image's kernel module")
-    return tools, Kbuild(work / "kbuild", pins.of_use("kernel")[0], facts["kernel_release"], ingredients, tools), probe
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise cannot(f"a build works in {work}: wait for it, or name another folder with --work") from None
+        tools = Toolroot.unpack(work / "toolroot", pins, ingredients)
+        builder = Builder(pins, rust, tools, ingredients, work, say, jobs)
+        builder.check_configuration()
+        builder.fetch()
+        probe = probe_program(builder)
+        say("building the test image's kernel module")
+        return tools, Kbuild(work / "kbuild", pins.of_use("kernel")[0], facts["kernel_release"], ingredients, tools), probe

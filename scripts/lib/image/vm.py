@@ -74,9 +74,10 @@ class Guest:
         self.started = 0.0
 
     def command(self) -> list:
-        """QEMU's command line. No KVM: every machine can run it, and on every machine it is the same CPU."""
+        """QEMU's command line. No KVM: every machine can run it, and on every machine it is the same CPU. One thread for all CPUs: when Linux
+        patches its code while another emulated CPU runs it, QEMU with several may run half of the patch."""
         machine = "q35" + (",memory-backend=ram" if self.vsock else "")
-        words = [QEMU, "-accel", "tcg", "-machine", machine, "-cpu", self.cpu, "-smp", self.cpus, "-m", self.memory, "-nodefaults", "-no-user-config",
+        words = [QEMU, "-accel", "tcg,thread=single", "-machine", machine, "-cpu", self.cpu, "-smp", self.cpus, "-m", self.memory, "-nodefaults", "-no-user-config",
                  "-display", "none", "-serial", "file:console.log", "-no-reboot"]  # fmt: skip
         if self.firmware:
             code, variables = self.firmware

@@ -31,7 +31,8 @@ pub enum Protocol {
     /// That of quote agents (`docs/quote-agent.md`).
     #[default]
     Agent,
-    /// That of a test image's kernel module, which makes the platform the provider behind configfs-tsm ([`super::guest`]).
+    /// That of a test image's kernel module, which makes the platform the provider behind configfs-tsm: 64 bytes of report data come in, quote and
+    /// certificate table go out, each after its length in 32 bits, little endian; one report a connection.
     Guest,
 }
 

@@ -179,6 +179,14 @@ fn another_writer_is_noticed() {
     }
 }
 
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_real_concurrent_writer_never_gets_its_quote_taken_for_ours() {
     if !can_mount("a_real_concurrent_writer_never_gets_its_quote_taken_for_ours") {
@@ -189,6 +197,8 @@ fn a_real_concurrent_writer_never_gets_its_quote_taken_for_ours() {
     let stop = AtomicBool::new(false);
     let (mut made, mut raced) = (0, 0);
     std::thread::scope(|scope| {
+        // Stops the writer also when an assertion fails, or the scope would wait for it.
+        let _stop = Stop(&stop);
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
                 fs::write(&inblob, [0xBB; 64]).unwrap();
@@ -209,7 +219,6 @@ fn a_real_concurrent_writer_never_gets_its_quote_taken_for_ours() {
                 break;
             }
         }
-        stop.store(true, Ordering::Relaxed);
     });
     println!("{made} made, {raced} raced");
     assert!(made + raced > 0);
