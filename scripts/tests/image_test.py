@@ -602,6 +602,17 @@ class Surroundings(InFolder):
         self.assertEqual(run.call_args.kwargs["env"]["CARGO_HOME"], str(builder.work / "home"))
         self.assertIn(f'source.unpacked.directory="{builder.crates}"', run.call_args.args[0])
 
+    def test_what_an_earlier_build_made_of_this_source_is_not_used_again(self):
+        builder = self.builder()
+        kept = builder.target / "release" / ".fingerprint"
+        for name in ("enclave-0123", "touchstone-formats-4567", "ring-89ab"):
+            (kept / name).mkdir(parents=True)
+        for program in ("touchstone-init", "enclave"):
+            (builder.target / "release" / program).write_bytes(b"")
+        with mock.patch.object(builder, "cargo"):
+            self.assertEqual(set(builder.programs()), {"init", "usr/bin/enclave"})
+        self.assertEqual([path.name for path in kept.iterdir()], ["ring-89ab"])
+
     def test_the_callers_environment_does_not_come_in(self):
         builder = self.builder()
         builder.work.mkdir(parents=True)

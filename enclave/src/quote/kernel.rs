@@ -209,3 +209,20 @@ fn read_event_log(path: &Path) -> Result<Option<EventLog>, OpenError> {
     }
     Ok(Some(log))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_says_which_key_signed_it() {
+        for (word, vlek) in [(0, false), (0b100, true), (0b111, true), (0b11, false)] {
+            let mut report = vec![0xFF; 1_184];
+            report[SIGNING_KEY_AT] = word;
+            assert_eq!(signed_by_vlek(&report), vlek, "{word:#b}");
+        }
+        // No key at all, and no report.
+        assert!(!signed_by_vlek(&[0xFF; 1_184]));
+        assert!(!signed_by_vlek(&[]));
+    }
+}

@@ -40,6 +40,12 @@ class Crate:
         return f"{self.folder}.crate"
 
 
+def own(lock: Path = ROOT / "Cargo.lock") -> list[str]:
+    """Names of the packages that are this workspace's own."""
+    stanzas = [dict(re.findall(r'^(\w+) = "([^"\n]*)"$', stanza, re.M)) for stanza in lock.read_text().split("[[package]]")[1:]]
+    return [fields["name"] for fields in stanzas if "source" not in fields]
+
+
 def locked(lock: Path = ROOT / "Cargo.lock") -> list[Crate]:
     """The crates that the lock file names, each with its digest; one of another registry, or without a digest, is refused."""
     found = []

@@ -91,8 +91,17 @@ class Builder:
         if done.returncode:
             raise cannot(f"{package} cannot be built: what is above says why")
 
+    def _forget(self) -> None:
+        """Has this workspace's own packages compiled again. Cargo goes by the times of files: another release's, unpacked or copied over this
+        one's with its own times, may be older than what an earlier build left, and would not be looked at."""
+        kept = self.target / "release" / ".fingerprint"
+        for name in crates.own():
+            for path in kept.glob(f"{name}-*"):
+                shutil.rmtree(path)
+
     def programs(self) -> dict[str, Path]:
         """Builds each program by itself, so that none gets features that another asked a shared crate for. By place in the image."""
+        self._forget()
         built = {}
         kept = self.work / "programs"
         kept.mkdir(parents=True, exist_ok=True)

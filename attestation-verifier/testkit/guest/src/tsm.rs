@@ -46,6 +46,8 @@ pub enum Fault {
     Race,
     /// Another process writes its report data after the report was made, before anything else is read.
     LateRace,
+    /// Another process writes its report data, and for those there is this `errno`.
+    RaceErrno(i32),
     /// A report for other report data, without any write.
     Lie,
     /// The last 100 bytes are missing.
@@ -268,11 +270,14 @@ impl Tsm {
         let entry = self.entries.get_mut(name).ok_or(ENOENT)?;
         match fault {
             Some(Fault::Errno(errno)) => return Err(errno),
-            Some(Fault::Race) => {
+            Some(Fault::Race | Fault::RaceErrno(_)) => {
                 entry.inblob = vec![0xEE; INBLOB_MAX];
                 entry.written += 1;
             }
             _ => {}
+        }
+        if let Some(Fault::RaceErrno(errno)) = fault {
+            return Err(errno);
         }
         let mut report_data: [u8; 64] = entry.inblob.clone().try_into().map_err(|_| EINVAL)?;
         if fault == Some(Fault::Lie) {
