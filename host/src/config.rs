@@ -18,8 +18,10 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Threads that relay requests.
     pub threads: usize,
-    /// The enclave's listeners.
-    pub enclave: Enclave,
+    /// How long to wait for an enclave, whichever it is.
+    pub enclave: Patience,
+    /// The enclaves: one at least.
+    pub enclaves: Vec<Enclave>,
     /// What is kept.
     pub store: Store,
     /// What makes quotes verifiable.
@@ -34,22 +36,36 @@ pub struct Config {
     pub log: Log,
 }
 
-/// The enclave's listeners.
+/// How long to wait for an enclave.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Enclave {
-    /// What callers' requests are relayed to.
-    pub public: Address,
-    /// What the host pulls from.
-    pub control: Address,
-    /// Where callers' TLS ends: their bytes are passed on unread. `None`: TLS is not passed on.
-    pub tls: Option<Address>,
+pub struct Patience {
     /// Longest time for a connection to be made.
     pub connect_timeout: Duration,
     /// Longest time from the end of a request to the head of its answer.
     pub answer_timeout: Duration,
     /// How long an unused connection is kept.
     pub idle_timeout: Duration,
+    /// Time between two looks at an enclave's health.
+    pub health_interval: Duration,
 }
+
+/// An enclave's name here, and its listeners.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enclave {
+    /// What the settings, the log, the store and the metrics call it.
+    pub name: String,
+    /// What callers' requests are relayed to.
+    pub public: Address,
+    /// What the host pulls from.
+    pub control: Address,
+    /// Where callers' TLS ends: their bytes are passed on unread. `None`: TLS is not passed on.
+    pub tls: Option<Address>,
+}
+
+/// Name of the enclave whose listeners stand in `[enclave]`.
+pub const ONLY: &str = "enclave";
+/// Most enclaves of one host.
+const MAX_ENCLAVES: usize = 64;
 
 /// What is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,37 +147,7 @@ impl Config {
         })?;
         let threads = root.size("threads", cores.min(1_024), 1..=1_024)?;
 
-        let mut section = root.section("enclave")?;
-        let enclave = Enclave {
-            public: section.parsed("public", ADDRESS, |text| text.parse().ok())?,
-            control: section.parsed("control", ADDRESS, |text| text.parse().ok())?,
-            tls: match section.parsed("tls", ADDRESS, |text| text.parse().ok()) {
-                Err(ConfigError::Missing { .. }) => None,
-                read => Some(read?),
-            },
-            connect_timeout: section.milliseconds("connect_timeout_ms", 2_000, 1..=60_000)?,
-            answer_timeout: section.milliseconds("answer_timeout_ms", 120_000, 1..=3_600_000)?,
-            idle_timeout: section.milliseconds("idle_timeout_ms", 5_000, 1..=3_600_000)?,
-        };
-        section.finish()?;
-        // The control side must never be reachable through the relay: one address for both would
-        // make it so. And what is TLS is not to be had at an HTTP listener.
-        let same = |key: &str, address: Address, other: &str| ConfigError::Value {
-            key: key.into(),
-            found: format!("\"{address}\", the same as {other}"),
-            expected: "another listener of the enclave".into(),
-        };
-        if enclave.public == enclave.control {
-            return Err(same("enclave.control", enclave.control, "enclave.public"));
-        }
-        for (other, address) in [
-            ("enclave.public", enclave.public),
-            ("enclave.control", enclave.control),
-        ] {
-            if enclave.tls == Some(address) {
-                return Err(same("enclave.tls", address, other));
-            }
-        }
+        let (enclave, enclaves) = enclaves(&mut root)?;
 
         let mut section = root.section("store")?;
         let store = Store {
@@ -224,6 +210,7 @@ impl Config {
             listen,
             threads,
             enclave,
+            enclaves,
             store,
             collateral,
             manifest,
@@ -232,6 +219,77 @@ impl Config {
             log,
         })
     }
+}
+
+/// `[enclave]`, and `[enclaves.NAME]` where there are several.
+fn enclaves(root: &mut Section) -> Result<(Patience, Vec<Enclave>), ConfigError> {
+    let mut section = root.section("enclave")?;
+    let patience = Patience {
+        connect_timeout: section.milliseconds("connect_timeout_ms", 2_000, 1..=60_000)?,
+        answer_timeout: section.milliseconds("answer_timeout_ms", 120_000, 1..=3_600_000)?,
+        idle_timeout: section.milliseconds("idle_timeout_ms", 5_000, 1..=3_600_000)?,
+        health_interval: section.milliseconds("health_interval_ms", 1_000, 10..=60_000)?,
+    };
+    let many = root.named_sections("enclaves")?;
+    let mut enclaves = Vec::with_capacity(many.len());
+    if many.is_empty() {
+        enclaves.push(listeners(ONLY, &mut section)?);
+    }
+    // With `[enclaves.NAME]` the listeners of `[enclave]` are unknown keys.
+    section.finish()?;
+    for (name, mut section) in many {
+        enclaves.push(listeners(&name, &mut section)?);
+        section.finish()?;
+    }
+    if enclaves.len() > MAX_ENCLAVES {
+        return Err(ConfigError::Value {
+            key: "enclaves".into(),
+            found: format!("{} enclaves", enclaves.len()),
+            expected: format!("at most {MAX_ENCLAVES}"),
+        });
+    }
+    distinct(&enclaves)?;
+    Ok((patience, enclaves))
+}
+
+fn listeners(name: &str, section: &mut Section) -> Result<Enclave, ConfigError> {
+    Ok(Enclave {
+        name: name.to_owned(),
+        public: section.parsed("public", ADDRESS, |text| text.parse().ok())?,
+        control: section.parsed("control", ADDRESS, |text| text.parse().ok())?,
+        tls: section.optional("tls", ADDRESS, |text| text.parse().ok())?,
+    })
+}
+
+/// The control side must never be reachable through the relay: one address for both would make it so.
+/// What is TLS is not to be had at an HTTP listener. And one enclave under two names would be asked for
+/// everything twice.
+fn distinct(enclaves: &[Enclave]) -> Result<(), ConfigError> {
+    let mut seen: Vec<(String, &Address)> = Vec::new();
+    for enclave in enclaves {
+        let table = match enclaves.len() {
+            1 if enclave.name == ONLY => ONLY.to_owned(),
+            _ => format!("enclaves.{}", enclave.name),
+        };
+        let listeners = [
+            ("public", Some(&enclave.public)),
+            ("control", Some(&enclave.control)),
+            ("tls", enclave.tls.as_ref()),
+        ];
+        for (listener, address) in listeners {
+            let Some(address) = address else { continue };
+            let key = format!("{table}.{listener}");
+            if let Some((other, _)) = seen.iter().find(|(_, seen)| *seen == address) {
+                return Err(ConfigError::Value {
+                    found: format!("\"{address}\", the same as {other}"),
+                    key,
+                    expected: "another listener of the enclave".into(),
+                });
+            }
+            seen.push((key, address));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -262,12 +320,12 @@ mod tests {
         assert_eq!(full.threads, 4);
         assert_eq!(full.collateral.folder, Some("collateral".into()));
         assert_eq!(full.manifest.file, Some("manifest.jsonl".into()));
-        assert_eq!(full.enclave.tls, "tcp://127.0.0.1:8002".parse().ok());
+        assert_eq!(full.enclaves[0].tls, "tcp://127.0.0.1:8002".parse().ok());
         // These four have no fixed default.
         full.threads = bare.threads;
         full.collateral.folder = None;
         full.manifest.file = None;
-        full.enclave.tls = None;
+        full.enclaves[0].tls = None;
         assert_eq!(full, bare);
     }
 
@@ -295,7 +353,8 @@ mod tests {
                     for key in expected.split(", ") {
                         assert!(
                             written.contains(&format!("\n{key} = "))
-                                || written.contains(&format!("\n[{key}]")),
+                                || written.contains(&format!("\n[{key}]"))
+                                || written.contains(&format!(" [{key}.")),
                             "{table} {key}"
                         );
                     }
@@ -306,12 +365,53 @@ mod tests {
     }
 
     #[test]
+    fn several_enclaves_have_names_and_listeners_of_their_own() {
+        let text = |b: &str| {
+            format!(
+                "listen = \"tcp://127.0.0.1:0\"\n[enclaves.a]\npublic = \"vsock://3:1\"\ncontrol = \"vsock://3:2\"\n\
+                 [enclaves.b]\n{b}\n[store]\npath = \"s\"\n"
+            )
+        };
+        let b = "public = \"tcp://127.0.0.1:1\"\ncontrol = \"tcp://127.0.0.1:2\"\ntls = \"tcp://127.0.0.1:3\"";
+        let config = Config::parse(&text(b)).unwrap();
+        let names: Vec<&str> = config.enclaves.iter().map(|e| e.name.as_str()).collect();
+        assert_eq!(names, ["a", "b"]);
+        for (b, named, what) in [
+            (
+                "public = \"vsock://3:9\"\ncontrol = \"vsock://3:1\"",
+                "enclaves.b.control",
+                "same as enclaves.a.public",
+            ),
+            (
+                "public = \"vsock://3:9\"\ncontrol = \"vsock://3:2\"",
+                "enclaves.b.control",
+                "same as enclaves.a.control",
+            ),
+            ("public = \"vsock://3:9\"", "enclaves.b.control", ""),
+            (
+                "public = \"vsock://3:9\"\ncontrol = \"vsock://3:8\"\nmore = 1",
+                "enclaves.b.more",
+                "",
+            ),
+        ] {
+            let error = Config::parse(&text(b)).unwrap_err();
+            let (key, found) = match &error {
+                ConfigError::Missing { key, .. } | ConfigError::Unknown { key, .. } => (key, ""),
+                ConfigError::Value { key, found, .. } => (key, found.as_str()),
+                ConfigError::Syntax(_) => panic!("{error}"),
+            };
+            assert_eq!(key, named, "{error}");
+            assert!(found.contains(what), "{error}");
+        }
+    }
+
+    #[test]
     fn bad_values_are_named() {
         let minimal = "listen = \"tcp://127.0.0.1:0\"\n[enclave]\npublic = \"tcp://127.0.0.1:1\"\n\
                        control = \"tcp://127.0.0.1:2\"\n[store]\npath = \"s\"\n";
-        assert_eq!(Config::parse(minimal).unwrap().enclave.tls, None);
+        assert_eq!(Config::parse(minimal).unwrap().enclaves[0].tls, None);
         let tls = minimal.replacen("[store]", "tls = \"vsock://3:1\"\n[store]", 1);
-        let tls = Config::parse(&tls).unwrap().enclave.tls;
+        let tls = Config::parse(&tls).unwrap().enclaves[0].tls.clone();
         assert_eq!(tls, Some(Address::Vsock { cid: 3, port: 1 }));
         for (from, to, key, found) in [
             (
@@ -411,6 +511,16 @@ mod tests {
             assert_eq!(named, key, "{error}");
             assert!(what.contains(found), "{error}");
         }
+        let tls = minimal.replacen(
+            "[store]",
+            "[enclaves.a]\npublic = \"tcp://127.0.0.1:3\"\n\
+            control = \"tcp://127.0.0.1:4\"\n[store]",
+            1,
+        );
+        assert!(matches!(
+            Config::parse(&tls),
+            Err(ConfigError::Unknown { key, .. }) if key == "enclave.control"
+        ));
         assert!(matches!(
             Config::parse("listen = "),
             Err(ConfigError::Syntax(_))

@@ -1,7 +1,7 @@
-//! The host: an untrusted relay in front of one enclave.
+//! The host: an untrusted relay in front of one or many enclaves.
 //!
-//! It passes callers' requests on unchanged ([`relay`]), takes from the enclave what has to outlive it
-//! ([`puller`], [`store`]), attaches what makes quotes verifiable ([`collateral`]) and serves bundles
+//! It passes callers' requests on unchanged ([`relay`]), each to an enclave that can answer it ([`fleet`]), takes from the
+//! enclaves what has to outlive them ([`puller`], [`store`]), attaches what makes quotes verifiable ([`collateral`]) and serves bundles
 //! ([`receipts`]) and the manifest of the software ([`manifest`]). Nothing that it does has to be believed: whoever relies on a receipt checks the
 //! bundle. What a host can do is withhold (docs/host.md).
 //!
@@ -13,6 +13,7 @@ pub mod address;
 pub mod collateral;
 pub mod config;
 pub mod control;
+pub mod fleet;
 pub mod limits;
 pub mod manifest;
 mod outlook;
@@ -35,12 +36,11 @@ use tokio::{
 
 use collateral::CollateralFolder;
 use config::Config;
-use control::Control;
+use fleet::Fleet;
 use manifest::ManifestFile;
 use pending::Pending;
-use puller::Puller;
 use receipts::Receipts;
-use relay::{Relay, forward::Forwarder, upstream::Upstream};
+use relay::{Relay, forward::Forwarder};
 use store::{Store, StoreError, WriterThread};
 use waiters::Waiters;
 
@@ -83,7 +83,9 @@ impl Host {
         let (store, writer) = {
             let (path, pending, waiters) =
                 (config.store.path.clone(), pending.clone(), waiters.clone());
-            tokio::task::spawn_blocking(move || Store::open(&path, pending, waiters))
+            let names = config.enclaves.iter().map(|enclave| enclave.name.clone());
+            let names = names.collect();
+            tokio::task::spawn_blocking(move || Store::open(&path, names, pending, waiters))
                 .await
                 .map_err(|_| StoreError::Closed)??
         };
@@ -98,17 +100,12 @@ impl Host {
 
         let (stop, stopped) = watch::channel(false);
         let (stop_pulling, pulling_stopped) = watch::channel(false);
-        let upstream = |address, keep| {
-            let enclave = &config.enclave;
-            Upstream::new(address, enclave.connect_timeout, enclave.idle_timeout, keep)
-        };
-        let public = upstream(config.enclave.public, config.limits.in_flight);
-        let private = upstream(config.enclave.control, control::CONNECTIONS);
+        let fleet = Fleet::new(config, &store);
         let mut sweeps = JoinSet::new();
-        sweeps.spawn(public.clone().sweep());
-        sweeps.spawn(private.clone().sweep());
-        let control = Control::new(private);
-        let puller = Puller::new(control.clone(), store.clone());
+        for member in fleet.members() {
+            sweeps.spawn(member.public.clone().sweep());
+            sweeps.spawn(member.control.clone().sweep());
+        }
         let collateral = {
             let folder = config.collateral.folder.clone();
             tokio::task::spawn_blocking(move || CollateralFolder::open(folder))
@@ -122,26 +119,40 @@ impl Host {
                 .map_err(|_| StoreError::Closed)?
         };
         let receipts = Receipts::new(
-            store,
+            store.clone(),
             pending.clone(),
             waiters,
-            control,
-            puller.clone(),
+            fleet.clone(),
             collateral.clone(),
             config.receipts.max_wait,
             stopped.clone(),
         );
-        let forwarder = Forwarder::new(public, &config.enclave, &config.limits, pending);
+        let forwarder = Forwarder::new(
+            fleet.clone(),
+            store,
+            &config.enclave,
+            &config.limits,
+            pending,
+        );
         let relay = Relay::new(
             forwarder,
             receipts,
             collateral.clone(),
             manifest.clone(),
+            fleet.clone(),
             &config.enclave,
             &config.limits,
         );
         let relay = tokio::spawn(relay.serve(listener, stopped));
-        let mut others = vec![tokio::spawn(puller.run(pulling_stopped.clone()))];
+        let mut others = Vec::new();
+        for member in fleet.members() {
+            let watching = fleet
+                .clone()
+                .watch_health(member.clone(), pulling_stopped.clone());
+            others.push(tokio::spawn(watching));
+            let pulling = member.puller.clone().run(pulling_stopped.clone());
+            others.push(tokio::spawn(pulling));
+        }
         if collateral.is_watched() {
             others.push(tokio::spawn(watch_collateral(
                 collateral,

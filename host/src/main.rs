@@ -36,7 +36,11 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     start_log(&config)?;
     let files = raise_open_files();
     // Every TLS connection is passed on over one of its own.
-    let sides = if config.enclave.tls.is_some() { 2 } else { 1 };
+    let sides = if config.enclaves.iter().any(|e| e.tls.is_some()) {
+        2
+    } else {
+        1
+    };
     let needed = (sides * config.limits.connections + config.limits.in_flight) as u64 + 64;
     if files.is_some_and(|files| files < needed) {
         tracing::warn!(
@@ -69,7 +73,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
     let host = Host::start(config).await?;
-    tracing::info!(address = %host.address(), enclave = %config.enclave.public, "listening");
+    tracing::info!(address = %host.address(), enclaves = config.enclaves.len(), "listening");
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

@@ -11,7 +11,7 @@ use std::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use hyper::header::HeaderMap;
@@ -30,6 +30,10 @@ pub struct Note {
     pub keyset: Digest,
     /// What was asked for.
     pub require: GuaranteeSet,
+    /// Which enclave answered, by its place in the settings; `None`: not known any more.
+    pub enclave: Option<usize>,
+    /// Since when this process knows of it.
+    pub since: Instant,
 }
 
 /// The notes. Shared by the relay, the store's writer and those who ask for receipts.
@@ -64,7 +68,7 @@ impl Pending {
     }
 
     /// Notes what an answer on its way to a caller says. Answers without a receipt say nothing.
-    pub fn observe(&self, headers: &HeaderMap) {
+    pub fn observe(&self, headers: &HeaderMap, enclave: usize) {
         let mut fields = headers.get_all("touchstone").iter();
         let Some(field) = fields.next() else { return };
         let said = match (field.to_str(), fields.next()) {
@@ -78,6 +82,8 @@ impl Pending {
                 Note {
                     keyset: said.keyset,
                     require: said.require,
+                    enclave: Some(enclave),
+                    since: Instant::now(),
                 },
             ),
             Err(error) => {
@@ -160,6 +166,13 @@ impl Pending {
         fresh.retain(|id| known.contains_key(id));
     }
 
+    /// How many have waited for longer than `age`.
+    pub fn older_than(&self, age: Duration) -> usize {
+        let notes = self.notes();
+        let known = notes.known.values();
+        known.filter(|(note, _)| note.since.elapsed() > age).count()
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.notes().known.len()
@@ -181,6 +194,8 @@ mod tests {
         Note {
             keyset: Digest::ZERO,
             require: GuaranteeSet::default_set(),
+            enclave: None,
+            since: Instant::now(),
         }
     }
 
@@ -201,28 +216,27 @@ mod tests {
             state: touchstone_formats::headers::State::Pending,
         };
         let pending = Pending::new(10);
-        pending.observe(&headers(&[]));
-        pending.observe(&headers(&["id=1"]));
-        pending.observe(&headers(&[&said.to_string(), &said.to_string()]));
+        pending.observe(&headers(&[]), 0);
+        pending.observe(&headers(&["id=1"]), 0);
+        pending.observe(&headers(&[&said.to_string(), &said.to_string()]), 0);
         assert!(pending.is_empty());
-        pending.observe(&headers(&[&said.to_string()]));
+        pending.observe(&headers(&[&said.to_string()]), 3);
+        let note = pending.get(&[7; 16]).unwrap();
         assert_eq!(
-            pending.get(&[7; 16]),
-            Some(Note {
-                keyset: said.keyset,
-                require: said.require
-            })
+            (note.keyset, note.require, note.enclave),
+            (said.keyset, said.require, Some(3))
         );
     }
 
     #[test]
     fn notes_are_fresh_until_written_and_known_until_settled() {
         let pending = Pending::new(10);
-        pending.note([1; 16], note());
-        pending.note([2; 16], note());
+        let (one, two) = (note(), note());
+        pending.note([1; 16], one);
+        pending.note([2; 16], two);
         assert_eq!(pending.fresh().len(), 2);
         pending.written(&[[1; 16]]);
-        assert_eq!(pending.fresh(), [([2; 16], note())]);
+        assert_eq!(pending.fresh(), [([2; 16], two)]);
         let all = [[1; 16], [2; 16], [3; 16]];
         assert_eq!(pending.which_are_written(all.into_iter()), [[1; 16]]);
         pending.settle(all.into_iter());

@@ -4,14 +4,18 @@
 //! asks and reads, the other stores and then acknowledges ([`crate::store`] says in which order, and
 //! why nothing is lost). When anything fails both begin again from what the store says, after a pause.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use thiserror::Error;
 use tokio::{
     sync::{Notify, mpsc, watch},
     time::{Instant, sleep},
 };
-use touchstone_formats::control::Batches;
+use touchstone_formats::{Digest, control::Batches};
 
 use crate::{
     control::{Control, ControlError},
@@ -26,6 +30,8 @@ use crate::{
 const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
 /// A failure that lasts is logged this often.
 const REPEAT: Duration = Duration::from_secs(30);
+/// Objects that are wanted at once.
+const WANTED: usize = 4_096;
 /// Replies that are read and wait to be stored.
 const QUEUE: usize = 2;
 
@@ -44,19 +50,29 @@ enum PullError {
 /// What pulls.
 #[derive(Debug)]
 pub struct Puller {
+    /// The enclave's place in the settings, and its name there.
+    enclave: usize,
+    name: String,
     control: Arc<Control>,
     store: Arc<Store>,
     /// Somebody met a keyset that is not stored.
     unknown_keyset: Notify,
+    /// Objects that may not be stored yet, and that there are some.
+    wanted: Mutex<HashSet<Digest>>,
+    wants_objects: Notify,
 }
 
 impl Puller {
-    /// Pulls from `control` into `store`.
-    pub fn new(control: Arc<Control>, store: Arc<Store>) -> Arc<Self> {
+    /// Pulls from `control`, which is the enclave's at this place in the settings, into `store`.
+    pub fn new(enclave: usize, name: &str, control: Arc<Control>, store: Arc<Store>) -> Arc<Self> {
         Arc::new(Self {
+            enclave,
+            name: name.to_owned(),
             control,
             store,
             unknown_keyset: Notify::new(),
+            wanted: Mutex::default(),
+            wants_objects: Notify::new(),
         })
     }
 
@@ -77,12 +93,14 @@ impl Puller {
             };
             match &error {
                 // Nothing is wrong: the loop begins again with the new one.
-                PullError::AnotherBoot => tracing::info!("{error}"),
+                PullError::AnotherBoot => tracing::info!(enclave = %self.name, "{error}"),
                 _ if logged.is_none_or(|at| at.elapsed() >= REPEAT) => {
-                    tracing::error!(%error, "nothing is pulled from the enclave; trying again");
+                    tracing::error!(enclave = %self.name, %error, "nothing is pulled from the enclave; trying again");
                     logged = Some(Instant::now());
                 }
-                _ => tracing::debug!(%error, "nothing is pulled from the enclave; trying again"),
+                _ => {
+                    tracing::debug!(enclave = %self.name, %error, "nothing is pulled from the enclave; trying again")
+                }
             }
             if began.elapsed() > REPEAT {
                 logged = None;
@@ -105,12 +123,13 @@ impl Puller {
             Ok(begin) => begin,
             Err(error) => return error,
         };
-        tracing::info!(through, "pulling from the enclave");
+        tracing::info!(enclave = %self.name, through, "pulling from the enclave");
         let (replies, inbox) = mpsc::channel(QUEUE);
         tokio::select! {
             error = self.fetch(boot, through, replies) => error,
             error = self.keep(boot, through, inbox) => error,
             error = self.watch_keysets(boot) => error,
+            error = self.objects() => error,
         }
     }
 
@@ -122,12 +141,14 @@ impl Puller {
         if expected.is_some_and(|expected| expected != boot) {
             return Err(PullError::AnotherBoot);
         }
+        let named = keysets.keysets.iter().map(|entry| &entry.keyset);
+        self.wants(named.flat_map(|keyset| [keyset.config, keyset.software]));
         let keysets = keysets
             .keysets
             .iter()
             .map(ReadKeyset::read)
             .collect::<Result<_, _>>()?;
-        Ok((boot, self.store.boot(boot, keysets).await?))
+        Ok((boot, self.store.boot(self.enclave, boot, keysets).await?))
     }
 
     async fn watch_keysets(&self, boot: Id) -> PullError {
@@ -138,6 +159,48 @@ impl Puller {
             }
             // Not more often, whatever is asked for.
             sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    /// These objects are to be kept: they are named by what is kept, and gone when the enclave is.
+    fn wants(&self, digests: impl Iterator<Item = Digest>) {
+        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        for digest in digests {
+            if wanted.len() >= WANTED {
+                break;
+            }
+            wanted.insert(digest);
+        }
+        drop(wanted);
+        self.wants_objects.notify_one();
+    }
+
+    /// Fetches and stores what is wanted. Receipts do without: it comes after them, and an object that
+    /// cannot be had keeps nothing else from being stored.
+    async fn objects(&self) -> PullError {
+        loop {
+            self.wants_objects.notified().await;
+            let wanted: Vec<Digest> = {
+                let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+                wanted.drain().collect()
+            };
+            let missing = match self.store.missing_objects(wanted).await {
+                Ok(missing) => missing,
+                Err(error) => return error.into(),
+            };
+            for digest in missing {
+                let object = match self.control.object(digest).await {
+                    Ok(Some(object)) => object,
+                    Ok(None) => continue,
+                    Err(error) => {
+                        tracing::debug!(enclave = %self.name, %error, "an object could not be had");
+                        continue;
+                    }
+                };
+                if let Err(error) = self.store.keep_objects(vec![(digest, object)]).await {
+                    return error.into();
+                }
+            }
         }
     }
 
@@ -175,6 +238,8 @@ impl Puller {
         if found.0 != boot {
             return Err(PullError::AnotherBoot);
         }
+        let catalogs = batches.iter().flat_map(|batch| &batch.catalogs);
+        self.wants(catalogs.flat_map(|c| c.models.iter().map(|model| model.config_digest)));
         let read = tokio::task::spawn_blocking(move || {
             batches
                 .into_iter()
@@ -246,7 +311,7 @@ impl Puller {
             if let Err(error) = self.acknowledge(boot, last).await {
                 return error;
             }
-            tracing::debug!(through = last, receipts, "stored and acknowledged");
+            tracing::debug!(enclave = %self.name, through = last, receipts, "stored and acknowledged");
         }
     }
 

@@ -176,6 +176,7 @@ pub struct Streamed {
     pub(super) exchange: Exchange,
     pub(super) activity: Arc<Activity>,
     pub(super) _permit: tokio::sync::OwnedSemaphorePermit,
+    pub(super) _load: crate::fleet::Load,
 }
 
 impl Drop for Streamed {

@@ -1,49 +1,79 @@
-//! One request on its way to the enclave, and its answer on the way back.
+//! One request on its way to an enclave, and its answer on the way back.
 //!
 //! Method, target, fields and body pass as they came; the host neither adds to a request nor answers
 //! in the enclave's place. Only what belongs to the connection is the host's own (`headers`).
+//!
+//! With several enclaves a request can go to another one than the first, in these cases and no other, as long
+//! as nothing of an answer has gone to the caller:
+//!
+//! - Nothing of it was sent: the enclave could not be reached.
+//! - The enclave refused it with 503 and no receipt: it was not admitted, so no work was done for it and no number spent.
+//! - The object that it asks for is not at the first enclave (404).
+//! - The connection ended before the first byte of an answer, and the request is one of which it does not matter
+//!   how often it is carried out ([`may_be_repeated`]). Once.
+//!
+//! A request that is merely slow is never sent to a second enclave: that would double the load when there is most.
 
 use std::sync::Arc;
 
 use hyper::{
-    Method, Request, Response, StatusCode, Version,
+    Method, Request, Response, StatusCode, Uri, Version,
     body::{Body, Incoming},
-    header::HeaderName,
+    header::{CACHE_CONTROL, HeaderName, HeaderValue},
+    http::response::Parts,
 };
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout_at},
+};
+use touchstone_formats::Digest;
 
 use super::{
     body::{self, Answer, BodyFailure, CallerBody, FailureCell, Outgoing, Streamed},
     headers::{announced_trailers, strip_hop_by_hop},
-    upstream::{Failure, Upstream},
+    upstream::{Exchange, Failure},
 };
 use crate::{
-    config::{Enclave, Limits},
+    config::{Limits, Patience},
+    fleet::{Fleet, Load, Member, Model, Wanted},
     limits::Activity,
     pending::Pending,
-    problem::Problem,
+    problem::{Problem, json},
+    store::Store,
 };
 
 /// What relaying needs.
 #[derive(Debug)]
 pub struct Forwarder {
-    upstream: Arc<Upstream>,
+    fleet: Arc<Fleet>,
+    store: Arc<Store>,
     in_flight: Arc<Semaphore>,
     limits: Limits,
-    enclave: Enclave,
+    enclave: Patience,
     pending: Arc<Pending>,
 }
 
+/// The head of an answer, and where it comes from.
+struct Answered {
+    head: Parts,
+    exchange: Exchange,
+    member: Arc<Member>,
+    load: Load,
+}
+
 impl Forwarder {
-    /// A forwarder to `upstream`, the enclave's public listener, and to no other.
+    /// A forwarder to the enclaves' public listeners, and to no others. Objects that no enclave has any more
+    /// come from `store`.
     pub fn new(
-        upstream: Arc<Upstream>,
-        enclave: &Enclave,
+        fleet: Arc<Fleet>,
+        store: Arc<Store>,
+        enclave: &Patience,
         limits: &Limits,
         pending: Arc<Pending>,
     ) -> Self {
         Self {
-            upstream,
+            fleet,
+            store,
             in_flight: Arc::new(Semaphore::new(limits.in_flight)),
             limits: limits.clone(),
             enclave: enclave.clone(),
@@ -83,37 +113,165 @@ impl Forwarder {
                 "the host relays as many requests as it may",
             )
         })?;
+        let object = object_of(&head.method, &head.uri);
+        let sent = self.send(Request::from_parts(head, body), &failure).await;
+        let gone = match &sent {
+            Ok(answered) => answered.head.status == StatusCode::NOT_FOUND,
+            Err(problem) => problem.status == StatusCode::SERVICE_UNAVAILABLE,
+        };
+        if let Some(digest) = object.filter(|_| gone)
+            && let Some(stored) = self.stored(digest).await
+        {
+            return Ok(stored);
+        }
+        self.answer(sent?, permit, activity).await
+    }
+
+    /// Sends a request to the enclave that suits it best, and to others where that is right. Gives the
+    /// head of the answer.
+    async fn send(
+        &self,
+        mut request: Request<Outgoing>,
+        failure: &FailureCell,
+    ) -> Result<Answered, Problem> {
         // A streamed body has a deadline of its own; the answer's time begins after it.
-        let within = match &body {
+        let within = match request.body() {
             Outgoing::Full(_) => self.enclave.answer_timeout,
             Outgoing::Stream(_) => self
                 .enclave
                 .answer_timeout
                 .saturating_add(self.limits.body_timeout),
         };
-        let sent = timeout(within, self.upstream.send(Request::from_parts(head, body))).await;
-        let (mut head, exchange) = match (sent, failure.get()) {
-            (Ok(Ok(answer)), _) => answer,
-            (_, Some(failure)) => return Err(body_problem(failure)),
-            (Ok(Err(error)), None) => return Err(enclave_problem(&error)),
-            (Err(_), None) => {
-                tracing::warn!(
-                    seconds = within.as_secs(),
-                    "the enclave did not answer in time"
-                );
-                return Err(Problem::new(
-                    StatusCode::GATEWAY_TIMEOUT,
-                    "the enclave did not answer in time",
-                ));
-            }
+        let deadline = Instant::now() + within;
+        let uri = request.uri().clone();
+        let wanted = match Model::of(uri.path()) {
+            Some(model) => Wanted::Model(model),
+            None => Wanted::Any,
         };
+        let is_object = object_of(request.method(), &uri).is_some();
+        let repeatable = may_be_repeated(request.method(), uri.path());
+        let mut repeated = false;
+        let mut tried = Vec::new();
+        let mut problem = None;
+        while let Some(member) = self.fleet.choose(wanted, &tried) {
+            tried.push(member.index);
+            let load = member.request();
+            // Another enclave can be asked for as long as the whole request is at hand.
+            let spare = self.spare(&request);
+            let sent = timeout_at(deadline, member.public.send(request)).await;
+            let (result, unsent) = match (sent, failure.get()) {
+                (Ok(Ok((head, exchange))), _) => {
+                    let refused = head.status == StatusCode::SERVICE_UNAVAILABLE
+                        && !head.headers.contains_key("touchstone");
+                    let elsewhere = refused || (is_object && head.status == StatusCode::NOT_FOUND);
+                    let answered = Answered {
+                        head,
+                        exchange,
+                        member,
+                        load,
+                    };
+                    match spare.filter(|_| elsewhere) {
+                        Some(spare) if self.fleet.choose_well(wanted, &tried).is_some() => {
+                            request = spare;
+                            continue;
+                        }
+                        _ => return Ok(answered),
+                    }
+                }
+                (_, Some(failure)) => return Err(body_problem(failure)),
+                (Ok(Err((error, unsent))), None) => {
+                    member.failed();
+                    (enclave_problem(&member, &error), unsent)
+                }
+                (Err(_), None) => {
+                    tracing::warn!(
+                        enclave = %member.name,
+                        seconds = within.as_secs(),
+                        "the enclave did not answer in time"
+                    );
+                    return Err(Problem::new(
+                        StatusCode::GATEWAY_TIMEOUT,
+                        "the enclave did not answer in time",
+                    ));
+                }
+            };
+            problem = Some(result);
+            request = match (unsent, spare) {
+                (Some(unsent), _) => unsent,
+                (None, Some(spare)) if repeatable && !repeated => {
+                    repeated = true;
+                    tracing::info!("the request goes to another enclave");
+                    spare
+                }
+                _ => break,
+            };
+        }
+        Err(problem.unwrap_or_else(|| {
+            Problem::passing(
+                StatusCode::SERVICE_UNAVAILABLE,
+                1,
+                "no enclave takes requests",
+            )
+        }))
+    }
+
+    /// The request once more, where another enclave could be asked and all of it is at hand.
+    fn spare(&self, request: &Request<Outgoing>) -> Option<Request<Outgoing>> {
+        let Outgoing::Full(bytes) = request.body() else {
+            return None;
+        };
+        if !self.fleet.is_several() {
+            return None;
+        }
+        let mut spare = Request::new(Outgoing::Full(bytes.clone()));
+        *spare.method_mut() = request.method().clone();
+        *spare.uri_mut() = request.uri().clone();
+        *spare.version_mut() = request.version();
+        *spare.headers_mut() = request.headers().clone();
+        // The letter case of the fields' names.
+        *spare.extensions_mut() = request.extensions().clone();
+        Some(spare)
+    }
+
+    /// An object that the enclaves do not have any more.
+    async fn stored(&self, digest: Digest) -> Option<Response<Answer>> {
+        match self.store.object(digest).await {
+            Ok(object) => {
+                let mut response = json(StatusCode::OK, object?.into());
+                // The digest names these very bytes, for ever.
+                response.headers_mut().insert(
+                    CACHE_CONTROL,
+                    HeaderValue::from_static("public, max-age=31536000, immutable"),
+                );
+                Some(response)
+            }
+            Err(error) => {
+                tracing::error!(%error, "an object could not be looked up");
+                None
+            }
+        }
+    }
+
+    /// Passes an answer on.
+    async fn answer(
+        &self,
+        answered: Answered,
+        permit: OwnedSemaphorePermit,
+        activity: &Arc<Activity>,
+    ) -> Result<Response<Answer>, Problem> {
+        let Answered {
+            mut head,
+            exchange,
+            member,
+            load,
+        } = answered;
         if head.status.is_informational() {
             return Err(Problem::new(
                 StatusCode::BAD_GATEWAY,
                 format!("the enclave answered with {}", head.status),
             ));
         }
-        self.pending.observe(&head.headers);
+        self.pending.observe(&head.headers, member.index);
         strip_hop_by_hop(&mut head.headers).map_err(|field| {
             Problem::new(
                 StatusCode::BAD_GATEWAY,
@@ -131,7 +289,7 @@ impl Forwarder {
         {
             // A small answer has all its bytes on the way: taken whole it leaves in one write, and the
             // connection to the enclave is free before the caller has read it.
-            let bytes = timeout(
+            let bytes = tokio::time::timeout(
                 self.limits.idle_timeout,
                 exchange.collect(body::SMALL as usize),
             )
@@ -142,7 +300,7 @@ impl Forwarder {
                     "the enclave's answer stopped in the middle",
                 )
             })?
-            .map_err(|error| enclave_problem(&error))?;
+            .map_err(|error| enclave_problem(&member, &error))?;
             return Ok(Response::from_parts(head, Answer::full(bytes)));
         }
         activity.progressed();
@@ -150,6 +308,7 @@ impl Forwarder {
             exchange,
             activity: activity.clone(),
             _permit: permit,
+            _load: load,
         };
         Ok(Response::from_parts(
             head,
@@ -169,7 +328,8 @@ impl Forwarder {
             // Waiting for a small body to be complete also keeps slow callers from holding connections
             // to the enclave.
             Some(length) if length <= body::SMALL => {
-                match timeout(self.limits.body_timeout, body::collect(incoming)).await {
+                match tokio::time::timeout(self.limits.body_timeout, body::collect(incoming)).await
+                {
                     Ok(Some(bytes)) => Ok(Outgoing::Full(bytes)),
                     Ok(None) => Err(BodyFailure::Broken),
                     Err(_) => Err(BodyFailure::TooSlow),
@@ -184,6 +344,29 @@ impl Forwarder {
             )))),
         }
     }
+}
+
+/// Whether it does not matter how often a request is carried out, as long as the caller gets one answer.
+///
+/// Reading is so by what HTTP says of GET, HEAD and OPTIONS. An inference is so by what an enclave is: it keeps
+/// nothing of a request, a second run gives an answer with a receipt of its own that is just as true, and what an
+/// enclave that broke off may have computed, signed and logged before names an answer that nobody was given.
+/// Everything else that is posted (a session, an encapsulated request, what may come) is bound to one enclave or one
+/// attempt.
+fn may_be_repeated(method: &Method, path: &str) -> bool {
+    match *method {
+        Method::GET | Method::HEAD | Method::OPTIONS => true,
+        Method::POST => path.ends_with("/infer") && Model::of(path).is_some(),
+        _ => false,
+    }
+}
+
+/// The digest of `/v1/objects/<digest>`, when it is asked for.
+fn object_of(method: &Method, uri: &Uri) -> Option<Digest> {
+    if !matches!(*method, Method::GET | Method::HEAD) || uri.query().is_some() {
+        return None;
+    }
+    Digest::from_hex(uri.path().strip_prefix("/v1/objects/")?).ok()
 }
 
 fn connection_names(field: &str) -> Problem {
@@ -214,8 +397,8 @@ fn body_problem(failure: BodyFailure) -> Problem {
     }
 }
 
-fn enclave_problem(error: &Failure) -> Problem {
-    tracing::warn!(%error, "a request could not be relayed");
+fn enclave_problem(member: &Member, error: &Failure) -> Problem {
+    tracing::warn!(enclave = %member.name, %error, "a request could not be relayed");
     match error {
         Failure::Unreachable { .. } => Problem::passing(
             StatusCode::SERVICE_UNAVAILABLE,

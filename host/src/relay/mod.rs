@@ -31,7 +31,8 @@ use tokio::{
 
 use crate::{
     collateral::{self, CollateralFolder},
-    config::{Enclave, Limits},
+    config::{Limits, Patience},
+    fleet::Fleet,
     limits::{Activity, Watched},
     manifest::{self, ManifestFile},
     receipts::Receipts,
@@ -67,7 +68,8 @@ impl Relay {
         receipts: Receipts,
         collateral: Arc<CollateralFolder>,
         manifest: Arc<ManifestFile>,
-        enclave: &Enclave,
+        fleet: Arc<Fleet>,
+        enclave: &Patience,
         limits: &Limits,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -75,7 +77,7 @@ impl Relay {
             receipts,
             collateral,
             manifest,
-            passthrough: Passthrough::new(enclave, limits),
+            passthrough: Passthrough::new(fleet, enclave, limits),
             limits: limits.clone(),
             closing: AtomicBool::new(false),
             closed: Notify::new(),
@@ -128,7 +130,7 @@ impl Relay {
         match self.first_byte(&stream).await {
             Some(passthrough::HANDSHAKE) => match passthrough.serve(stream).await {
                 Ok(()) => {}
-                Err(error @ Broken::Unreachable { .. }) => {
+                Err(error @ (Broken::Unreachable { .. } | Broken::NoEnclave)) => {
                     tracing::warn!(%error, "a TLS connection could not be passed on");
                 }
                 Err(error) => tracing::debug!(%error, "a TLS connection broke off"),

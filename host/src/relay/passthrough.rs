@@ -8,6 +8,7 @@ use std::{
     future::poll_fn,
     io, mem,
     pin::{Pin, pin},
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -27,7 +28,8 @@ use super::{
 };
 use crate::{
     address::{Address, Stream},
-    config::{Enclave, Limits},
+    config::{Limits, Patience as Waits},
+    fleet::{Fleet, Wanted},
 };
 
 /// First byte of a TLS record that carries a handshake message (RFC 8446 §5.1). No HTTP request begins
@@ -57,6 +59,9 @@ pub(super) enum Broken {
         /// What the system said.
         error: io::Error,
     },
+    /// The operator keeps everything from all of them.
+    #[error("no enclave takes connections")]
+    NoEnclave,
     /// One side broke off.
     #[error(transparent)]
     Lost(io::Error),
@@ -74,10 +79,10 @@ struct Patience {
     ended: Duration,
 }
 
-/// The enclave's TLS listener, and how long to wait for what.
+/// The enclaves' TLS listeners, and how long to wait for what.
 #[derive(Debug)]
 pub(super) struct Passthrough {
-    address: Address,
+    fleet: Arc<Fleet>,
     connect_timeout: Duration,
     patience: Patience,
     pipes: Pipes,
@@ -85,9 +90,12 @@ pub(super) struct Passthrough {
 
 impl Passthrough {
     /// `None` when no TLS listener is set.
-    pub(super) fn new(enclave: &Enclave, limits: &Limits) -> Option<Self> {
+    pub(super) fn new(fleet: Arc<Fleet>, enclave: &Waits, limits: &Limits) -> Option<Self> {
+        if !fleet.has_tls() {
+            return None;
+        }
         Some(Self {
-            address: enclave.tls?,
+            fleet,
             connect_timeout: enclave.connect_timeout,
             patience: Patience {
                 // Nothing moves while the enclave works on an answer.
@@ -98,23 +106,40 @@ impl Passthrough {
         })
     }
 
-    /// Passes on all that `caller` and the enclave say to each other.
+    /// Passes on all that `caller` and an enclave say to each other. Which enclave is settled before anything
+    /// is said, by how many connections each has: what is asked for cannot be seen. One that cannot be reached
+    /// is passed over; one that ends takes its connections with it.
     ///
     /// # Errors
     /// [`Broken`]. The connections are closed by then, whatever was under way.
     pub(super) async fn serve(&self, caller: TcpStream) -> Result<(), Broken> {
-        let unreachable = |error| Broken::Unreachable {
-            address: self.address,
-            error,
-        };
-        let enclave = timeout(self.connect_timeout, self.address.connect())
-            .await
-            .map_err(|_| unreachable(io::ErrorKind::TimedOut.into()))?
-            .map_err(unreachable)?;
-        match enclave {
-            Stream::Tcp(enclave) => pass(caller, enclave, self.patience, &self.pipes).await,
-            Stream::Vsock(enclave) => pass(caller, enclave, self.patience, &self.pipes).await,
+        let mut tried = Vec::new();
+        let mut unreachable = Broken::NoEnclave;
+        while let Some(member) = self.fleet.choose(Wanted::Tls, &tried) {
+            let Some(address) = &member.tls else { break };
+            let load = member.pass();
+            let connected = match timeout(self.connect_timeout, address.connect()).await {
+                Ok(connected) => connected,
+                Err(_) => Err(io::ErrorKind::TimedOut.into()),
+            };
+            let enclave = match connected {
+                Ok(enclave) => enclave,
+                Err(error) => {
+                    member.failed();
+                    tried.push(member.index);
+                    let address = address.to_owned();
+                    unreachable = Broken::Unreachable { address, error };
+                    continue;
+                }
+            };
+            let passed = match enclave {
+                Stream::Tcp(enclave) => pass(caller, enclave, self.patience, &self.pipes).await,
+                Stream::Vsock(enclave) => pass(caller, enclave, self.patience, &self.pipes).await,
+            };
+            drop(load);
+            return passed;
         }
+        Err(unreachable)
     }
 }
 

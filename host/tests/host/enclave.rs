@@ -24,8 +24,8 @@ use touchstone_formats::{
     Catalog, CatalogModel, Claims, Digest, Evidence, GuaranteeSet, Keyset, LogSigner, Purpose,
     Receipt, ReceiptKey, ReceiptSigner, RightEdge, Tee,
     control::{
-        Ack, Batch, Batches, KeysetEntry, KeysetState, Keysets, PendingReceipt, ReceiptQuote,
-        SealedReceipt,
+        Ack, Batch, BatchRange, Batches, KeysetEntry, KeysetState, Keysets, PendingReceipt,
+        QuoteHealth, ReceiptQuote, SealedReceipt, Status, V,
     },
     headers::{State, TouchstoneRequest, TouchstoneResponse},
     merkle::{EntryKind, append_batch, entry, leaf_hash},
@@ -51,6 +51,7 @@ struct Boot {
     catalog: Catalog,
     sequence: u64,
     closed: bool,
+    draining: bool,
     waiting: Vec<Vec<u8>>,
     /// Receipts that are not acknowledged, by id.
     kept: HashMap<Id, Vec<u8>>,
@@ -101,6 +102,7 @@ impl Boot {
             catalog,
             sequence: 0,
             closed: false,
+            draining: false,
             waiting: Vec::new(),
             kept: HashMap::new(),
             batches: Vec::new(),
@@ -554,6 +556,36 @@ impl Enclave {
             method.as_str(),
             path.split('/').collect::<Vec<_>>().as_slice(),
         ) {
+            ("GET", ["status"]) => {
+                let boot = self.boot.lock().unwrap();
+                json(&Status {
+                    v: V,
+                    boot: Hex16(boot.id),
+                    serving: !boot.closed,
+                    draining: boot.draining,
+                    keyset_digest: (!boot.closed).then(|| boot.keyset.digest()),
+                    pending: boot.waiting.len() as u64,
+                    batches: BatchRange {
+                        oldest: match boot.through() + 1 {
+                            oldest if oldest <= boot.batches.len() as u64 => oldest,
+                            _ => 0,
+                        },
+                        newest: boot.batches.len() as u64,
+                    },
+                    quote: QuoteHealth::Ok,
+                    catalog_epoch: 1,
+                    catalog_digest: (!boot.closed).then(|| boot.catalog.digest()),
+                })
+            }
+            ("POST", ["drain"]) => {
+                {
+                    let mut boot = self.boot.lock().unwrap();
+                    boot.draining = true;
+                    boot.closed = true;
+                }
+                self.seal();
+                status(202)
+            }
             ("GET", ["keysets"]) => {
                 let boot = self.boot.lock().unwrap();
                 let state = if boot.closed {
