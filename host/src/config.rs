@@ -411,8 +411,9 @@ mod tests {
                        control = \"tcp://127.0.0.1:2\"\n[store]\npath = \"s\"\n";
         assert_eq!(Config::parse(minimal).unwrap().enclaves[0].tls, None);
         let tls = minimal.replacen("[store]", "tls = \"vsock://3:1\"\n[store]", 1);
-        let tls = Config::parse(&tls).unwrap().enclaves[0].tls.clone();
-        assert_eq!(tls, Some(Address::Vsock { cid: 3, port: 1 }));
+        let tls = Config::parse(&tls).unwrap();
+        let vsock = Address::Vsock { cid: 3, port: 1 };
+        assert_eq!(tls.enclaves[0].tls, Some(vsock));
         for (from, to, key, found) in [
             (
                 "listen = \"tcp://127.0.0.1:0\"",

@@ -64,6 +64,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Host {
     address: SocketAddr,
+    fleet: Arc<Fleet>,
     stop: watch::Sender<bool>,
     relay: JoinHandle<()>,
     stop_pulling: watch::Sender<bool>,
@@ -166,6 +167,7 @@ impl Host {
         }
         Ok(Self {
             address,
+            fleet,
             stop,
             relay,
             stop_pulling,
@@ -180,6 +182,11 @@ impl Host {
         self.address
     }
 
+    /// The enclaves.
+    pub fn fleet(&self) -> &Arc<Fleet> {
+        &self.fleet
+    }
+
     /// Stops: no new connections, requests under way are finished (for `limits.drain_ms` at most), what
     /// is noted is written down.
     pub async fn stop(self) {
@@ -191,6 +198,8 @@ impl Host {
         for task in self.others {
             let _ = task.await;
         }
+        // With it go the store's readers: the last to close the file is to be the one that may write.
+        drop(self.fleet);
         let _ = tokio::task::spawn_blocking(move || self.writer.finish()).await;
     }
 }

@@ -340,7 +340,9 @@ impl Fleet {
     /// The best enclave that was not tried yet. Of equals the one with the least to do, and of those each
     /// in its turn. One that is away is better than none: whether it is back is seen when it is tried.
     pub fn choose(&self, wanted: Wanted<'_>, tried: &[usize]) -> Option<Arc<Member>> {
-        self.best(wanted, tried).map(|(_, member)| member)
+        let (suits, member) = self.best(wanted, tried)?;
+        // After one that has the model failed, nobody's word that there is none is asked for.
+        (tried.is_empty() || suits != Suits::ToSayNo).then_some(member)
     }
 
     /// As [`Self::choose`], and only one that takes requests and has what is wanted.

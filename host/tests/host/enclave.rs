@@ -229,6 +229,11 @@ struct Strings {
     answer_delay: Duration,
     /// The next answer names this receipt instead of a new one.
     say_again: Option<Id>,
+    /// Called with method and target of a public request that was read whole; `true`: the connection ends
+    /// without an answer, whatever was done.
+    break_off: Option<Hook>,
+    /// Public requests are refused before any work is done for them.
+    refusing: bool,
 }
 
 /// The enclave.
@@ -461,6 +466,34 @@ impl Enclave {
         self.strings.lock().unwrap().forgetful = true;
     }
 
+    pub fn break_off(&self, hook: impl Fn(&Method, &str) -> bool + Send + 'static) {
+        self.strings.lock().unwrap().break_off = Some(Box::new(hook));
+    }
+
+    pub fn refuses(&self, refusing: bool) {
+        self.strings.lock().unwrap().refusing = refusing;
+    }
+
+    /// The catalog in force has these models from now on.
+    pub fn has_models(&self, names: &[&str]) {
+        let mut boot = self.boot.lock().unwrap();
+        let model = boot.catalog.models[0].clone();
+        boot.catalog.epoch += 1;
+        boot.catalog.models = names
+            .iter()
+            .map(|name| CatalogModel {
+                name: (*name).into(),
+                ..model.clone()
+            })
+            .collect();
+    }
+
+    /// Requests that came in on the public listener and are about this.
+    pub fn seen_of(&self, part: &str) -> usize {
+        let seen = self.seen.lock().unwrap();
+        seen.iter().filter(|target| target.contains(part)).count()
+    }
+
     pub fn answers_after(&self, delay: Duration) {
         self.strings.lock().unwrap().answer_delay = delay;
     }
@@ -476,9 +509,21 @@ impl Enclave {
         let method = request.method().clone();
         let body = request.into_body().collect().await.ok()?.to_bytes();
         tokio::time::sleep(delay).await;
-        if path.starts_with("/control") {
+        if path.starts_with("/control") || path.starts_with("/v1/objects/") {
             return Some(status(404));
         }
+        let strings = self.strings.lock().unwrap();
+        if strings.refusing || self.boot.lock().unwrap().draining {
+            return Some(status(503));
+        }
+        if strings
+            .break_off
+            .as_ref()
+            .is_some_and(|hook| hook(&method, &path))
+        {
+            return None;
+        }
+        drop(strings);
         if method == Method::OPTIONS {
             let mut response = status(204);
             response.headers_mut().insert(
@@ -666,10 +711,11 @@ impl Enclave {
             ("GET", ["objects", digest]) => {
                 let boot = self.boot.lock().unwrap();
                 let jcs = boot.catalog.to_jcs();
-                if hex_encode(&Digest::of(&jcs).0) == **digest {
-                    Response::new(Full::new(Bytes::from(jcs)))
-                } else {
-                    status(404)
+                let objects = [&jcs[..], b"config"];
+                let named = |object: &&&[u8]| hex_encode(&Digest::of(object).0) == **digest;
+                match objects.iter().find(named) {
+                    Some(object) => Response::new(Full::new(Bytes::copy_from_slice(object))),
+                    None => status(404),
                 }
             }
             ("POST", ["ack"]) => {

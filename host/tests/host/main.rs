@@ -4,6 +4,7 @@
 mod client;
 #[allow(dead_code, reason = "the bench uses more of it")]
 mod enclave;
+mod fleet;
 mod manifest;
 mod passthrough;
 mod raw;
