@@ -1,6 +1,10 @@
 //! The host's settings: one TOML file, every key checked, nothing read from the environment.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use touchstone_settings::Section;
 
@@ -10,6 +14,13 @@ pub use touchstone_settings::ConfigError;
 
 /// What an address of the enclave looks like, for errors.
 const ADDRESS: &str = "\"tcp://<ip>:<port>\" or \"vsock://<cid>:<port>\"";
+
+const FORWARDERS: &str = "IP addresses, with commas between them";
+
+fn forwarders(text: &str) -> Option<Vec<IpAddr>> {
+    let addresses = text.split(',').map(|address| address.trim().parse());
+    addresses.collect::<Result<_, _>>().ok()
+}
 
 /// Everything that can be set. `host.example.toml` documents each key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,8 +117,16 @@ pub struct Receipts {
 pub struct Limits {
     /// Most connections of callers.
     pub connections: usize,
+    /// Most connections of one client.
+    pub client_connections: usize,
     /// Most requests being relayed.
     pub in_flight: usize,
+    /// Most requests of one client under way, to the host itself too.
+    pub client_in_flight: usize,
+    /// Addresses that say in `X-Forwarded-For` for whom they ask, and are believed.
+    pub trusted_forwarders: Vec<IpAddr>,
+    /// Most bytes of request bodies held in memory.
+    pub buffered_bytes: usize,
     /// Longest request head, in bytes.
     pub header_bytes: usize,
     /// Most header fields in a request.
@@ -118,6 +137,9 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Longest time from the end of a head to the last byte of its body.
     pub body_timeout: Duration,
+    /// Longest time from the first byte of a TLS connection until both sides have spoken and the caller
+    /// again.
+    pub handshake_timeout: Duration,
     /// Longest time between requests, and without progress of an answer.
     pub idle_timeout: Duration,
     /// Longest time that a shutdown waits for requests under way.
@@ -179,12 +201,23 @@ impl Config {
         let mut section = root.section("limits")?;
         let limits = Limits {
             connections: section.size("connections", 8_192, 1..=1_000_000)?,
+            client_connections: section.size("client_connections", 1_024, 1..=1_000_000)?,
             in_flight: section.size("in_flight", 4_096, 1..=1_000_000)?,
+            client_in_flight: section.size("client_in_flight", 512, 1..=1_000_000)?,
+            trusted_forwarders: section
+                .optional("trusted_forwarders", FORWARDERS, forwarders)?
+                .unwrap_or_default(),
+            buffered_bytes: section.size("buffered_bytes", 256 << 20, 1 << 20..=1 << 40)?,
             header_bytes: section.size("header_bytes", 32 << 10, 8_192..=1 << 20)?,
             headers: section.size("headers", 100, 16..=1_024)?,
             body_bytes: section.integer("body_bytes", 64 << 20, 1_024..=1 << 40)?,
             header_timeout: section.milliseconds("header_timeout_ms", 10_000, 10..=3_600_000)?,
             body_timeout: section.milliseconds("body_timeout_ms", 60_000, 10..=3_600_000)?,
+            handshake_timeout: section.milliseconds(
+                "handshake_timeout_ms",
+                10_000,
+                10..=3_600_000,
+            )?,
             idle_timeout: section.milliseconds("idle_timeout_ms", 60_000, 10..=3_600_000)?,
             drain: section.milliseconds("drain_ms", 10_000, 0..=3_600_000)?,
         };
@@ -321,8 +354,10 @@ mod tests {
         assert_eq!(full.collateral.folder, Some("collateral".into()));
         assert_eq!(full.manifest.file, Some("manifest.jsonl".into()));
         assert_eq!(full.enclaves[0].tls, "tcp://127.0.0.1:8002".parse().ok());
-        // These four have no fixed default.
+        assert_eq!(full.limits.trusted_forwarders.len(), 2);
+        // These have no fixed default.
         full.threads = bare.threads;
+        full.limits.trusted_forwarders.clear();
         full.collateral.folder = None;
         full.manifest.file = None;
         full.enclaves[0].tls = None;
@@ -453,6 +488,12 @@ mod tests {
                 "path = \"s\"\n[limits]\nheader_bytes = 8191",
                 "limits.header_bytes",
                 "8191",
+            ),
+            (
+                "path = \"s\"",
+                "path = \"s\"\n[limits]\ntrusted_forwarders = \"10.0.0.1, h\"",
+                "limits.trusted_forwarders",
+                "10.0.0.1, h",
             ),
             (
                 "path = \"s\"",

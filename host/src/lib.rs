@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod clients;
 pub mod collateral;
 pub mod config;
 pub mod control;

@@ -23,7 +23,7 @@ use hyper::{
     http::response::Parts,
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit},
     time::{Instant, timeout_at},
 };
 use touchstone_formats::Digest;
@@ -34,6 +34,7 @@ use super::{
     upstream::{Exchange, Failure},
 };
 use crate::{
+    clients::Place,
     config::{Limits, Patience},
     fleet::{Fleet, Load, Member, Model, Wanted},
     limits::Activity,
@@ -48,6 +49,8 @@ pub struct Forwarder {
     fleet: Arc<Fleet>,
     store: Arc<Store>,
     in_flight: Arc<Semaphore>,
+    /// Room for bodies, in units.
+    memory: Semaphore,
     limits: Limits,
     enclave: Patience,
     pending: Arc<Pending>,
@@ -75,6 +78,9 @@ impl Forwarder {
             fleet,
             store,
             in_flight: Arc::new(Semaphore::new(limits.in_flight)),
+            memory: Semaphore::new(
+                (limits.buffered_bytes / body::UNIT).min(Semaphore::MAX_PERMITS),
+            ),
             limits: limits.clone(),
             enclave: enclave.clone(),
             pending,
@@ -88,6 +94,7 @@ impl Forwarder {
     pub(super) async fn forward(
         &self,
         request: Request<Incoming>,
+        place: Place,
         activity: &Arc<Activity>,
     ) -> Result<Response<Answer>, Problem> {
         let (mut head, incoming) = request.into_parts();
@@ -101,7 +108,7 @@ impl Forwarder {
         head.version = Version::HTTP_11;
 
         let failure = FailureCell::default();
-        let body = self
+        let (body, _room) = self
             .outgoing(incoming, announced_trailers(&head.headers), &failure)
             .await
             .map_err(body_problem)?;
@@ -124,7 +131,7 @@ impl Forwarder {
         {
             return Ok(stored);
         }
-        self.answer(sent?, permit, activity).await
+        self.answer(sent?, (permit, place), activity).await
     }
 
     /// Sends a request to the enclave that suits it best, and to others where that is right. Gives the
@@ -256,7 +263,7 @@ impl Forwarder {
     async fn answer(
         &self,
         answered: Answered,
-        permit: OwnedSemaphorePermit,
+        held: (OwnedSemaphorePermit, Place),
         activity: &Arc<Activity>,
     ) -> Result<Response<Answer>, Problem> {
         let Answered {
@@ -307,8 +314,7 @@ impl Forwarder {
         let streamed = Streamed {
             exchange,
             activity: activity.clone(),
-            _permit: permit,
-            _load: load,
+            _held: (held, load),
         };
         Ok(Response::from_parts(
             head,
@@ -321,27 +327,29 @@ impl Forwarder {
         incoming: Incoming,
         announced: Vec<HeaderName>,
         failure: &FailureCell,
-    ) -> Result<Outgoing, BodyFailure> {
+    ) -> Result<(Outgoing, Option<SemaphorePermit<'_>>), BodyFailure> {
         let limit = self.limits.body_bytes;
         match incoming.size_hint().exact() {
             Some(length) if length > limit => Err(BodyFailure::TooLong),
             // Waiting for a small body to be complete also keeps slow callers from holding connections
             // to the enclave.
             Some(length) if length <= body::SMALL => {
-                match tokio::time::timeout(self.limits.body_timeout, body::collect(incoming)).await
-                {
-                    Ok(Some(bytes)) => Ok(Outgoing::Full(bytes)),
-                    Ok(None) => Err(BodyFailure::Broken),
+                let taken = body::collect(incoming, &self.memory);
+                match tokio::time::timeout(self.limits.body_timeout, taken).await {
+                    Ok(taken) => taken.map(|(bytes, room)| (Outgoing::Full(bytes), room)),
                     Err(_) => Err(BodyFailure::TooSlow),
                 }
             }
-            _ => Ok(Outgoing::Stream(Box::new(CallerBody::new(
-                incoming,
-                limit,
-                self.limits.body_timeout,
-                announced,
-                failure.clone(),
-            )))),
+            _ => {
+                let body = CallerBody::new(
+                    incoming,
+                    limit,
+                    self.limits.body_timeout,
+                    announced,
+                    failure.clone(),
+                );
+                Ok((Outgoing::Stream(Box::new(body)), None))
+            }
         }
     }
 }
@@ -389,6 +397,11 @@ fn body_problem(failure: BodyFailure) -> Problem {
         BodyFailure::Trailers => Problem::new(
             StatusCode::BAD_REQUEST,
             "trailer fields that no Trailer field announced cannot be relayed",
+        ),
+        BodyFailure::NoRoom => Problem::passing(
+            StatusCode::SERVICE_UNAVAILABLE,
+            1,
+            "the host holds as many bytes of requests as it may",
         ),
         BodyFailure::Broken => Problem::new(
             StatusCode::BAD_REQUEST,

@@ -5,12 +5,15 @@ pub mod body;
 pub mod forward;
 mod headers;
 mod passthrough;
+mod shed;
 mod splice;
+pub mod strict;
 pub mod upstream;
 
 use std::{
     convert::Infallible,
     future::{Future, poll_fn},
+    net::IpAddr,
     pin::pin,
     sync::{
         Arc,
@@ -20,21 +23,26 @@ use std::{
     time::Duration,
 };
 
-use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    Request, Response, StatusCode, Version, body::Incoming, server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::TokioIo;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
+    sync::{Notify, Semaphore, watch},
     task::JoinSet,
     time::{Instant, Sleep, sleep, timeout},
 };
 
 use crate::{
+    clients::Clients,
     collateral::{self, CollateralFolder},
     config::{Limits, Patience},
     fleet::Fleet,
     limits::{Activity, Watched},
     manifest::{self, ManifestFile},
+    problem::Problem,
     receipts::Receipts,
 };
 use body::Answer;
@@ -43,6 +51,8 @@ use passthrough::{Broken, Passthrough};
 
 /// Header fields that hyper allows when it is told nothing.
 const DEFAULT_HEADERS: usize = 100;
+/// Connections that are told at once why there is no place for them.
+const TURNED_AWAY: usize = 256;
 /// Longest sleep of a connection that has no deadline.
 const FAR: Duration = Duration::from_secs(3_600);
 
@@ -56,6 +66,9 @@ pub struct Relay {
     /// `None`: every connection is HTTP.
     passthrough: Option<Passthrough>,
     limits: Limits,
+    clients: Arc<Clients>,
+    /// Connections that are being told that there is no place for them.
+    turned_away: Arc<Semaphore>,
     closing: AtomicBool,
     closed: Notify,
 }
@@ -79,6 +92,12 @@ impl Relay {
             manifest,
             passthrough: Passthrough::new(fleet, enclave, limits),
             limits: limits.clone(),
+            clients: Clients::new(
+                limits.client_connections,
+                limits.client_in_flight,
+                limits.trusted_forwarders.clone(),
+            ),
+            turned_away: Arc::new(Semaphore::new(TURNED_AWAY)),
             closing: AtomicBool::new(false),
             closed: Notify::new(),
         })
@@ -90,19 +109,41 @@ impl Relay {
         let mut connections = JoinSet::new();
         loop {
             let accepted = tokio::select! {
-                accepted = accept(&listener, &slots) => accepted,
+                accepted = listener.accept() => accepted,
                 // Ended connections are taken off the list as they end.
                 Some(_) = connections.join_next() => continue,
                 _ = stop.wait_for(|stop| *stop) => break,
             };
-            match accepted {
-                Ok((stream, slot)) => {
-                    connections.spawn(self.clone().connection(stream, slot));
-                }
+            let (stream, peer) = match accepted {
+                Ok((stream, peer)) => (stream, peer.ip()),
                 Err(error) => {
                     // Out of descriptors or memory, or the caller is gone again: the rest goes on.
                     tracing::warn!(%error, "a connection was not accepted");
                     sleep(Duration::from_millis(20)).await;
+                    continue;
+                }
+            };
+            let places = self.clients.connection(peer).ok_or(shed::Reason::Client);
+            let places = places.and_then(|place| match slots.clone().try_acquire_owned() {
+                Ok(slot) => Ok((place, slot)),
+                Err(_) => Err(shed::Reason::All),
+            });
+            match places {
+                Ok(places) => {
+                    let relay = self.clone();
+                    connections.spawn(async move {
+                        relay.connection(stream, peer).await;
+                        drop(places);
+                    });
+                }
+                Err(reason) => {
+                    // Those beyond the few that are told why are closed at once.
+                    if let Ok(turn) = self.turned_away.clone().try_acquire_owned() {
+                        connections.spawn(async move {
+                            shed::turn_away(stream, reason).await;
+                            drop(turn);
+                        });
+                    }
                 }
             }
         }
@@ -119,13 +160,13 @@ impl Relay {
         }
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, _slot: OwnedSemaphorePermit) {
+    async fn connection(self: Arc<Self>, stream: TcpStream, peer: IpAddr) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a connection was gone before it began");
             return;
         }
         let Some(passthrough) = &self.passthrough else {
-            return self.http(stream).await;
+            return self.http(stream, peer).await;
         };
         match self.first_byte(&stream).await {
             Some(passthrough::HANDSHAKE) => match passthrough.serve(stream).await {
@@ -135,7 +176,7 @@ impl Relay {
                 }
                 Err(error) => tracing::debug!(%error, "a TLS connection broke off"),
             },
-            Some(_) => self.http(stream).await,
+            Some(_) => self.http(stream, peer).await,
             None => {}
         }
     }
@@ -155,9 +196,9 @@ impl Relay {
         byte.first().copied().filter(|_| peeked > 0)
     }
 
-    async fn http(self: Arc<Self>, stream: TcpStream) {
+    async fn http(self: Arc<Self>, stream: TcpStream, peer: IpAddr) {
         let activity = Activity::new(self.limits.header_timeout, self.limits.idle_timeout);
-        let service = service_fn(|request| self.clone().answer(request, activity.clone()));
+        let service = service_fn(|request| self.clone().answer(request, peer, activity.clone()));
         let stream = TokioIo::new(Watched::new(stream, activity.clone()));
         let mut http = http1::Builder::new();
         // The connection's own watch below bounds heads and idle time.
@@ -204,11 +245,40 @@ impl Relay {
     async fn answer(
         self: Arc<Self>,
         request: Request<Incoming>,
+        peer: IpAddr,
         activity: Arc<Activity>,
     ) -> Result<Response<Answer>, Infallible> {
         activity.requested();
+        let result = self.admit(request, peer, &activity).await;
+        let response = result.unwrap_or_else(|problem| problem.into_response());
+        if let Answer::Full(_) = response.body() {
+            activity.idle();
+        }
+        Ok(response)
+    }
+
+    async fn admit(
+        &self,
+        request: Request<Incoming>,
+        peer: IpAddr,
+        activity: &Arc<Activity>,
+    ) -> Result<Response<Answer>, Problem> {
+        if request.version() != Version::HTTP_11 {
+            return Err(Problem::new(
+                StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+                "this host speaks HTTP/1.1",
+            ));
+        }
+        let place = self.clients.request(peer, request.headers());
+        let place = place.ok_or_else(|| {
+            Problem::passing(
+                StatusCode::TOO_MANY_REQUESTS,
+                1,
+                "this client has as many requests under way as it may",
+            )
+        })?;
         let (method, uri) = (request.method(), request.uri());
-        let result = match self.receipts.path(method, uri.path()) {
+        match self.receipts.path(method, uri.path()) {
             Some(name) => {
                 self.receipts
                     .answer(method, name, uri.query(), request.headers())
@@ -216,13 +286,8 @@ impl Relay {
             }
             None if uri.path() == collateral::PATH => self.collateral.answer(method, uri.query()),
             None if uri.path() == manifest::PATH => self.manifest.answer(&request),
-            None => self.forwarder.forward(request, &activity).await,
-        };
-        let response = result.unwrap_or_else(|problem| problem.into_response());
-        if let Answer::Full(_) = response.body() {
-            activity.idle();
+            None => self.forwarder.forward(request, place, activity).await,
         }
-        Ok(response)
     }
 }
 
@@ -248,19 +313,4 @@ fn watch(
             None => timer.as_mut().reset(Instant::now() + FAR),
         }
     }
-}
-
-/// A connection and its slot. Without a free slot nothing is accepted: callers wait in the kernel's
-/// queue.
-async fn accept(
-    listener: &TcpListener,
-    slots: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    let slot = slots
-        .clone()
-        .acquire_owned()
-        .await
-        .map_err(std::io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, slot))
 }

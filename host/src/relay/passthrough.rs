@@ -77,6 +77,8 @@ struct Patience {
     open: Duration,
     /// Once it has said its last.
     ended: Duration,
+    /// From the beginning until the enclave has answered and the caller has spoken again.
+    handshake: Duration,
 }
 
 /// The enclaves' TLS listeners, and how long to wait for what.
@@ -101,6 +103,7 @@ impl Passthrough {
                 // Nothing moves while the enclave works on an answer.
                 open: limits.idle_timeout.max(enclave.answer_timeout),
                 ended: limits.idle_timeout,
+                handshake: limits.handshake_timeout,
             },
             pipes: Pipes::default(),
         })
@@ -161,6 +164,15 @@ impl Side for VsockStream {
     }
 }
 
+/// How far a handshake has come, by who has spoken: what is said is not looked at. Without this a flood of
+/// handshakes that nobody means to finish would hold connections for as long as an answer may take.
+#[derive(Debug, Clone, Copy)]
+enum Handshake {
+    Begun,
+    Answered,
+    Over,
+}
+
 /// Both directions in one task, so that one timer sees all that moves.
 async fn pass(
     mut caller: impl Side,
@@ -171,7 +183,9 @@ async fn pass(
     let (mut up, mut down) = (Direction::new(pipes), Direction::new(pipes));
     let mut idle_timeout = patience.open;
     let mut deadline = Instant::now() + idle_timeout;
-    let mut timer = pin!(sleep(idle_timeout));
+    let by = Instant::now() + patience.handshake;
+    let mut handshake = Handshake::Begun;
+    let mut timer = pin!(sleep(idle_timeout.min(patience.handshake)));
     poll_fn(|cx| {
         let to_enclave = up.poll(&mut caller, &mut enclave, cx);
         let to_caller = down.poll(&mut enclave, &mut caller, cx);
@@ -182,13 +196,25 @@ async fn pass(
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(Ok(())),
             _ => {}
         }
-        if mem::take(&mut up.moved) | mem::take(&mut down.moved) {
+        let (said, heard) = (mem::take(&mut up.moved), mem::take(&mut down.moved));
+        handshake = match handshake {
+            Handshake::Begun if heard || down.over => Handshake::Answered,
+            // In the same turn it may have been said before the answer.
+            Handshake::Answered if said => Handshake::Over,
+            same => same,
+        };
+        if said | heard {
             if down.over {
                 idle_timeout = patience.ended;
             }
             deadline = Instant::now() + idle_timeout;
         }
-        watch(timer.as_mut(), Some(deadline), cx).map(|()| Err(Broken::Idle(idle_timeout)))
+        let (end, within) = match handshake {
+            Handshake::Over => (deadline, idle_timeout),
+            _ if by < deadline => (by, patience.handshake),
+            _ => (deadline, idle_timeout),
+        };
+        watch(timer.as_mut(), Some(end), cx).map(|()| Err(Broken::Idle(within)))
     })
     .await
 }
@@ -373,6 +399,7 @@ mod tests {
         let patience = Patience {
             open: Duration::from_secs(20),
             ended: Duration::from_secs(20),
+            handshake: Duration::from_secs(20),
         };
         // Less room than a piece, more, and much more.
         for room in [1_000, 100_000, 10_000_000] {

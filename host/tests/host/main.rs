@@ -1,6 +1,7 @@
 //! The host against a fake enclave: in this process where that is enough, as a process of its own
 //! where it is to be killed.
 
+mod abuse;
 mod client;
 #[allow(dead_code, reason = "the bench uses more of it")]
 mod enclave;
