@@ -43,6 +43,8 @@ pub struct Config {
     pub receipts: Receipts,
     /// Bounds on what callers can make the host hold.
     pub limits: Limits,
+    /// What is the operator's.
+    pub operation: Operation,
     /// Log output.
     pub log: Log,
 }
@@ -110,6 +112,8 @@ pub struct Manifest {
 pub struct Receipts {
     /// Longest `Prefer: wait=` that is honoured.
     pub max_wait: Duration,
+    /// After this time a receipt that is not stored counts as overdue.
+    pub overdue: Duration,
 }
 
 /// Bounds on what callers can make the host hold.
@@ -117,6 +121,8 @@ pub struct Receipts {
 pub struct Limits {
     /// Most connections of callers.
     pub connections: usize,
+    /// Most files that connections take: one each, and TLS two.
+    pub files: usize,
     /// Most connections of one client.
     pub client_connections: usize,
     /// Most requests being relayed.
@@ -144,6 +150,15 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// Longest time that a shutdown waits for requests under way.
     pub drain: Duration,
+}
+
+/// What is the operator's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Operation {
+    /// Where figures and status are to be had; port 0 lets the system choose one. `None`: nowhere.
+    pub listen: Option<SocketAddr>,
+    /// The Unix socket that takes orders; `None`: none does.
+    pub socket: Option<PathBuf>,
 }
 
 /// Log output.
@@ -195,12 +210,14 @@ impl Config {
         let mut section = root.section("receipts")?;
         let receipts = Receipts {
             max_wait: Duration::from_secs(section.integer("max_wait_seconds", 30, 0..=300)?),
+            overdue: Duration::from_secs(section.integer("overdue_seconds", 60, 1..=86_400)?),
         };
         section.finish()?;
 
         let mut section = root.section("limits")?;
         let limits = Limits {
             connections: section.size("connections", 8_192, 1..=1_000_000)?,
+            files: usize::MAX >> 4,
             client_connections: section.size("client_connections", 1_024, 1..=1_000_000)?,
             in_flight: section.size("in_flight", 4_096, 1..=1_000_000)?,
             client_in_flight: section.size("client_in_flight", 512, 1..=1_000_000)?,
@@ -220,6 +237,15 @@ impl Config {
             )?,
             idle_timeout: section.milliseconds("idle_timeout_ms", 60_000, 10..=3_600_000)?,
             drain: section.milliseconds("drain_ms", 10_000, 0..=3_600_000)?,
+        };
+        section.finish()?;
+
+        let mut section = root.section("operation")?;
+        let operation = Operation {
+            listen: section.optional("listen", "\"tcp://<ip>:<port>\"", |text| {
+                text.strip_prefix("tcp://")?.parse().ok()
+            })?,
+            socket: section.path("socket")?,
         };
         section.finish()?;
 
@@ -249,10 +275,29 @@ impl Config {
             manifest,
             receipts,
             limits,
+            operation,
             log,
         })
     }
+
+    /// Bounds the files that connections take to what may be open. Gives that number if it is less than `limits` ask for.
+    pub fn fit_open_files(&mut self, files: Option<u64>) -> Option<usize> {
+        let files = usize::try_from(files?).unwrap_or(usize::MAX);
+        let sides = match self.enclaves.iter().any(|enclave| enclave.tls.is_some()) {
+            true => 2,
+            false => 1,
+        };
+        // Of what there is, requests take a quarter at most: the rest of them waits for its turn.
+        let own = OWN_FILES.saturating_add(8 * self.enclaves.len());
+        let in_flight = self.limits.in_flight.min(files / 4);
+        let left = files.saturating_sub(own).saturating_sub(in_flight).max(1);
+        self.limits.files = left;
+        (left < sides * self.limits.connections).then_some(left)
+    }
 }
+
+/// Files that the host itself has open: store, log, listeners, pipes.
+const OWN_FILES: usize = 160;
 
 /// `[enclave]`, and `[enclaves.NAME]` where there are several.
 fn enclaves(root: &mut Section) -> Result<(Patience, Vec<Enclave>), ConfigError> {
@@ -358,6 +403,8 @@ mod tests {
         // These have no fixed default.
         full.threads = bare.threads;
         full.limits.trusted_forwarders.clear();
+        assert!(full.operation.listen.is_some() && full.operation.socket.is_some());
+        full.operation = bare.operation.clone();
         full.collateral.folder = None;
         full.manifest.file = None;
         full.enclaves[0].tls = None;
@@ -377,6 +424,7 @@ mod tests {
             "[manifest]",
             "[receipts]",
             "[limits]",
+            "[operation]",
             "[log]",
         ] {
             let text = match table {
@@ -438,6 +486,27 @@ mod tests {
             assert_eq!(key, named, "{error}");
             assert!(found.contains(what), "{error}");
         }
+    }
+
+    #[test]
+    fn connections_take_no_more_files_than_may_be_open() {
+        let mut config = Config::parse(EXAMPLE).unwrap();
+        assert_eq!(config.fit_open_files(None), None);
+        assert_eq!(config.fit_open_files(Some(1 << 20)), None);
+        assert_eq!(
+            config.fit_open_files(Some(8_192)),
+            Some(8_192 - 168 - 2_048)
+        );
+        assert_eq!(config.limits.files, 8_192 - 168 - 2_048);
+        assert_eq!(config.fit_open_files(Some(0)), Some(1));
+        // With TLS each may take two.
+        let enough = Some(168 + 4_096 + 8_192 + 100);
+        assert_eq!(config.fit_open_files(enough), None);
+        config.enclaves[0].tls = Some(Address::Vsock { cid: 3, port: 1 });
+        assert_eq!(
+            config.fit_open_files(enough),
+            Some(8_192 + 100 + 4_096 - 12_556 / 4)
+        );
     }
 
     #[test]

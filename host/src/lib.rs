@@ -17,6 +17,8 @@ pub mod control;
 pub mod fleet;
 pub mod limits;
 pub mod manifest;
+pub mod metrics;
+pub mod operation;
 mod outlook;
 pub mod pending;
 pub mod problem;
@@ -30,7 +32,7 @@ use std::{io, net::SocketAddr, sync::Arc};
 
 use thiserror::Error;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     sync::watch,
     task::{JoinHandle, JoinSet},
 };
@@ -39,6 +41,8 @@ use collateral::CollateralFolder;
 use config::Config;
 use fleet::Fleet;
 use manifest::ManifestFile;
+use metrics::{Metrics, Sources};
+use operation::Operation;
 use pending::Pending;
 use receipts::Receipts;
 use relay::{Relay, forward::Forwarder};
@@ -56,6 +60,17 @@ pub enum StartError {
         /// What the system said.
         error: io::Error,
     },
+    /// The operator's socket cannot be made.
+    #[error("operation.socket {path}: {error}")]
+    Socket {
+        /// Its path.
+        path: std::path::PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// Figures of one name twice: never.
+    #[error("figures: {0}")]
+    Metrics(#[from] prometheus::Error),
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -65,6 +80,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Host {
     address: SocketAddr,
+    operation_address: Option<SocketAddr>,
     fleet: Arc<Fleet>,
     stop: watch::Sender<bool>,
     relay: JoinHandle<()>,
@@ -82,23 +98,31 @@ impl Host {
     pub async fn start(config: &Config) -> Result<Self, StartError> {
         let pending = Arc::new(Pending::new(config.store.pending));
         let waiters = Arc::new(Waiters::default());
+        let metrics = Metrics::new(config)?;
         let (store, writer) = {
-            let (path, pending, waiters) =
-                (config.store.path.clone(), pending.clone(), waiters.clone());
+            let (path, pending, waiters, metrics) = (
+                config.store.path.clone(),
+                pending.clone(),
+                waiters.clone(),
+                metrics.clone(),
+            );
             let names = config.enclaves.iter().map(|enclave| enclave.name.clone());
             let names = names.collect();
-            tokio::task::spawn_blocking(move || Store::open(&path, names, pending, waiters))
-                .await
-                .map_err(|_| StoreError::Closed)??
+            tokio::task::spawn_blocking(move || {
+                Store::open(&path, names, pending, waiters, metrics)
+            })
+            .await
+            .map_err(|_| StoreError::Closed)??
         };
         let listen_error = |error| StartError::Listen {
             address: config.listen,
             error,
         };
-        let listener = TcpListener::bind(config.listen)
-            .await
-            .map_err(listen_error)?;
+        let listener = listen(config.listen).map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
+
+        let (reading, orders) = operators(config)?;
+        let operation_address = reading.as_ref().and_then(|l| l.local_addr().ok());
 
         let (stop, stopped) = watch::channel(false);
         let (stop_pulling, pulling_stopped) = watch::channel(false);
@@ -134,7 +158,8 @@ impl Host {
             store,
             &config.enclave,
             &config.limits,
-            pending,
+            pending.clone(),
+            metrics.clone(),
         );
         let relay = Relay::new(
             forwarder,
@@ -144,9 +169,25 @@ impl Host {
             fleet.clone(),
             &config.enclave,
             &config.limits,
+            metrics.clone(),
         );
+        let sources = Sources {
+            fleet: fleet.clone(),
+            pending,
+            collateral: collateral.clone(),
+            clients: relay.clients().clone(),
+        };
+        let operation = Operation::new(metrics, sources);
         let relay = tokio::spawn(relay.serve(listener, stopped));
         let mut others = Vec::new();
+        if let Some(listener) = reading {
+            let serving = operation.clone().serve(listener, pulling_stopped.clone());
+            others.push(tokio::spawn(serving));
+        }
+        if let Some((listener, path)) = orders {
+            let serving = operation.serve_orders(listener, path, pulling_stopped.clone());
+            others.push(tokio::spawn(serving));
+        }
         for member in fleet.members() {
             let watching = fleet
                 .clone()
@@ -168,6 +209,7 @@ impl Host {
         }
         Ok(Self {
             address,
+            operation_address,
             fleet,
             stop,
             relay,
@@ -181,6 +223,11 @@ impl Host {
     /// Where callers come in.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where the operator reads, if there is such a listener.
+    pub fn operation_address(&self) -> Option<SocketAddr> {
+        self.operation_address
     }
 
     /// The enclaves.
@@ -203,6 +250,42 @@ impl Host {
         drop(self.fleet);
         let _ = tokio::task::spawn_blocking(move || self.writer.finish()).await;
     }
+}
+
+type Operators = (
+    Option<TcpListener>,
+    Option<(tokio::net::UnixListener, std::path::PathBuf)>,
+);
+
+/// The operator's listeners.
+fn operators(config: &Config) -> Result<Operators, StartError> {
+    let reading = config
+        .operation
+        .listen
+        .map(|address| listen(address).map_err(|error| StartError::Listen { address, error }));
+    let orders =
+        config
+            .operation
+            .socket
+            .clone()
+            .map(|path| match operation::listen_orders(&path) {
+                Ok(listener) => Ok((listener, path)),
+                Err(error) => Err(StartError::Socket { path, error }),
+            });
+    Ok((reading.transpose()?, orders.transpose()?))
+}
+
+/// Listens, with as long a queue as the system allows: a flood fills a short one before anything is accepted.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    const QUEUE: u32 = 65_535;
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    // A host that is started anew takes its address back at once.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(QUEUE)
 }
 
 async fn watch_collateral(

@@ -86,6 +86,17 @@ impl Activity {
         self.set(IDLE, Some(self.idle_timeout));
     }
 
+    /// How long it has waited for a request, or for the rest of a head; `None`: it is at work.
+    pub fn silent_for(&self) -> Option<Duration> {
+        let allowed = match self.phase.load(Relaxed) {
+            IDLE => self.idle_timeout,
+            HEAD => self.header_timeout,
+            _ => return None,
+        };
+        let left = self.deadline()?.saturating_duration_since(Instant::now());
+        Some(allowed.saturating_sub(left))
+    }
+
     /// What came in is not HTTP/1.1 to the letter.
     pub fn refused(&self, violation: Violation) {
         let _ = self.refused.set(violation);

@@ -32,21 +32,14 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let name = arguments.config.display();
     let text = std::fs::read_to_string(&arguments.config).with_context(|| format!("{name}"))?;
-    let config = Config::parse(&text).with_context(|| format!("{name}"))?;
+    let mut config = Config::parse(&text).with_context(|| format!("{name}"))?;
     start_log(&config)?;
     let files = raise_open_files();
-    // Every TLS connection is passed on over one of its own.
-    let sides = if config.enclaves.iter().any(|e| e.tls.is_some()) {
-        2
-    } else {
-        1
-    };
-    let needed = (sides * config.limits.connections + config.limits.in_flight) as u64 + 64;
-    if files.is_some_and(|files| files < needed) {
+    if let Some(fewer) = config.fit_open_files(files) {
         tracing::warn!(
             files,
-            needed,
-            "fewer files may be open than limits.connections and limits.in_flight ask for"
+            for_connections = fewer,
+            "fewer files may be open than limits.connections and limits.in_flight ask for: fewer connections are taken"
         );
     }
     tokio::runtime::Builder::new_multi_thread()

@@ -166,6 +166,19 @@ impl Pending {
         fresh.retain(|id| known.contains_key(id));
     }
 
+    /// How long those of these that are pending have waited.
+    pub fn waited(&self, ids: impl Iterator<Item = Id>) -> Vec<Duration> {
+        let notes = self.notes();
+        ids.filter_map(|id| notes.known.get(&id))
+            .map(|(note, _)| note.since.elapsed())
+            .collect()
+    }
+
+    /// How many there was no room for.
+    pub fn not_noted(&self) -> u64 {
+        self.refused.load(Relaxed)
+    }
+
     /// How many have waited for longer than `age`.
     pub fn older_than(&self, age: Duration) -> usize {
         let notes = self.notes();

@@ -6,7 +6,10 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -15,7 +18,10 @@ use tokio::{
     sync::{Notify, mpsc, watch},
     time::{Instant, sleep},
 };
-use touchstone_formats::{Digest, control::Batches};
+use touchstone_formats::{
+    Digest,
+    control::{Batches, KeysetState},
+};
 
 use crate::{
     control::{Control, ControlError},
@@ -57,6 +63,8 @@ pub struct Puller {
     store: Arc<Store>,
     /// Somebody met a keyset that is not stored.
     unknown_keyset: Notify,
+    /// When the keyset in force ends: Unix time; 0: not known.
+    keyset_expires: AtomicU64,
     /// Objects that may not be stored yet, and that there are some.
     wanted: Mutex<HashSet<Digest>>,
     wants_objects: Notify,
@@ -71,9 +79,15 @@ impl Puller {
             control,
             store,
             unknown_keyset: Notify::new(),
+            keyset_expires: AtomicU64::new(0),
             wanted: Mutex::default(),
             wants_objects: Notify::new(),
         })
+    }
+
+    /// When the keyset in force ends, in Unix time; 0: not known.
+    pub fn keyset_expires(&self) -> u64 {
+        self.keyset_expires.load(Relaxed)
     }
 
     /// Asks for the enclave's keysets soon.
@@ -141,6 +155,12 @@ impl Puller {
         if expected.is_some_and(|expected| expected != boot) {
             return Err(PullError::AnotherBoot);
         }
+        let current = keysets.keysets.iter().rev();
+        let current = current
+            .filter(|entry| entry.state == KeysetState::Current)
+            .map(|entry| entry.keyset.not_after);
+        self.keyset_expires
+            .store(current.max().unwrap_or(0), Relaxed);
         let named = keysets.keysets.iter().map(|entry| &entry.keyset);
         self.wants(named.flat_map(|keyset| [keyset.config, keyset.software]));
         let keysets = keysets

@@ -48,6 +48,28 @@ pub enum Condition {
     Away,
 }
 
+impl Condition {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Unknown,
+        Self::Serving,
+        Self::Starting,
+        Self::Draining,
+        Self::Away,
+    ];
+
+    /// Its name in JSON and figures.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Serving => "serving",
+            Self::Starting => "starting",
+            Self::Draining => "draining",
+            Self::Away => "away",
+        }
+    }
+}
+
 /// What is known of an enclave.
 #[derive(Debug, Clone)]
 pub struct Health {

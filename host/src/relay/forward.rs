@@ -38,6 +38,7 @@ use crate::{
     config::{Limits, Patience},
     fleet::{Fleet, Load, Member, Model, Wanted},
     limits::Activity,
+    metrics::{Asked, Metrics, Rerouted},
     pending::Pending,
     problem::{Problem, json},
     store::Store,
@@ -54,6 +55,7 @@ pub struct Forwarder {
     limits: Limits,
     enclave: Patience,
     pending: Arc<Pending>,
+    metrics: Arc<Metrics>,
 }
 
 /// The head of an answer, and where it comes from.
@@ -73,6 +75,7 @@ impl Forwarder {
         enclave: &Patience,
         limits: &Limits,
         pending: Arc<Pending>,
+        metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             fleet,
@@ -84,6 +87,7 @@ impl Forwarder {
             limits: limits.clone(),
             enclave: enclave.clone(),
             pending,
+            metrics,
         }
     }
 
@@ -121,7 +125,14 @@ impl Forwarder {
             )
         })?;
         let object = object_of(&head.method, &head.uri);
+        let asked = Asked::of(&self.fleet, head.uri.path(), &head.headers);
+        let began = Instant::now();
         let sent = self.send(Request::from_parts(head, body), &failure).await;
+        let status = match &sent {
+            Ok(answered) => answered.head.status,
+            Err(problem) => problem.status,
+        };
+        self.metrics.relayed(&asked, status, began.elapsed());
         let gone = match &sent {
             Ok(answered) => answered.head.status == StatusCode::NOT_FOUND,
             Err(problem) => problem.status == StatusCode::SERVICE_UNAVAILABLE,
@@ -179,6 +190,10 @@ impl Forwarder {
                     };
                     match spare.filter(|_| elsewhere) {
                         Some(spare) if self.fleet.choose_well(wanted, &tried).is_some() => {
+                            self.metrics.rerouted(match refused {
+                                true => Rerouted::Refused,
+                                false => Rerouted::Missing,
+                            });
                             request = spare;
                             continue;
                         }
@@ -204,10 +219,15 @@ impl Forwarder {
             };
             problem = Some(result);
             request = match (unsent, spare) {
-                (Some(unsent), _) => unsent,
+                (Some(unsent), _) => {
+                    if self.fleet.choose(wanted, &tried).is_some() {
+                        self.metrics.rerouted(Rerouted::Away);
+                    }
+                    unsent
+                }
                 (None, Some(spare)) if repeatable && !repeated => {
                     repeated = true;
-                    tracing::info!("the request goes to another enclave");
+                    self.metrics.rerouted(Rerouted::BrokeOff);
                     spare
                 }
                 _ => break,

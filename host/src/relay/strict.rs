@@ -171,6 +171,15 @@ impl Strict {
                 }
                 continue;
             }
+            // Most of a head is values that decide nothing.
+            if let State::Value(Field::Other | Field::Host) = self.state {
+                let plain = |byte: &u8| (0x20..0x7f).contains(byte) || *byte >= 0x80;
+                let count = rest.iter().take_while(|byte| plain(byte)).count();
+                if count > 0 {
+                    at = at.saturating_add(count);
+                    continue;
+                }
+            }
             let Some(byte) = rest.first() else { break };
             match self.step(*byte) {
                 Ok(state) => self.state = state,

@@ -31,6 +31,7 @@ use tokio::sync::oneshot;
 use touchstone_formats::Digest;
 
 use crate::{
+    metrics::Metrics,
     pending::{Id, Pending},
     waiters::Waiters,
 };
@@ -132,6 +133,7 @@ struct Shared {
     /// The enclaves' names, in the order of the settings.
     names: Vec<String>,
     recent: Arc<Recent>,
+    metrics: Arc<Metrics>,
 }
 
 /// The writing thread. It ends when told to, after everything told before is done.
@@ -162,6 +164,7 @@ impl Store {
         names: Vec<String>,
         pending: Arc<Pending>,
         waiters: Arc<Waiters>,
+        metrics: Arc<Metrics>,
     ) -> Result<(Arc<Self>, WriterThread), StoreError> {
         let lock = lock(path)?;
         let db = open(path)?;
@@ -171,6 +174,7 @@ impl Store {
             keysets: RwLock::default(),
             names,
             recent: Arc::default(),
+            metrics,
         });
         let mut writer = Writer::new(db, shared.clone())?;
         writer.restore()?;

@@ -104,6 +104,10 @@ impl Writer {
                 *current = Some((row, id));
             }
         }
+        let misbehaviour = self
+            .db
+            .query_row("SELECT count(*) FROM misbehaviour", [], |row| row.get(0))?;
+        self.shared.metrics.misbehaviour(misbehaviour);
         let mut statement = self.db.prepare("SELECT digest FROM keysets")?;
         let mut rows = statement.query([])?;
         let mut known = self
@@ -366,6 +370,9 @@ impl Writer {
             true => lost(&transaction)?,
             false => Vec::new(),
         };
+        let misbehaviour = transaction
+            .prepare_cached("SELECT count(*) FROM misbehaviour")?
+            .query_row([], |row| row.get(0))?;
         transaction.commit()?;
 
         // First of all: who is woken below looks here.
@@ -376,6 +383,7 @@ impl Writer {
             .iter()
             .position(|current| current.is_some_and(|(_, id)| id == boot));
         unsealed().for_each(|unsealed| note_unsealed(&self.shared, enclave, unsealed));
+        self.count(enclave, batches, misbehaviour);
         self.shared
             .pending
             .settle(sealed().chain(lost.iter().copied()));
@@ -385,6 +393,23 @@ impl Writer {
             .map(|(id, _)| *id);
         self.shared.waiters.wake(sealed().chain(quoted).chain(lost));
         Ok(())
+    }
+
+    fn count(&self, enclave: Option<usize>, batches: &[ReadBatch], misbehaviour: i64) {
+        let metrics = &self.shared.metrics;
+        let name = enclave.and_then(|enclave| self.shared.names.get(enclave));
+        let name = name.map_or("", String::as_str);
+        for batch in batches {
+            if batch.seal.is_some() {
+                let states = batch.receipts.iter().map(|receipt| receipt.guarantees);
+                metrics.sealed(name, states);
+            }
+            metrics.quoted(name, batch.quotes.len());
+        }
+        metrics.misbehaviour(misbehaviour);
+        let sealed = batches.iter().flat_map(|batch| &batch.receipts);
+        let waited = self.shared.pending.waited(sealed.map(|receipt| receipt.id));
+        waited.into_iter().for_each(|after| metrics.proven(after));
     }
 
     fn objects(&mut self, objects: &[(Digest, Bytes)]) -> Result<(), StoreError> {

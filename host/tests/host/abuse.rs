@@ -17,6 +17,7 @@ use crate::{
     enclave::Enclave,
     raw::{RawEnclave, Then, nobody},
     run::Place,
+    siege::{Size, siege},
 };
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -351,4 +352,78 @@ async fn pipelines_without_end_are_held_back() {
     })
     .await;
     host.stop().await;
+}
+
+/// With every place taken by connections that say nothing, or next to nothing, who has something to ask gets one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_silent_give_up_their_places() {
+    let enclave = Enclave::start().await;
+    for tls in [false, true] {
+        let mut place = Place::new(enclave.public, enclave.control).with("", "connections = 20");
+        if tls {
+            place = place.with_tls(nobody().await);
+        }
+        let host = place.start().await;
+        let address = host.address();
+        let mut busy = TcpStream::connect(address).await.unwrap();
+        let mut silent = Vec::new();
+        for number in 0..19 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            match number % 3 {
+                0 => {}
+                1 => stream.write_all(b"GET /x HT").await.unwrap(),
+                _ => {
+                    let whole = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n";
+                    stream.write_all(whole).await.unwrap();
+                    let mut answer = [0; 1_000];
+                    assert!(stream.read(&mut answer).await.unwrap() > 0);
+                }
+            }
+            silent.push(stream);
+        }
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        // One is at work meanwhile, and keeps its place.
+        enclave.answers_after(Duration::from_millis(1_500));
+        let asked = b"GET /busy HTTP/1.1\r\nHost: h\r\n\r\n";
+        busy.write_all(asked).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        enclave.answers_after(Duration::ZERO);
+        for _ in 0..3 {
+            let began = Instant::now();
+            assert_eq!(get(address, "/x").await.status, StatusCode::OK);
+            assert!(began.elapsed() < Duration::from_millis(450), "waited");
+        }
+        let mut answer = [0; 1_000];
+        assert!(busy.read(&mut answer).await.unwrap() > 0);
+        assert!(answer.starts_with(b"HTTP/1.1 200 "));
+        drop(silent);
+        host.stop().await;
+    }
+}
+
+/// The short form of `cargo bench -p host --bench siege`. Times are wide: others may use this machine, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn honest_callers_go_on_under_siege() {
+    let size = Size {
+        idle: 600,
+        slow: 150,
+        time: Duration::from_secs(1),
+    };
+    let outcome = siege(size).await;
+    let (alone, besieged) = (&outcome.alone, &outcome.besieged);
+    assert_eq!(besieged.failed, 0, "{outcome:?}");
+    assert_eq!(outcome.idle_open, size.idle, "{outcome:?}");
+    let wide = alone.p99 * 5 + Duration::from_millis(100);
+    assert!(besieged.p99 < wide, "{outcome:?}");
+    // What 750 connections hold, and nothing beyond it.
+    assert!(besieged.memory < alone.memory + (64 << 20), "{outcome:?}");
+    for flood in &outcome.floods {
+        assert!(flood.made > 0, "{outcome:?}");
+        assert!(flood.recovered < Duration::from_secs(5), "{outcome:?}");
+        assert!(flood.during.answered > 0, "{outcome:?}");
+        assert!(
+            flood.during.memory < alone.memory + (128 << 20),
+            "{outcome:?}"
+        );
+    }
 }

@@ -13,3 +13,5 @@ mod receipts;
 mod relay;
 mod restart;
 mod run;
+#[allow(dead_code, reason = "the bench prints more of it")]
+mod siege;
