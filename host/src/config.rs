@@ -1,8 +1,9 @@
 //! The host's settings: one TOML file, every key checked, nothing read from the environment.
 
 use std::{
+    fmt,
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -296,6 +297,97 @@ impl Config {
     }
 }
 
+/// The settings in effect, each with its key, as they could stand in a file.
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = |path: &Path| format!("{:?}", path.display().to_string());
+        let ms = |time: Duration| time.as_millis();
+        writeln!(f, "listen = \"tcp://{}\"", self.listen)?;
+        writeln!(f, "threads = {}", self.threads)?;
+        writeln!(f, "\n[enclave]")?;
+        let Patience {
+            connect_timeout,
+            answer_timeout,
+            idle_timeout,
+            health_interval,
+        } = &self.enclave;
+        writeln!(f, "connect_timeout_ms = {}", ms(*connect_timeout))?;
+        writeln!(f, "answer_timeout_ms = {}", ms(*answer_timeout))?;
+        writeln!(f, "idle_timeout_ms = {}", ms(*idle_timeout))?;
+        writeln!(f, "health_interval_ms = {}", ms(*health_interval))?;
+        for enclave in &self.enclaves {
+            if self.enclaves.len() > 1 || enclave.name != ONLY {
+                writeln!(f, "\n[enclaves.{}]", enclave.name)?;
+            }
+            writeln!(f, "public = \"{}\"", enclave.public)?;
+            writeln!(f, "control = \"{}\"", enclave.control)?;
+            if let Some(tls) = &enclave.tls {
+                writeln!(f, "tls = \"{tls}\"")?;
+            }
+        }
+        writeln!(f, "\n[store]\npath = {}", path(&self.store.path))?;
+        writeln!(f, "pending = {}", self.store.pending)?;
+        writeln!(f, "\n[collateral]")?;
+        if let Some(folder) = &self.collateral.folder {
+            writeln!(f, "folder = {}", path(folder))?;
+        }
+        writeln!(f, "poll_ms = {}", ms(self.collateral.poll))?;
+        writeln!(f, "\n[manifest]")?;
+        if let Some(file) = &self.manifest.file {
+            writeln!(f, "file = {}", path(file))?;
+        }
+        writeln!(f, "poll_ms = {}", ms(self.manifest.poll))?;
+        writeln!(f, "\n[receipts]")?;
+        writeln!(f, "max_wait_seconds = {}", self.receipts.max_wait.as_secs())?;
+        writeln!(f, "overdue_seconds = {}", self.receipts.overdue.as_secs())?;
+        let Limits {
+            connections,
+            files: _,
+            client_connections,
+            in_flight,
+            client_in_flight,
+            trusted_forwarders,
+            buffered_bytes,
+            header_bytes,
+            headers,
+            body_bytes,
+            header_timeout,
+            body_timeout,
+            handshake_timeout,
+            idle_timeout,
+            drain,
+        } = &self.limits;
+        writeln!(f, "\n[limits]")?;
+        writeln!(f, "connections = {connections}")?;
+        writeln!(f, "client_connections = {client_connections}")?;
+        writeln!(f, "in_flight = {in_flight}")?;
+        writeln!(f, "client_in_flight = {client_in_flight}")?;
+        if !trusted_forwarders.is_empty() {
+            let all: Vec<String> = trusted_forwarders.iter().map(ToString::to_string).collect();
+            writeln!(f, "trusted_forwarders = \"{}\"", all.join(", "))?;
+        }
+        writeln!(f, "buffered_bytes = {buffered_bytes}")?;
+        writeln!(f, "header_bytes = {header_bytes}")?;
+        writeln!(f, "headers = {headers}")?;
+        writeln!(f, "body_bytes = {body_bytes}")?;
+        writeln!(f, "header_timeout_ms = {}", ms(*header_timeout))?;
+        writeln!(f, "body_timeout_ms = {}", ms(*body_timeout))?;
+        writeln!(f, "handshake_timeout_ms = {}", ms(*handshake_timeout))?;
+        writeln!(f, "idle_timeout_ms = {}", ms(*idle_timeout))?;
+        writeln!(f, "drain_ms = {}", ms(*drain))?;
+        writeln!(f, "\n[operation]")?;
+        if let Some(listen) = &self.operation.listen {
+            writeln!(f, "listen = \"tcp://{listen}\"")?;
+        }
+        if let Some(socket) = &self.operation.socket {
+            writeln!(f, "socket = {}", path(socket))?;
+        }
+        writeln!(f, "\n[log]\nfilter = {:?}", self.log.filter)?;
+        let format = if self.log.json { "json" } else { "text" };
+        writeln!(f, "format = \"{format}\"")
+    }
+}
+
 /// Files that the host itself has open: store, log, listeners, pipes.
 const OWN_FILES: usize = 160;
 
@@ -507,6 +599,17 @@ mod tests {
             config.fit_open_files(enough),
             Some(8_192 + 100 + 4_096 - 12_556 / 4)
         );
+    }
+
+    #[test]
+    fn what_is_printed_is_what_was_read() {
+        let several = "listen = \"tcp://[::1]:0\"\n[enclaves.a]\npublic = \"vsock://3:1\"\ncontrol = \"vsock://3:2\"\n\
+                       [store]\npath = \"a \\\"s\\\\\"\n";
+        for text in [EXAMPLE, &example_with_defaults_written_out(), several] {
+            let config = Config::parse(text).unwrap();
+            let printed = config.to_string();
+            assert_eq!(Config::parse(&printed).unwrap(), config, "{printed}");
+        }
     }
 
     #[test]

@@ -103,7 +103,7 @@ impl Control {
         let mut request = Request::new(Outgoing::Full(body));
         *request.method_mut() = method;
         *request.uri_mut() = path.parse().map_err(|error| ControlError::Body {
-            path: path.to_owned(),
+            path: shown(path),
             error: format!("{error}"),
         })?;
         request
@@ -115,7 +115,7 @@ impl Control {
         let answer = timeout(within, self.upstream.ask(request, limit))
             .await
             .map_err(|_| ControlError::Timeout {
-                path: path.to_owned(),
+                path: shown(path),
                 within,
             })??;
         Ok((answer.status(), answer.into_body()))
@@ -135,7 +135,7 @@ impl Control {
             (StatusCode::OK, body) => Ok(Some(body)),
             (StatusCode::NOT_FOUND, _) => Ok(None),
             (found, _) => Err(ControlError::Status {
-                path: path.to_owned(),
+                path: shown(path),
                 found,
             }),
         }
@@ -260,7 +260,7 @@ impl Control {
         };
         if Digest::of(&body) != digest {
             return Err(ControlError::Body {
-                path,
+                path: shown(&path),
                 error: "found an object with another digest".into(),
             });
         }
@@ -275,16 +275,26 @@ impl Control {
     }
 }
 
+/// A path as errors show it: without the id or digest at its end, which no log is to hold.
+fn shown(path: &str) -> String {
+    for prefix in ["/objects/", "/receipts/"] {
+        if let Some((before, _)) = path.split_once(prefix) {
+            return format!("{before}{prefix}…");
+        }
+    }
+    path.to_owned()
+}
+
 fn found(path: &str, body: Option<Bytes>) -> Result<Bytes, ControlError> {
     body.ok_or_else(|| ControlError::Status {
-        path: path.to_owned(),
+        path: shown(path),
         found: StatusCode::NOT_FOUND,
     })
 }
 
 fn read<T: DeserializeOwned>(path: &str, body: &[u8]) -> Result<T, ControlError> {
     serde_json::from_slice(body).map_err(|error| ControlError::Body {
-        path: path.to_owned(),
+        path: shown(path),
         error: error.to_string(),
     })
 }

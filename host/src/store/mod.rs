@@ -108,7 +108,7 @@ pub enum StoreError {
     #[error("store: a receipt is too large to be stored")]
     TooLarge,
     /// A batch of a keyset that is not stored.
-    #[error("store: a batch names keyset {0}, which the enclave did not list")]
+    #[error("store: a batch names a keyset that the enclave did not list")]
     UnknownKeyset(Digest),
     /// The host is stopping.
     #[error("store: closed")]

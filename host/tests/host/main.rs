@@ -7,6 +7,7 @@ mod client;
 mod enclave;
 mod fleet;
 mod manifest;
+mod operation;
 mod passthrough;
 mod raw;
 mod receipts;

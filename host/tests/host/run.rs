@@ -136,11 +136,15 @@ impl Process {
         let mut address = None;
         for line in lines.by_ref().map_while(Result::ok) {
             log.lock().unwrap().push_str(&format!("{line}\n"));
-            if let Some((_, rest)) = line.split_once("listening address=") {
-                address = rest
-                    .split(' ')
-                    .next()
-                    .and_then(|address| address.parse().ok());
+            let text = line.split_once("listening address=").map(|(_, rest)| rest);
+            let json = line
+                .contains("\"listening\"")
+                .then(|| line.split_once("\"address\":\""))
+                .flatten()
+                .map(|(_, rest)| rest);
+            if let Some(rest) = text.or(json) {
+                let found = rest.split([' ', '"']).next();
+                address = found.and_then(|address| address.parse().ok());
                 break;
             }
         }
