@@ -218,8 +218,8 @@ fn read_receipt(sealed: SealedReceipt, keyset: Digest) -> Result<ReadReceipt, Ba
     if claims.keyset_digest != keyset {
         return Err(BatchError::Mismatch {
             what: "keyset of receipt",
-            found: claims.keyset_digest.to_string(),
-            expected: keyset.to_string(),
+            found: "another".into(),
+            expected: "the keyset of its batch".into(),
         });
     }
     let proof = sealed.proof.into_iter().map(|hash| hash.0).collect();
