@@ -275,9 +275,10 @@ fn operators(config: &Config) -> Result<Operators, StartError> {
     Ok((reading.transpose()?, orders.transpose()?))
 }
 
-/// Listens, with as long a queue as the system allows: a flood fills a short one before anything is accepted.
+/// Listens. The queue of connections that wait to be accepted is no longer than what can be accepted, and turned away,
+/// within a moment: after a flood a long one would be gone through before anybody else's turn comes.
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    const QUEUE: u32 = 65_535;
+    const QUEUE: u32 = 1_024;
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
         SocketAddr::V6(_) => TcpSocket::new_v6(),

@@ -34,6 +34,7 @@ pub struct Activity {
     phase: AtomicU8,
     /// Milliseconds since `start`; `u64::MAX`: none.
     deadline: AtomicU64,
+    requests: AtomicU64,
     refused: OnceLock<Violation>,
 }
 
@@ -46,6 +47,7 @@ impl Activity {
             idle_timeout,
             phase: AtomicU8::new(IDLE),
             deadline: AtomicU64::new(u64::MAX),
+            requests: AtomicU64::new(0),
             refused: OnceLock::new(),
         };
         activity.idle();
@@ -73,6 +75,7 @@ impl Activity {
 
     /// A head is complete; the request has time-outs of its own.
     pub fn requested(&self) {
+        self.requests.fetch_add(1, Relaxed);
         self.set(BUSY, None);
     }
 
@@ -95,6 +98,11 @@ impl Activity {
         };
         let left = self.deadline()?.saturating_duration_since(Instant::now());
         Some(allowed.saturating_sub(left))
+    }
+
+    /// Requests that were taken up.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Relaxed)
     }
 
     /// What came in is not HTTP/1.1 to the letter.
@@ -150,6 +158,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         let result = Pin::new(&mut this.stream).poll_read(cx, buf);
         if buf.filled().len() > before {
             this.activity.received();
+            this.strict.taken_up(this.activity.requests());
             let came = buf.filled_mut().get_mut(before..).unwrap_or_default();
             let good = this.strict.follow(came);
             if let Some(violation) = this.strict.broken() {

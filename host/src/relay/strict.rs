@@ -40,6 +40,8 @@ pub enum Violation {
     ChunkSize,
     /// A chunk that does not end where its size says.
     ChunkEnd,
+    /// More requests than may be sent ahead of their answers.
+    Pipeline,
     /// A trailer field that would change how the message is framed or routed.
     Trailer,
 }
@@ -59,6 +61,8 @@ enum Field {
     Host,
 }
 
+/// Requests that may have come in and not been taken up yet.
+const AHEAD: u64 = 16;
 /// Longest name that decides.
 const LONGEST: usize = "transfer-encoding".len();
 /// Most hexadecimal digits of a chunk size.
@@ -124,6 +128,9 @@ pub struct Strict {
     /// Digits of a content length, or bytes of `chunked`, that were read; and whether the value has ended.
     digits: u8,
     ended: bool,
+    /// Heads that were read, and that may be.
+    heads: u64,
+    allowed: u64,
     broken: Option<Violation>,
 }
 
@@ -137,6 +144,8 @@ impl Default for Strict {
             name_length: 0,
             digits: 0,
             ended: false,
+            heads: 0,
+            allowed: AHEAD,
             broken: None,
         }
     }
@@ -150,6 +159,12 @@ impl Strict {
     /// What was wrong, once something was.
     pub fn broken(&self) -> Option<Violation> {
         self.broken
+    }
+
+    /// So many requests of this connection have been taken up. A few more may come ahead of their turn; a thousand in
+    /// one small packet would be a thousand times the work for next to nothing.
+    pub fn taken_up(&mut self, requests: u64) {
+        self.allowed = requests.saturating_add(AHEAD);
     }
 
     /// Looks at the bytes that come next. Gives how many of them are good: all, or those before the one that
@@ -398,6 +413,10 @@ impl Strict {
         if head.is_1_1 && head.hosts == 0 {
             return Err(Violation::Host);
         }
+        if self.heads >= self.allowed {
+            return Err(Violation::Pipeline);
+        }
+        self.heads = self.heads.saturating_add(1);
         if &head.first == b"CONNECT " && (head.chunked || head.content_length.is_some()) {
             return Err(Violation::Connect);
         }
@@ -550,6 +569,21 @@ mod tests {
             assert_eq!(strict.follow(good.as_bytes()), good.len(), "{good:?}");
             assert_eq!(strict.state, State::Line { spaces: 0 }, "{good:?}");
             assert_eq!(strict.head.length, 0);
+        }
+    }
+
+    #[test]
+    fn a_few_requests_come_ahead_of_their_turn() {
+        let mut strict = Strict::default();
+        let one = GOOD[0].as_bytes();
+        let many = one.repeat(100);
+        // The last LF of the seventeenth.
+        assert_eq!(strict.follow(&many), one.len() * 17 - 1);
+        assert_eq!(strict.broken(), Some(Violation::Pipeline));
+        let mut strict = Strict::default();
+        for taken in 0..100 {
+            strict.taken_up(taken);
+            assert_eq!(strict.follow(one), one.len(), "{taken}");
         }
     }
 

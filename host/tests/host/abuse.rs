@@ -322,6 +322,29 @@ async fn abandoned_handshakes_end() {
     server.abort();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn few_requests_are_taken_ahead_of_their_turn() {
+    let enclave = Enclave::start().await;
+    enclave.answers_after(Duration::from_millis(20));
+    let place = Place::new(enclave.public, enclave.control);
+    let host = place.start().await;
+    let one = "GET /piped HTTP/1.1\r\nHost: h\r\n\r\n";
+    let answers = async |count: usize| {
+        let mut stream = TcpStream::connect(host.address()).await.unwrap();
+        let many = one.repeat(count);
+        stream.write_all(many.as_bytes()).await.unwrap();
+        let text = read_all(&mut stream).await.escape_ascii().to_string();
+        (
+            text.matches("HTTP/1.1 200 ").count(),
+            text.matches("HTTP/1.1 400 ").count(),
+        )
+    };
+    assert_eq!(answers(16).await, (16, 0));
+    assert_eq!(answers(1_000).await, (16, 1));
+    assert_eq!(enclave.seen_of("/piped"), 32);
+    host.stop().await;
+}
+
 /// Requests without end on one connection, of which no answer is taken: one is relayed after the other, and in the
 /// end none.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -342,7 +365,7 @@ async fn pipelines_without_end_are_held_back() {
             assert!(written < 100_000, "nothing held it back");
         }
     };
-    // Closed, as it takes nothing.
+    // Closed, as it takes nothing, or sends too much ahead.
     let within = Duration::from_secs(20);
     tokio::time::timeout(within, flood).await.unwrap();
     let seen = enclave.seen_of("/piped");
