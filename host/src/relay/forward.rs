@@ -10,7 +10,7 @@
 //! - The enclave refused it with 503 and no receipt: it was not admitted, so no work was done for it and no number spent.
 //! - The object that it asks for is not at the first enclave (404).
 //! - The connection ended before the first byte of an answer, and the request is one of which it does not matter
-//!   how often it is carried out ([`may_be_repeated`]). Once.
+//!   how often it is carried out (`may_be_repeated`). Once.
 //!
 //! A request that is merely slow is never sent to a second enclave: that would double the load when there is most.
 
