@@ -186,10 +186,14 @@ impl Member {
         }
     }
 
-    /// It could not be reached, or broke off: nothing goes there before it was looked at again, which
-    /// is soon.
+    /// It could not be reached: nothing goes there before it was looked at again, which is soon.
     pub fn failed(&self) {
         self.set_health(|health| health.condition = Condition::Away);
+        self.look_again();
+    }
+
+    /// Something is odd: whether it is there is to be looked at soon.
+    pub fn look_again(&self) {
         self.look.notify_one();
     }
 
@@ -300,12 +304,17 @@ impl Fleet {
                 keep,
             )
         };
+        // Unused connections to all of them together: as many as there may be requests.
+        let kept = config
+            .limits
+            .in_flight
+            .div_ceil(config.enclaves.len().max(1));
         let member = |(index, enclave): (usize, &Enclave)| {
             let control = Control::new(upstream(&enclave.control, control::CONNECTIONS));
             Arc::new(Member {
                 name: enclave.name.clone(),
                 index,
-                public: upstream(&enclave.public, config.limits.in_flight),
+                public: upstream(&enclave.public, kept),
                 puller: Puller::new(index, &enclave.name, control.clone(), store.clone()),
                 control,
                 tls: enclave.tls.as_ref().map(ToOwned::to_owned),

@@ -202,7 +202,11 @@ impl Forwarder {
                 }
                 (_, Some(failure)) => return Err(body_problem(failure)),
                 (Ok(Err((error, unsent))), None) => {
-                    member.failed();
+                    match &error {
+                        Failure::Unreachable { .. } => member.failed(),
+                        // It may be the caller's doing: the enclave is asked.
+                        Failure::Broken(_) | Failure::TooLong(_) => member.look_again(),
+                    }
                     (enclave_problem(&member, &error), unsent)
                 }
                 (Err(_), None) => {
@@ -217,21 +221,23 @@ impl Forwarder {
                     ));
                 }
             };
-            problem = Some(result);
-            request = match (unsent, spare) {
-                (Some(unsent), _) => {
-                    if self.fleet.choose(wanted, &tried).is_some() {
-                        self.metrics.rerouted(Rerouted::Away);
-                    }
-                    unsent
-                }
+            // That it may have been processed stays true, whatever becomes of the second attempt.
+            problem = match repeated {
+                true => problem,
+                false => Some(result),
+            };
+            let reason;
+            (request, reason) = match (unsent, spare) {
+                (Some(unsent), _) => (unsent, Rerouted::Away),
                 (None, Some(spare)) if repeatable && !repeated => {
                     repeated = true;
-                    self.metrics.rerouted(Rerouted::BrokeOff);
-                    spare
+                    (spare, Rerouted::BrokeOff)
                 }
                 _ => break,
             };
+            if self.fleet.choose(wanted, &tried).is_some() {
+                self.metrics.rerouted(reason);
+            }
         }
         Err(problem.unwrap_or_else(|| {
             Problem::passing(

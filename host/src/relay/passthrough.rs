@@ -128,7 +128,7 @@ impl Passthrough {
             let enclave = match connected {
                 Ok(enclave) => enclave,
                 Err(error) => {
-                    member.failed();
+                    member.look_again();
                     tried.push(member.index);
                     let address = address.to_owned();
                     unreachable = Broken::Unreachable { address, error };

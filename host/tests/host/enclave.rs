@@ -297,6 +297,13 @@ impl Enclave {
         }
     }
 
+    /// The process is about to be gone: its listeners are, when this thread comes to it.
+    pub fn leave(&self) {
+        for listener in self.listeners.lock().unwrap().drain(..) {
+            listener.abort();
+        }
+    }
+
     /// Started anew, with other keys and nothing remembered, at the same addresses.
     pub async fn rise(self: &Arc<Self>) {
         *self.boot.lock().unwrap() = Boot::new();

@@ -227,6 +227,30 @@ async fn a_request_is_repeated_once() {
     host.stop().await;
 }
 
+/// What may have been processed is never said not to have been sent, though the second enclave was sent nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_attempt_that_fails_does_not_unsay_the_first() {
+    let (two, host) = Two::started().await;
+    let address = host.address();
+    // Whoever is second is away before it is asked.
+    let gone = [two.a.clone(), two.b.clone()];
+    let first = Arc::new(AtomicBool::new(false));
+    for (number, enclave) in gone.iter().enumerate() {
+        let (other, first) = (gone[1 - number].clone(), first.clone());
+        enclave.break_off(move |_, _| {
+            if first.swap(true, SeqCst) {
+                return false;
+            }
+            other.leave();
+            true
+        });
+    }
+    let answer = infer(address, INFER).await;
+    assert_eq!(answer.status, StatusCode::BAD_GATEWAY, "{answer:?}");
+    assert!(answer.problem().contains("may have been processed"));
+    host.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_an_enclave_does_not_admit_another_does() {
     let (two, host) = Two::started().await;
