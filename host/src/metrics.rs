@@ -3,9 +3,9 @@
 //! Labels have few values, whatever callers send: a model that no enclave's catalog has is `other`, and what was asked
 //! for is one of the sets of guarantees that there are. No figure is of one caller, and none of a question or answer.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
-use hyper::{HeaderMap, StatusCode};
+use hyper::{HeaderMap, StatusCode, header::HeaderValue};
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder, core::Collector,
@@ -274,13 +274,16 @@ impl Metrics {
         self.rerouted.with_label_values(&[reason.name()]).inc();
     }
 
-    /// A relayed request has its answer, or its problem.
-    pub fn relayed(&self, asked: &Asked, status: StatusCode, after: Duration) {
-        let labels = [
-            asked.model.as_str(),
-            asked.guarantees.as_str(),
-            status.as_str(),
-        ];
+    /// A relayed request has its answer, or its problem. `promised`: what an answer with a receipt was asked for.
+    pub fn relayed(
+        &self,
+        asked: &Asked,
+        promised: Option<GuaranteeSet>,
+        status: StatusCode,
+        after: Duration,
+    ) {
+        let guarantees = asked.guarantees(promised);
+        let labels = [asked.model.as_str(), guarantees.as_ref(), status.as_str()];
         self.requests.with_label_values(&labels).inc();
         let seconds = self.answer_seconds.with_label_values(&labels[..1]);
         seconds.observe(after.as_secs_f64());
@@ -410,7 +413,7 @@ pub struct Sources {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
     model: String,
-    guarantees: String,
+    field: Option<HeaderValue>,
 }
 
 impl Asked {
@@ -421,18 +424,27 @@ impl Asked {
             Some(model) if fleet.knows_model(&model) => model.name,
             Some(_) => "other",
         };
-        let mut fields = headers.get_all("touchstone").iter();
-        let field = fields.next().and_then(|field| field.to_str().ok());
-        let guarantees = match field.map(TouchstoneRequest::parse) {
-            None => "default".to_owned(),
-            Some(Ok(asked)) => asked
-                .require
-                .map_or_else(|| "default".to_owned(), |set| set.to_string()),
-            Some(Err(_)) => "invalid".to_owned(),
-        };
         Self {
             model: model.to_owned(),
-            guarantees,
+            field: headers.get("touchstone").cloned(),
+        }
+    }
+
+    /// What was asked for: as the answer says, or else as the request does.
+    fn guarantees(&self, promised: Option<GuaranteeSet>) -> Cow<'static, str> {
+        if let Some(promised) = promised {
+            return promised.to_string().into();
+        }
+        let Some(field) = &self.field else {
+            return "default".into();
+        };
+        let asked = field.to_str().ok().map(TouchstoneRequest::parse);
+        match asked {
+            Some(Ok(asked)) => match asked.require {
+                Some(set) => set.to_string().into(),
+                None => "default".into(),
+            },
+            _ => "invalid".into(),
         }
     }
 }

@@ -67,27 +67,30 @@ impl Pending {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes what an answer on its way to a caller says. Answers without a receipt say nothing.
-    pub fn observe(&self, headers: &HeaderMap, enclave: usize) {
+    /// Notes what an answer on its way to a caller says, and gives what it was asked for. Answers without a receipt
+    /// say nothing.
+    pub fn observe(&self, headers: &HeaderMap, enclave: usize) -> Option<GuaranteeSet> {
         let mut fields = headers.get_all("touchstone").iter();
-        let Some(field) = fields.next() else { return };
+        let field = fields.next()?;
         let said = match (field.to_str(), fields.next()) {
             (Ok(text), None) => TouchstoneResponse::parse(text).map_err(|error| error.to_string()),
             (Ok(_), Some(_)) => Err("more than one".to_owned()),
             (Err(error), _) => Err(error.to_string()),
         };
         match said {
-            Ok(said) => self.note(
-                said.id,
-                Note {
+            Ok(said) => {
+                let note = Note {
                     keyset: said.keyset,
                     require: said.require,
                     enclave: Some(enclave),
                     since: Instant::now(),
-                },
-            ),
+                };
+                self.note(said.id, note);
+                Some(said.require)
+            }
             Err(error) => {
-                tracing::warn!(%error, "an answer's Touchstone field is not understood; passed on unnoted")
+                tracing::warn!(%error, "an answer's Touchstone field is not understood; passed on unnoted");
+                None
             }
         }
     }
@@ -233,7 +236,8 @@ mod tests {
         pending.observe(&headers(&["id=1"]), 0);
         pending.observe(&headers(&[&said.to_string(), &said.to_string()]), 0);
         assert!(pending.is_empty());
-        pending.observe(&headers(&[&said.to_string()]), 3);
+        let require = pending.observe(&headers(&[&said.to_string()]), 3);
+        assert_eq!(require, Some(said.require));
         let note = pending.get(&[7; 16]).unwrap();
         assert_eq!(
             (note.keyset, note.require, note.enclave),

@@ -128,11 +128,15 @@ impl Forwarder {
         let asked = Asked::of(&self.fleet, head.uri.path(), &head.headers);
         let began = Instant::now();
         let sent = self.send(Request::from_parts(head, body), &failure).await;
-        let status = match &sent {
-            Ok(answered) => answered.head.status,
-            Err(problem) => problem.status,
+        let (promised, status) = match &sent {
+            Ok(Answered { head, member, .. }) => {
+                let promised = self.pending.observe(&head.headers, member.index);
+                (promised, head.status)
+            }
+            Err(problem) => (None, problem.status),
         };
-        self.metrics.relayed(&asked, status, began.elapsed());
+        self.metrics
+            .relayed(&asked, promised, status, began.elapsed());
         let gone = match &sent {
             Ok(answered) => answered.head.status == StatusCode::NOT_FOUND,
             Err(problem) => problem.status == StatusCode::SERVICE_UNAVAILABLE,
@@ -304,7 +308,6 @@ impl Forwarder {
                 format!("the enclave answered with {}", head.status),
             ));
         }
-        self.pending.observe(&head.headers, member.index);
         strip_hop_by_hop(&mut head.headers).map_err(|field| {
             Problem::new(
                 StatusCode::BAD_GATEWAY,

@@ -68,7 +68,8 @@ async fn figures_say_what_happened() {
         )
     };
     assert_eq!(figure(&before, &requests("digits", &quoted)), 4.0);
-    assert_eq!(figure(&before, &requests("digits", "default")), 1.0);
+    let default = GuaranteeSet::default_set().to_string();
+    assert_eq!(figure(&before, &requests("digits", &default)), 1.0);
     assert_eq!(figure(&before, &requests("other", &quoted)), 3.0);
     // What callers make up is no label.
     assert!(!before.contains("nobody-has-this"));
