@@ -38,6 +38,8 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)
 const REPEAT: Duration = Duration::from_secs(30);
 /// Objects that are wanted at once.
 const WANTED: usize = 4_096;
+/// Bytes of objects that are stored at once, or a little more.
+const AT_ONCE: usize = 1 << 20;
 /// Replies that are read and wait to be stored.
 const QUEUE: usize = 2;
 
@@ -208,17 +210,25 @@ impl Puller {
                 Ok(missing) => missing,
                 Err(error) => return error.into(),
             };
-            for digest in missing {
-                let object = match self.control.object(digest).await {
-                    Ok(Some(object)) => object,
-                    Ok(None) => continue,
+            // Some at once: each time the disk is waited for. Not too many: they are in memory until then.
+            let (mut objects, mut bytes) = (Vec::new(), 0);
+            for (number, digest) in missing.iter().enumerate() {
+                match self.control.object(*digest).await {
+                    Ok(Some(object)) => {
+                        bytes += object.len();
+                        objects.push((*digest, object));
+                    }
+                    Ok(None) => {}
                     Err(error) => {
                         tracing::debug!(enclave = %self.name, %error, "an object could not be had");
-                        continue;
                     }
-                };
-                if let Err(error) = self.store.keep_objects(vec![(digest, object)]).await {
-                    return error.into();
+                }
+                if bytes >= AT_ONCE || number + 1 == missing.len() {
+                    bytes = 0;
+                    if let Err(error) = self.store.keep_objects(std::mem::take(&mut objects)).await
+                    {
+                        return error.into();
+                    }
                 }
             }
         }
