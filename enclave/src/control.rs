@@ -130,7 +130,10 @@ fn status(service: &Service) -> Status {
         } else {
             QuoteHealth::Ok
         },
-        catalog_epoch: epoch.map_or(0, |epoch| epoch.catalog.load().catalog.epoch),
+        catalog_epoch: epoch
+            .as_ref()
+            .map_or(0, |epoch| epoch.catalog.load().catalog.epoch),
+        catalog_digest: epoch.map(|epoch| epoch.catalog.load().digest),
     }
 }
 

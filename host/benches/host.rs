@@ -1,7 +1,8 @@
 //! What the host costs: CPU for a relayed request, and for a receipt that is pulled and stored.
 //!
 //! `cargo bench -p host --bench host [-- relay|store]`. The host runs as a process of its own, so that its CPU time is its own;
-//! caller and enclave are the simplest that speak the protocols, and share the machine with it.
+//! caller and enclave are the simplest that speak the protocols, and share the machine with it. With the paths of nginx's and
+//! HAProxy's programs in `NGINX` and `HAPROXY` these relay the same requests in the same run, with as many threads.
 
 #[path = "../tests/host/enclave.rs"]
 #[allow(dead_code, reason = "tests use more of it")]
@@ -110,7 +111,8 @@ impl HostProcess {
             &file,
             format!(
                 "listen = \"tcp://127.0.0.1:0\"\nthreads = {threads}\n[enclave]\npublic = \"tcp://{public}\"\n\
-                 control = \"tcp://{control}\"\n[store]\npath = {store:?}\n"
+                 control = \"tcp://{control}\"\n[store]\npath = {store:?}\n\
+                 [limits]\nclient_connections = 4096\nclient_in_flight = 4096\n"
             ),
         )
         .unwrap();
@@ -137,16 +139,82 @@ impl HostProcess {
         Self { child, address }
     }
 
+    /// Another relay, if the environment names its program.
+    fn peer(name: &str, folder: &Path, enclave: SocketAddr, threads: usize) -> Option<Self> {
+        let program = std::env::var_os(name)?;
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let file = folder.join("peer.conf");
+        let at = folder.display();
+        let (settings, arguments): (String, Vec<String>) = match name {
+            // One process for each thread; the others are its children.
+            "NGINX" => (
+                format!(
+                    "daemon off; worker_processes {threads}; pid {at}/pid; error_log {at}/error.log;\n\
+                     events {{ worker_connections 8192; }}\n\
+                     http {{ access_log off; client_body_temp_path {at}; proxy_temp_path {at}; fastcgi_temp_path {at};\n\
+                     uwsgi_temp_path {at}; scgi_temp_path {at}; keepalive_requests 1000000000;\n\
+                     upstream enclave {{ server {enclave}; keepalive 2048; keepalive_requests 1000000000; }}\n\
+                     server {{ listen {address}; location / {{ proxy_pass http://enclave; proxy_http_version 1.1;\n\
+                     proxy_set_header Connection \"\"; proxy_set_header Host $http_host; }} }} }}\n"
+                ),
+                vec![
+                    "-p".into(),
+                    at.to_string(),
+                    "-c".into(),
+                    file.display().to_string(),
+                ],
+            ),
+            _ => (
+                format!(
+                    "global\n nbthread {threads}\n maxconn 8192\n\
+                     defaults\n mode http\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n http-reuse always\n\
+                     frontend f\n bind {address}\n default_backend b\nbackend b\n server s {enclave}\n"
+                ),
+                vec!["-db".into(), "-f".into(), file.display().to_string()],
+            ),
+        };
+        std::fs::write(&file, settings).unwrap();
+        let child = Command::new(program)
+            .args(arguments)
+            .stderr(Stdio::null())
+            .spawn();
+        let peer = Self {
+            child: child.unwrap(),
+            address,
+        };
+        for _ in 0..200 {
+            if std::net::TcpStream::connect(address).is_ok() {
+                return Some(peer);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("{name} does not listen");
+    }
+
+    /// Processes of its own, and it.
+    fn family(&self) -> Vec<u32> {
+        let own = self.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{own}/task/{own}/children"));
+        let children = children.unwrap_or_default();
+        let children = children.split_whitespace().filter_map(|id| id.parse().ok());
+        children.chain([own]).collect()
+    }
+
     /// Seconds of CPU so far.
     fn cpu(&self) -> f64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
-        let fields: Vec<&str> = stat
-            .rsplit_once(')')
-            .unwrap()
-            .1
-            .split_whitespace()
-            .collect();
-        (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
+        let each = self.family().into_iter().map(|process| {
+            let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+            let fields: Vec<&str> = stat
+                .rsplit_once(')')
+                .unwrap()
+                .1
+                .split_whitespace()
+                .collect();
+            (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
+        });
+        each.sum()
     }
 
     fn memory_mib(&self) -> u64 {
@@ -222,19 +290,20 @@ async fn relay() {
         let (rate, latencies) = load(enclave, connections, 2.0).await;
         row("direct", connections, rate, None, &latencies);
         for threads in [1, 2] {
-            let folder = tempfile::tempdir().unwrap();
-            let host = HostProcess::start(folder.path(), enclave, nobody, threads);
-            load(host.address, connections, 0.5).await;
-            let before = host.cpu();
-            let (rate, latencies) = load(host.address, connections, 3.0).await;
-            let cpu = (host.cpu() - before) / latencies.len() as f64 * 1e6;
-            row(
-                &format!("{threads} threads"),
-                connections,
-                rate,
-                Some(cpu),
-                &latencies,
-            );
+            for name in ["host", "NGINX", "HAPROXY"] {
+                let folder = tempfile::tempdir().unwrap();
+                let relay = match name {
+                    "host" => Some(HostProcess::start(folder.path(), enclave, nobody, threads)),
+                    _ => HostProcess::peer(name, folder.path(), enclave, threads),
+                };
+                let Some(relay) = relay else { continue };
+                load(relay.address, connections, 0.5).await;
+                let before = relay.cpu();
+                let (rate, latencies) = load(relay.address, connections, 3.0).await;
+                let cpu = (relay.cpu() - before) / latencies.len() as f64 * 1e6;
+                let name = format!("{} {threads}", name.to_lowercase());
+                row(&name, connections, rate, Some(cpu), &latencies);
+            }
         }
     }
 }

@@ -102,6 +102,14 @@ struct Written {
 type Stamp = (PathBuf, Option<SystemTime>, u64);
 
 impl CollateralFolder {
+    /// From when on verifiers refuse the platform, in Unix time, as far as `status.json` says; 0: not known.
+    pub fn refused_at(&self) -> i64 {
+        let since = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).ok();
+        let at = self.outlook.refused().and_then(since);
+        at.and_then(|at| i64::try_from(at.as_secs()).ok())
+            .unwrap_or(0)
+    }
+
     /// Reads the folder for the first time. What cannot be read is logged, as later.
     pub fn open(folder: Option<PathBuf>) -> Arc<Self> {
         let collateral = Arc::new(Self {

@@ -1,6 +1,11 @@
 //! The host's settings: one TOML file, every key checked, nothing read from the environment.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use touchstone_settings::Section;
 
@@ -12,6 +17,13 @@ pub use touchstone_settings::ConfigError;
 const ADDRESS: &str =
     "\"tcp://<ip>:<port>\", \"vsock://<cid>:<port>\" or \"vsock+unix://<path>:<port>\"";
 
+const FORWARDERS: &str = "IP addresses, with commas between them";
+
+fn forwarders(text: &str) -> Option<Vec<IpAddr>> {
+    let addresses = text.split(',').map(|address| address.trim().parse());
+    addresses.collect::<Result<_, _>>().ok()
+}
+
 /// Everything that can be set. `host.example.toml` documents each key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -19,8 +31,10 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Threads that relay requests.
     pub threads: usize,
-    /// The enclave's listeners.
-    pub enclave: Enclave,
+    /// How long to wait for an enclave, whichever it is.
+    pub enclave: Patience,
+    /// The enclaves: one at least.
+    pub enclaves: Vec<Enclave>,
     /// What is kept.
     pub store: Store,
     /// What makes quotes verifiable.
@@ -31,26 +45,42 @@ pub struct Config {
     pub receipts: Receipts,
     /// Bounds on what callers can make the host hold.
     pub limits: Limits,
+    /// What is the operator's.
+    pub operation: Operation,
     /// Log output.
     pub log: Log,
 }
 
-/// The enclave's listeners.
+/// How long to wait for an enclave.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Enclave {
-    /// What callers' requests are relayed to.
-    pub public: Address,
-    /// What the host pulls from.
-    pub control: Address,
-    /// Where callers' TLS ends: their bytes are passed on unread. `None`: TLS is not passed on.
-    pub tls: Option<Address>,
+pub struct Patience {
     /// Longest time for a connection to be made.
     pub connect_timeout: Duration,
     /// Longest time from the end of a request to the head of its answer.
     pub answer_timeout: Duration,
     /// How long an unused connection is kept.
     pub idle_timeout: Duration,
+    /// Time between two looks at an enclave's health.
+    pub health_interval: Duration,
 }
+
+/// An enclave's name here, and its listeners.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enclave {
+    /// What the settings, the log, the store and the metrics call it.
+    pub name: String,
+    /// What callers' requests are relayed to.
+    pub public: Address,
+    /// What the host pulls from.
+    pub control: Address,
+    /// Where callers' TLS ends: their bytes are passed on unread. `None`: TLS is not passed on.
+    pub tls: Option<Address>,
+}
+
+/// Name of the enclave whose listeners stand in `[enclave]`.
+pub const ONLY: &str = "enclave";
+/// Most enclaves of one host.
+const MAX_ENCLAVES: usize = 64;
 
 /// What is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +114,8 @@ pub struct Manifest {
 pub struct Receipts {
     /// Longest `Prefer: wait=` that is honoured.
     pub max_wait: Duration,
+    /// After this time a receipt that is not stored counts as overdue.
+    pub overdue: Duration,
 }
 
 /// Bounds on what callers can make the host hold.
@@ -91,8 +123,18 @@ pub struct Receipts {
 pub struct Limits {
     /// Most connections of callers.
     pub connections: usize,
+    /// Most files that connections take: one each, and TLS two.
+    pub files: usize,
+    /// Most connections of one client.
+    pub client_connections: usize,
     /// Most requests being relayed.
     pub in_flight: usize,
+    /// Most requests of one client under way, to the host itself too.
+    pub client_in_flight: usize,
+    /// Addresses that say in `X-Forwarded-For` for whom they ask, and are believed.
+    pub trusted_forwarders: Vec<IpAddr>,
+    /// Most bytes of request bodies held in memory.
+    pub buffered_bytes: usize,
     /// Longest request head, in bytes.
     pub header_bytes: usize,
     /// Most header fields in a request.
@@ -103,10 +145,22 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Longest time from the end of a head to the last byte of its body.
     pub body_timeout: Duration,
+    /// Longest time from the first byte of a TLS connection until both sides have spoken and the caller
+    /// again.
+    pub handshake_timeout: Duration,
     /// Longest time between requests, and without progress of an answer.
     pub idle_timeout: Duration,
     /// Longest time that a shutdown waits for requests under way.
     pub drain: Duration,
+}
+
+/// What is the operator's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Operation {
+    /// Where figures and status are to be had; port 0 lets the system choose one. `None`: nowhere.
+    pub listen: Option<SocketAddr>,
+    /// The Unix socket that takes orders; `None`: none does.
+    pub socket: Option<PathBuf>,
 }
 
 /// Log output.
@@ -132,37 +186,7 @@ impl Config {
         })?;
         let threads = root.size("threads", cores.min(1_024), 1..=1_024)?;
 
-        let mut section = root.section("enclave")?;
-        let enclave = Enclave {
-            public: section.parsed("public", ADDRESS, |text| text.parse().ok())?,
-            control: section.parsed("control", ADDRESS, |text| text.parse().ok())?,
-            tls: match section.parsed("tls", ADDRESS, |text| text.parse().ok()) {
-                Err(ConfigError::Missing { .. }) => None,
-                read => Some(read?),
-            },
-            connect_timeout: section.milliseconds("connect_timeout_ms", 2_000, 1..=60_000)?,
-            answer_timeout: section.milliseconds("answer_timeout_ms", 120_000, 1..=3_600_000)?,
-            idle_timeout: section.milliseconds("idle_timeout_ms", 5_000, 1..=3_600_000)?,
-        };
-        section.finish()?;
-        // The control side must never be reachable through the relay: one address for both would
-        // make it so. And what is TLS is not to be had at an HTTP listener.
-        let same = |key: &str, address: &Address, other: &str| ConfigError::Value {
-            key: key.into(),
-            found: format!("\"{address}\", the same as {other}"),
-            expected: "another listener of the enclave".into(),
-        };
-        if enclave.public == enclave.control {
-            return Err(same("enclave.control", &enclave.control, "enclave.public"));
-        }
-        for (other, address) in [
-            ("enclave.public", &enclave.public),
-            ("enclave.control", &enclave.control),
-        ] {
-            if enclave.tls.as_ref() == Some(address) {
-                return Err(same("enclave.tls", address, other));
-            }
-        }
+        let (enclave, enclaves) = enclaves(&mut root)?;
 
         let mut section = root.section("store")?;
         let store = Store {
@@ -188,20 +212,42 @@ impl Config {
         let mut section = root.section("receipts")?;
         let receipts = Receipts {
             max_wait: Duration::from_secs(section.integer("max_wait_seconds", 30, 0..=300)?),
+            overdue: Duration::from_secs(section.integer("overdue_seconds", 60, 1..=86_400)?),
         };
         section.finish()?;
 
         let mut section = root.section("limits")?;
         let limits = Limits {
             connections: section.size("connections", 8_192, 1..=1_000_000)?,
+            files: usize::MAX >> 4,
+            client_connections: section.size("client_connections", 1_024, 1..=1_000_000)?,
             in_flight: section.size("in_flight", 4_096, 1..=1_000_000)?,
+            client_in_flight: section.size("client_in_flight", 512, 1..=1_000_000)?,
+            trusted_forwarders: section
+                .optional("trusted_forwarders", FORWARDERS, forwarders)?
+                .unwrap_or_default(),
+            buffered_bytes: section.size("buffered_bytes", 256 << 20, 1 << 20..=1 << 40)?,
             header_bytes: section.size("header_bytes", 32 << 10, 8_192..=1 << 20)?,
             headers: section.size("headers", 100, 16..=1_024)?,
             body_bytes: section.integer("body_bytes", 64 << 20, 1_024..=1 << 40)?,
             header_timeout: section.milliseconds("header_timeout_ms", 10_000, 10..=3_600_000)?,
             body_timeout: section.milliseconds("body_timeout_ms", 60_000, 10..=3_600_000)?,
+            handshake_timeout: section.milliseconds(
+                "handshake_timeout_ms",
+                10_000,
+                10..=3_600_000,
+            )?,
             idle_timeout: section.milliseconds("idle_timeout_ms", 60_000, 10..=3_600_000)?,
             drain: section.milliseconds("drain_ms", 10_000, 0..=3_600_000)?,
+        };
+        section.finish()?;
+
+        let mut section = root.section("operation")?;
+        let operation = Operation {
+            listen: section.optional("listen", "\"tcp://<ip>:<port>\"", |text| {
+                text.strip_prefix("tcp://")?.parse().ok()
+            })?,
+            socket: section.path("socket")?,
         };
         section.finish()?;
 
@@ -225,14 +271,196 @@ impl Config {
             listen,
             threads,
             enclave,
+            enclaves,
             store,
             collateral,
             manifest,
             receipts,
             limits,
+            operation,
             log,
         })
     }
+
+    /// Bounds the files that connections take to what may be open. Gives that number if it is less than `limits` ask for.
+    pub fn fit_open_files(&mut self, files: Option<u64>) -> Option<usize> {
+        let files = usize::try_from(files?).unwrap_or(usize::MAX);
+        let sides = match self.enclaves.iter().any(|enclave| enclave.tls.is_some()) {
+            true => 2,
+            false => 1,
+        };
+        // Of what there is, requests take a quarter at most: the rest of them waits for its turn.
+        let own = OWN_FILES.saturating_add(8 * self.enclaves.len());
+        let in_flight = self.limits.in_flight.min(files / 4);
+        let left = files.saturating_sub(own).saturating_sub(in_flight).max(1);
+        self.limits.files = left;
+        (left < sides * self.limits.connections).then_some(left)
+    }
+}
+
+/// The settings in effect, each with its key, as they could stand in a file.
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = |path: &Path| format!("{:?}", path.display().to_string());
+        let ms = |time: Duration| time.as_millis();
+        writeln!(f, "listen = \"tcp://{}\"", self.listen)?;
+        writeln!(f, "threads = {}", self.threads)?;
+        writeln!(f, "\n[enclave]")?;
+        let Patience {
+            connect_timeout,
+            answer_timeout,
+            idle_timeout,
+            health_interval,
+        } = &self.enclave;
+        writeln!(f, "connect_timeout_ms = {}", ms(*connect_timeout))?;
+        writeln!(f, "answer_timeout_ms = {}", ms(*answer_timeout))?;
+        writeln!(f, "idle_timeout_ms = {}", ms(*idle_timeout))?;
+        writeln!(f, "health_interval_ms = {}", ms(*health_interval))?;
+        for enclave in &self.enclaves {
+            if self.enclaves.len() > 1 || enclave.name != ONLY {
+                writeln!(f, "\n[enclaves.{}]", enclave.name)?;
+            }
+            writeln!(f, "public = \"{}\"", enclave.public)?;
+            writeln!(f, "control = \"{}\"", enclave.control)?;
+            if let Some(tls) = &enclave.tls {
+                writeln!(f, "tls = \"{tls}\"")?;
+            }
+        }
+        writeln!(f, "\n[store]\npath = {}", path(&self.store.path))?;
+        writeln!(f, "pending = {}", self.store.pending)?;
+        writeln!(f, "\n[collateral]")?;
+        if let Some(folder) = &self.collateral.folder {
+            writeln!(f, "folder = {}", path(folder))?;
+        }
+        writeln!(f, "poll_ms = {}", ms(self.collateral.poll))?;
+        writeln!(f, "\n[manifest]")?;
+        if let Some(file) = &self.manifest.file {
+            writeln!(f, "file = {}", path(file))?;
+        }
+        writeln!(f, "poll_ms = {}", ms(self.manifest.poll))?;
+        writeln!(f, "\n[receipts]")?;
+        writeln!(f, "max_wait_seconds = {}", self.receipts.max_wait.as_secs())?;
+        writeln!(f, "overdue_seconds = {}", self.receipts.overdue.as_secs())?;
+        let Limits {
+            connections,
+            files: _,
+            client_connections,
+            in_flight,
+            client_in_flight,
+            trusted_forwarders,
+            buffered_bytes,
+            header_bytes,
+            headers,
+            body_bytes,
+            header_timeout,
+            body_timeout,
+            handshake_timeout,
+            idle_timeout,
+            drain,
+        } = &self.limits;
+        writeln!(f, "\n[limits]")?;
+        writeln!(f, "connections = {connections}")?;
+        writeln!(f, "client_connections = {client_connections}")?;
+        writeln!(f, "in_flight = {in_flight}")?;
+        writeln!(f, "client_in_flight = {client_in_flight}")?;
+        if !trusted_forwarders.is_empty() {
+            let all: Vec<String> = trusted_forwarders.iter().map(ToString::to_string).collect();
+            writeln!(f, "trusted_forwarders = \"{}\"", all.join(", "))?;
+        }
+        writeln!(f, "buffered_bytes = {buffered_bytes}")?;
+        writeln!(f, "header_bytes = {header_bytes}")?;
+        writeln!(f, "headers = {headers}")?;
+        writeln!(f, "body_bytes = {body_bytes}")?;
+        writeln!(f, "header_timeout_ms = {}", ms(*header_timeout))?;
+        writeln!(f, "body_timeout_ms = {}", ms(*body_timeout))?;
+        writeln!(f, "handshake_timeout_ms = {}", ms(*handshake_timeout))?;
+        writeln!(f, "idle_timeout_ms = {}", ms(*idle_timeout))?;
+        writeln!(f, "drain_ms = {}", ms(*drain))?;
+        writeln!(f, "\n[operation]")?;
+        if let Some(listen) = &self.operation.listen {
+            writeln!(f, "listen = \"tcp://{listen}\"")?;
+        }
+        if let Some(socket) = &self.operation.socket {
+            writeln!(f, "socket = {}", path(socket))?;
+        }
+        writeln!(f, "\n[log]\nfilter = {:?}", self.log.filter)?;
+        let format = if self.log.json { "json" } else { "text" };
+        writeln!(f, "format = \"{format}\"")
+    }
+}
+
+/// Files that the host itself has open: store, log, listeners, pipes, and those who are told that there is no place.
+const OWN_FILES: usize = 448;
+
+/// `[enclave]`, and `[enclaves.NAME]` where there are several.
+fn enclaves(root: &mut Section) -> Result<(Patience, Vec<Enclave>), ConfigError> {
+    let mut section = root.section("enclave")?;
+    let patience = Patience {
+        connect_timeout: section.milliseconds("connect_timeout_ms", 2_000, 1..=60_000)?,
+        answer_timeout: section.milliseconds("answer_timeout_ms", 120_000, 1..=3_600_000)?,
+        idle_timeout: section.milliseconds("idle_timeout_ms", 5_000, 1..=3_600_000)?,
+        health_interval: section.milliseconds("health_interval_ms", 1_000, 10..=60_000)?,
+    };
+    let many = root.named_sections("enclaves")?;
+    let mut enclaves = Vec::with_capacity(many.len());
+    if many.is_empty() {
+        enclaves.push(listeners(ONLY, &mut section)?);
+    }
+    // With `[enclaves.NAME]` the listeners of `[enclave]` are unknown keys.
+    section.finish()?;
+    for (name, mut section) in many {
+        enclaves.push(listeners(&name, &mut section)?);
+        section.finish()?;
+    }
+    if enclaves.len() > MAX_ENCLAVES {
+        return Err(ConfigError::Value {
+            key: "enclaves".into(),
+            found: format!("{} enclaves", enclaves.len()),
+            expected: format!("at most {MAX_ENCLAVES}"),
+        });
+    }
+    distinct(&enclaves)?;
+    Ok((patience, enclaves))
+}
+
+fn listeners(name: &str, section: &mut Section) -> Result<Enclave, ConfigError> {
+    Ok(Enclave {
+        name: name.to_owned(),
+        public: section.parsed("public", ADDRESS, |text| text.parse().ok())?,
+        control: section.parsed("control", ADDRESS, |text| text.parse().ok())?,
+        tls: section.optional("tls", ADDRESS, |text| text.parse().ok())?,
+    })
+}
+
+/// The control side must never be reachable through the relay: one address for both would make it so.
+/// What is TLS is not to be had at an HTTP listener. And one enclave under two names would be asked for
+/// everything twice.
+fn distinct(enclaves: &[Enclave]) -> Result<(), ConfigError> {
+    let mut seen: Vec<(String, &Address)> = Vec::new();
+    for enclave in enclaves {
+        let table = match enclaves.len() {
+            1 if enclave.name == ONLY => ONLY.to_owned(),
+            _ => format!("enclaves.{}", enclave.name),
+        };
+        let listeners = [
+            ("public", Some(&enclave.public)),
+            ("control", Some(&enclave.control)),
+            ("tls", enclave.tls.as_ref()),
+        ];
+        for (listener, address) in listeners {
+            let Some(address) = address else { continue };
+            let key = format!("{table}.{listener}");
+            if let Some((other, _)) = seen.iter().find(|(_, seen)| *seen == address) {
+                return Err(ConfigError::Value {
+                    found: format!("\"{address}\", the same as {other}"),
+                    key,
+                    expected: "another listener of the enclave".into(),
+                });
+            }
+            seen.push((key, address));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -263,12 +491,16 @@ mod tests {
         assert_eq!(full.threads, 4);
         assert_eq!(full.collateral.folder, Some("collateral".into()));
         assert_eq!(full.manifest.file, Some("manifest.jsonl".into()));
-        assert_eq!(full.enclave.tls, "tcp://127.0.0.1:8002".parse().ok());
-        // These four have no fixed default.
+        assert_eq!(full.enclaves[0].tls, "tcp://127.0.0.1:8002".parse().ok());
+        assert_eq!(full.limits.trusted_forwarders.len(), 2);
+        // These have no fixed default.
         full.threads = bare.threads;
+        full.limits.trusted_forwarders.clear();
+        assert!(full.operation.listen.is_some() && full.operation.socket.is_some());
+        full.operation = bare.operation.clone();
         full.collateral.folder = None;
         full.manifest.file = None;
-        full.enclave.tls = None;
+        full.enclaves[0].tls = None;
         assert_eq!(full, bare);
     }
 
@@ -285,6 +517,7 @@ mod tests {
             "[manifest]",
             "[receipts]",
             "[limits]",
+            "[operation]",
             "[log]",
         ] {
             let text = match table {
@@ -296,7 +529,8 @@ mod tests {
                     for key in expected.split(", ") {
                         assert!(
                             written.contains(&format!("\n{key} = "))
-                                || written.contains(&format!("\n[{key}]")),
+                                || written.contains(&format!("\n[{key}]"))
+                                || written.contains(&format!(" [{key}.")),
                             "{table} {key}"
                         );
                     }
@@ -307,13 +541,87 @@ mod tests {
     }
 
     #[test]
+    fn several_enclaves_have_names_and_listeners_of_their_own() {
+        let text = |b: &str| {
+            format!(
+                "listen = \"tcp://127.0.0.1:0\"\n[enclaves.a]\npublic = \"vsock://3:1\"\ncontrol = \"vsock://3:2\"\n\
+                 [enclaves.b]\n{b}\n[store]\npath = \"s\"\n"
+            )
+        };
+        let b = "public = \"tcp://127.0.0.1:1\"\ncontrol = \"tcp://127.0.0.1:2\"\ntls = \"tcp://127.0.0.1:3\"";
+        let config = Config::parse(&text(b)).unwrap();
+        let names: Vec<&str> = config.enclaves.iter().map(|e| e.name.as_str()).collect();
+        assert_eq!(names, ["a", "b"]);
+        for (b, named, what) in [
+            (
+                "public = \"vsock://3:9\"\ncontrol = \"vsock://3:1\"",
+                "enclaves.b.control",
+                "same as enclaves.a.public",
+            ),
+            (
+                "public = \"vsock://3:9\"\ncontrol = \"vsock://3:2\"",
+                "enclaves.b.control",
+                "same as enclaves.a.control",
+            ),
+            ("public = \"vsock://3:9\"", "enclaves.b.control", ""),
+            (
+                "public = \"vsock://3:9\"\ncontrol = \"vsock://3:8\"\nmore = 1",
+                "enclaves.b.more",
+                "",
+            ),
+        ] {
+            let error = Config::parse(&text(b)).unwrap_err();
+            let (key, found) = match &error {
+                ConfigError::Missing { key, .. } | ConfigError::Unknown { key, .. } => (key, ""),
+                ConfigError::Value { key, found, .. } => (key, found.as_str()),
+                ConfigError::Syntax(_) => panic!("{error}"),
+            };
+            assert_eq!(key, named, "{error}");
+            assert!(found.contains(what), "{error}");
+        }
+    }
+
+    #[test]
+    fn connections_take_no_more_files_than_may_be_open() {
+        let mut config = Config::parse(EXAMPLE).unwrap();
+        assert_eq!(config.fit_open_files(None), None);
+        assert_eq!(config.fit_open_files(Some(1 << 20)), None);
+        assert_eq!(
+            config.fit_open_files(Some(8_192)),
+            Some(8_192 - 456 - 2_048)
+        );
+        assert_eq!(config.limits.files, 8_192 - 456 - 2_048);
+        assert_eq!(config.fit_open_files(Some(0)), Some(1));
+        // With TLS each may take two.
+        let enough = Some(456 + 4_096 + 8_192 + 100);
+        assert_eq!(config.fit_open_files(enough), None);
+        config.enclaves[0].tls = Some(Address::Vsock { cid: 3, port: 1 });
+        assert_eq!(
+            config.fit_open_files(enough),
+            Some(8_192 + 100 + 4_096 - 12_844 / 4)
+        );
+    }
+
+    #[test]
+    fn what_is_printed_is_what_was_read() {
+        let several = "listen = \"tcp://[::1]:0\"\n[enclaves.a]\npublic = \"vsock://3:1\"\ncontrol = \"vsock://3:2\"\n\
+                       [store]\npath = \"a \\\"s\\\\\"\n";
+        for text in [EXAMPLE, &example_with_defaults_written_out(), several] {
+            let config = Config::parse(text).unwrap();
+            let printed = config.to_string();
+            assert_eq!(Config::parse(&printed).unwrap(), config, "{printed}");
+        }
+    }
+
+    #[test]
     fn bad_values_are_named() {
         let minimal = "listen = \"tcp://127.0.0.1:0\"\n[enclave]\npublic = \"tcp://127.0.0.1:1\"\n\
                        control = \"tcp://127.0.0.1:2\"\n[store]\npath = \"s\"\n";
-        assert_eq!(Config::parse(minimal).unwrap().enclave.tls, None);
+        assert_eq!(Config::parse(minimal).unwrap().enclaves[0].tls, None);
         let tls = minimal.replacen("[store]", "tls = \"vsock://3:1\"\n[store]", 1);
-        let tls = Config::parse(&tls).unwrap().enclave.tls;
-        assert_eq!(tls, Some(Address::Vsock { cid: 3, port: 1 }));
+        let tls = Config::parse(&tls).unwrap();
+        let vsock = Address::Vsock { cid: 3, port: 1 };
+        assert_eq!(tls.enclaves[0].tls, Some(vsock));
         for (from, to, key, found) in [
             (
                 "listen = \"tcp://127.0.0.1:0\"",
@@ -353,6 +661,12 @@ mod tests {
                 "path = \"s\"\n[limits]\nheader_bytes = 8191",
                 "limits.header_bytes",
                 "8191",
+            ),
+            (
+                "path = \"s\"",
+                "path = \"s\"\n[limits]\ntrusted_forwarders = \"10.0.0.1, h\"",
+                "limits.trusted_forwarders",
+                "10.0.0.1, h",
             ),
             (
                 "path = \"s\"",
@@ -412,6 +726,16 @@ mod tests {
             assert_eq!(named, key, "{error}");
             assert!(what.contains(found), "{error}");
         }
+        let tls = minimal.replacen(
+            "[store]",
+            "[enclaves.a]\npublic = \"tcp://127.0.0.1:3\"\n\
+            control = \"tcp://127.0.0.1:4\"\n[store]",
+            1,
+        );
+        assert!(matches!(
+            Config::parse(&tls),
+            Err(ConfigError::Unknown { key, .. }) if key == "enclave.control"
+        ));
         assert!(matches!(
             Config::parse("listen = "),
             Err(ConfigError::Syntax(_))

@@ -12,7 +12,7 @@ use thiserror::Error;
 use tokio::{sync::Semaphore, time::timeout};
 use touchstone_formats::{
     Catalog, Digest,
-    control::{Ack, Batches, Keysets, MAX_BATCHES, MAX_WAIT, PATH, PendingReceipt},
+    control::{Ack, Batches, Keysets, MAX_BATCHES, MAX_WAIT, PATH, PendingReceipt, Status},
     text::{Hex16, hex_encode},
 };
 
@@ -87,6 +87,11 @@ impl Control {
         })
     }
 
+    /// Closes connections that nobody uses any more, for ever.
+    pub async fn sweep(self: Arc<Self>) {
+        self.upstream.clone().sweep().await;
+    }
+
     async fn ask(
         &self,
         method: Method,
@@ -98,7 +103,7 @@ impl Control {
         let mut request = Request::new(Outgoing::Full(body));
         *request.method_mut() = method;
         *request.uri_mut() = path.parse().map_err(|error| ControlError::Body {
-            path: path.to_owned(),
+            path: shown(path),
             error: format!("{error}"),
         })?;
         request
@@ -110,7 +115,7 @@ impl Control {
         let answer = timeout(within, self.upstream.ask(request, limit))
             .await
             .map_err(|_| ControlError::Timeout {
-                path: path.to_owned(),
+                path: shown(path),
                 within,
             })??;
         Ok((answer.status(), answer.into_body()))
@@ -130,9 +135,35 @@ impl Control {
             (StatusCode::OK, body) => Ok(Some(body)),
             (StatusCode::NOT_FOUND, _) => Ok(None),
             (found, _) => Err(ControlError::Status {
-                path: path.to_owned(),
+                path: shown(path),
                 found,
             }),
+        }
+    }
+
+    /// How the enclave is.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn status(&self) -> Result<Status, ControlError> {
+        let path = format!("{PATH}/status");
+        let body = self.get(&path, SHORT, SHORT_ANSWER).await?;
+        read(&path, &found(&path, body)?)
+    }
+
+    /// Tells the enclave to take no more requests, and to seal all it holds. It goes on until it is told
+    /// to end.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn drain(&self) -> Result<(), ControlError> {
+        let path = format!("{PATH}/drain");
+        match self
+            .ask(Method::POST, &path, Bytes::new(), SHORT, SHORT_ANSWER)
+            .await?
+        {
+            (StatusCode::ACCEPTED, _) => Ok(()),
+            (found, _) => Err(ControlError::Status { path, found }),
         }
     }
 
@@ -204,22 +235,36 @@ impl Control {
     /// # Errors
     /// [`ControlError`].
     pub async fn catalog(&self, digest: Digest) -> Result<Option<String>, ControlError> {
+        let wrong = |error: String| ControlError::Body {
+            path: format!("{PATH}/objects/…"),
+            error,
+        };
+        let Some(body) = self.object(digest).await? else {
+            return Ok(None);
+        };
+        Catalog::parse(&body).map_err(|error| wrong(error.to_string()))?;
+        String::from_utf8(body.into())
+            .map(Some)
+            .map_err(|error| wrong(error.to_string()))
+    }
+
+    /// The object with this digest.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn object(&self, digest: Digest) -> Result<Option<Bytes>, ControlError> {
         let _question = self.question().await?;
         let path = format!("{PATH}/objects/{digest}");
         let Some(body) = self.get(&path, SHORT, SHORT_ANSWER).await? else {
             return Ok(None);
         };
-        let wrong = |error: String| ControlError::Body {
-            path: path.clone(),
-            error,
-        };
         if Digest::of(&body) != digest {
-            return Err(wrong("found an object with another digest".into()));
+            return Err(ControlError::Body {
+                path: shown(&path),
+                error: "found an object with another digest".into(),
+            });
         }
-        Catalog::parse(&body).map_err(|error| wrong(error.to_string()))?;
-        String::from_utf8(body.into())
-            .map(Some)
-            .map_err(|error| wrong(error.to_string()))
+        Ok(Some(body))
     }
 
     async fn question(&self) -> Result<tokio::sync::SemaphorePermit<'_>, ControlError> {
@@ -230,16 +275,26 @@ impl Control {
     }
 }
 
+/// A path as errors show it: without the id or digest at its end, which no log is to hold.
+fn shown(path: &str) -> String {
+    for prefix in ["/objects/", "/receipts/"] {
+        if let Some((before, _)) = path.split_once(prefix) {
+            return format!("{before}{prefix}…");
+        }
+    }
+    path.to_owned()
+}
+
 fn found(path: &str, body: Option<Bytes>) -> Result<Bytes, ControlError> {
     body.ok_or_else(|| ControlError::Status {
-        path: path.to_owned(),
+        path: shown(path),
         found: StatusCode::NOT_FOUND,
     })
 }
 
 fn read<T: DeserializeOwned>(path: &str, body: &[u8]) -> Result<T, ControlError> {
     serde_json::from_slice(body).map_err(|error| ControlError::Body {
-        path: path.to_owned(),
+        path: shown(path),
         error: error.to_string(),
     })
 }

@@ -7,7 +7,7 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll},
@@ -15,6 +15,8 @@ use std::{
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::relay::strict::{Strict, Violation};
 
 const IDLE: u8 = 0;
 const HEAD: u8 = 1;
@@ -32,6 +34,8 @@ pub struct Activity {
     phase: AtomicU8,
     /// Milliseconds since `start`; `u64::MAX`: none.
     deadline: AtomicU64,
+    requests: AtomicU64,
+    refused: OnceLock<Violation>,
 }
 
 impl Activity {
@@ -43,6 +47,8 @@ impl Activity {
             idle_timeout,
             phase: AtomicU8::new(IDLE),
             deadline: AtomicU64::new(u64::MAX),
+            requests: AtomicU64::new(0),
+            refused: OnceLock::new(),
         };
         activity.idle();
         Arc::new(activity)
@@ -69,6 +75,7 @@ impl Activity {
 
     /// A head is complete; the request has time-outs of its own.
     pub fn requested(&self) {
+        self.requests.fetch_add(1, Relaxed);
         self.set(BUSY, None);
     }
 
@@ -82,6 +89,32 @@ impl Activity {
         self.set(IDLE, Some(self.idle_timeout));
     }
 
+    /// How long it has waited for a request, or for the rest of a head; `None`: it is at work.
+    pub fn silent_for(&self) -> Option<Duration> {
+        let allowed = match self.phase.load(Relaxed) {
+            IDLE => self.idle_timeout,
+            HEAD => self.header_timeout,
+            _ => return None,
+        };
+        let left = self.deadline()?.saturating_duration_since(Instant::now());
+        Some(allowed.saturating_sub(left))
+    }
+
+    /// Requests that were taken up.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Relaxed)
+    }
+
+    /// What came in is not HTTP/1.1 to the letter.
+    pub fn refused(&self, violation: Violation) {
+        let _ = self.refused.set(violation);
+    }
+
+    /// Why what came in was refused.
+    pub fn refusal(&self) -> Option<Violation> {
+        self.refused.get().copied()
+    }
+
     /// When this connection has to be closed if nothing happens before.
     pub fn deadline(&self) -> Option<Instant> {
         match self.deadline.load(Relaxed) {
@@ -91,17 +124,22 @@ impl Activity {
     }
 }
 
-/// A stream that notes when bytes come in.
+/// A stream that notes when bytes come in, and lets pass only what is HTTP/1.1 to the letter.
 #[derive(Debug)]
 pub struct Watched<S> {
     stream: S,
     activity: Arc<Activity>,
+    strict: Strict,
 }
 
 impl<S> Watched<S> {
     /// Watches `stream`.
     pub fn new(stream: S, activity: Arc<Activity>) -> Self {
-        Self { stream, activity }
+        Self {
+            stream,
+            activity,
+            strict: Strict::default(),
+        }
     }
 }
 
@@ -112,10 +150,25 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.strict.broken().is_some() {
+            // Whatever follows is not read.
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         let result = Pin::new(&mut this.stream).poll_read(cx, buf);
         if buf.filled().len() > before {
             this.activity.received();
+            this.strict.taken_up(this.activity.requests());
+            let came = buf.filled_mut().get_mut(before..).unwrap_or_default();
+            let good = this.strict.follow(came);
+            if let Some(violation) = this.strict.broken() {
+                tracing::debug!(%violation, "a request is refused: it could be read in two ways");
+                this.activity.refused(violation);
+                if let Some(byte) = came.get_mut(good) {
+                    *byte = 0;
+                }
+                buf.set_filled(before.saturating_add(good).saturating_add(1));
+            }
         }
         result
     }

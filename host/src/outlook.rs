@@ -56,6 +56,11 @@ impl Outlook {
         self.warn();
     }
 
+    /// From when on the platform is refused; `None`: not that anybody knows.
+    pub fn refused(&self) -> Option<SystemTime> {
+        self.lock().refused
+    }
+
     /// Reads the file; what it says is logged when it is new.
     fn read(&self, path: &Path) {
         let Some((status, at)) = status(path) else {

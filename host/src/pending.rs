@@ -11,7 +11,7 @@ use std::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use hyper::header::HeaderMap;
@@ -30,6 +30,10 @@ pub struct Note {
     pub keyset: Digest,
     /// What was asked for.
     pub require: GuaranteeSet,
+    /// Which enclave answered, by its place in the settings; `None`: not known any more.
+    pub enclave: Option<usize>,
+    /// Since when this process knows of it.
+    pub since: Instant,
 }
 
 /// The notes. Shared by the relay, the store's writer and those who ask for receipts.
@@ -63,25 +67,30 @@ impl Pending {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes what an answer on its way to a caller says. Answers without a receipt say nothing.
-    pub fn observe(&self, headers: &HeaderMap) {
+    /// Notes what an answer on its way to a caller says, and gives what it was asked for. Answers without a receipt
+    /// say nothing.
+    pub fn observe(&self, headers: &HeaderMap, enclave: usize) -> Option<GuaranteeSet> {
         let mut fields = headers.get_all("touchstone").iter();
-        let Some(field) = fields.next() else { return };
+        let field = fields.next()?;
         let said = match (field.to_str(), fields.next()) {
             (Ok(text), None) => TouchstoneResponse::parse(text).map_err(|error| error.to_string()),
             (Ok(_), Some(_)) => Err("more than one".to_owned()),
             (Err(error), _) => Err(error.to_string()),
         };
         match said {
-            Ok(said) => self.note(
-                said.id,
-                Note {
+            Ok(said) => {
+                let note = Note {
                     keyset: said.keyset,
                     require: said.require,
-                },
-            ),
+                    enclave: Some(enclave),
+                    since: Instant::now(),
+                };
+                self.note(said.id, note);
+                Some(said.require)
+            }
             Err(error) => {
-                tracing::warn!(%error, "an answer's Touchstone field is not understood; passed on unnoted")
+                tracing::warn!(%error, "an answer's Touchstone field is not understood; passed on unnoted");
+                None
             }
         }
     }
@@ -160,6 +169,26 @@ impl Pending {
         fresh.retain(|id| known.contains_key(id));
     }
 
+    /// How long those of these that are pending have waited.
+    pub fn waited(&self, ids: impl Iterator<Item = Id>) -> Vec<Duration> {
+        let notes = self.notes();
+        ids.filter_map(|id| notes.known.get(&id))
+            .map(|(note, _)| note.since.elapsed())
+            .collect()
+    }
+
+    /// How many there was no room for.
+    pub fn not_noted(&self) -> u64 {
+        self.refused.load(Relaxed)
+    }
+
+    /// How many have waited for longer than `age`.
+    pub fn older_than(&self, age: Duration) -> usize {
+        let notes = self.notes();
+        let known = notes.known.values();
+        known.filter(|(note, _)| note.since.elapsed() > age).count()
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.notes().known.len()
@@ -181,6 +210,8 @@ mod tests {
         Note {
             keyset: Digest::ZERO,
             require: GuaranteeSet::default_set(),
+            enclave: None,
+            since: Instant::now(),
         }
     }
 
@@ -201,28 +232,28 @@ mod tests {
             state: touchstone_formats::headers::State::Pending,
         };
         let pending = Pending::new(10);
-        pending.observe(&headers(&[]));
-        pending.observe(&headers(&["id=1"]));
-        pending.observe(&headers(&[&said.to_string(), &said.to_string()]));
+        pending.observe(&headers(&[]), 0);
+        pending.observe(&headers(&["id=1"]), 0);
+        pending.observe(&headers(&[&said.to_string(), &said.to_string()]), 0);
         assert!(pending.is_empty());
-        pending.observe(&headers(&[&said.to_string()]));
+        let require = pending.observe(&headers(&[&said.to_string()]), 3);
+        assert_eq!(require, Some(said.require));
+        let note = pending.get(&[7; 16]).unwrap();
         assert_eq!(
-            pending.get(&[7; 16]),
-            Some(Note {
-                keyset: said.keyset,
-                require: said.require
-            })
+            (note.keyset, note.require, note.enclave),
+            (said.keyset, said.require, Some(3))
         );
     }
 
     #[test]
     fn notes_are_fresh_until_written_and_known_until_settled() {
         let pending = Pending::new(10);
-        pending.note([1; 16], note());
-        pending.note([2; 16], note());
+        let (one, two) = (note(), note());
+        pending.note([1; 16], one);
+        pending.note([2; 16], two);
         assert_eq!(pending.fresh().len(), 2);
         pending.written(&[[1; 16]]);
-        assert_eq!(pending.fresh(), [([2; 16], note())]);
+        assert_eq!(pending.fresh(), [([2; 16], two)]);
         let all = [[1; 16], [2; 16], [3; 16]];
         assert_eq!(pending.which_are_written(all.into_iter()), [[1; 16]]);
         pending.settle(all.into_iter());

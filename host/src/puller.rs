@@ -4,14 +4,24 @@
 //! asks and reads, the other stores and then acknowledges ([`crate::store`] says in which order, and
 //! why nothing is lost). When anything fails both begin again from what the store says, after a pause.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use thiserror::Error;
 use tokio::{
     sync::{Notify, mpsc, watch},
     time::{Instant, sleep},
 };
-use touchstone_formats::control::Batches;
+use touchstone_formats::{
+    Digest,
+    control::{Batches, KeysetState},
+};
 
 use crate::{
     control::{Control, ControlError},
@@ -26,6 +36,10 @@ use crate::{
 const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
 /// A failure that lasts is logged this often.
 const REPEAT: Duration = Duration::from_secs(30);
+/// Objects that are wanted at once.
+const WANTED: usize = 4_096;
+/// Bytes of objects that are stored at once, or a little more.
+const AT_ONCE: usize = 1 << 20;
 /// Replies that are read and wait to be stored.
 const QUEUE: usize = 2;
 
@@ -44,20 +58,38 @@ enum PullError {
 /// What pulls.
 #[derive(Debug)]
 pub struct Puller {
+    /// The enclave's place in the settings, and its name there.
+    enclave: usize,
+    name: String,
     control: Arc<Control>,
     store: Arc<Store>,
     /// Somebody met a keyset that is not stored.
     unknown_keyset: Notify,
+    /// When the keyset in force ends: Unix time; 0: not known.
+    keyset_expires: AtomicU64,
+    /// Objects that may not be stored yet, and that there are some.
+    wanted: Mutex<HashSet<Digest>>,
+    wants_objects: Notify,
 }
 
 impl Puller {
-    /// Pulls from `control` into `store`.
-    pub fn new(control: Arc<Control>, store: Arc<Store>) -> Arc<Self> {
+    /// Pulls from `control`, which is the enclave's at this place in the settings, into `store`.
+    pub fn new(enclave: usize, name: &str, control: Arc<Control>, store: Arc<Store>) -> Arc<Self> {
         Arc::new(Self {
+            enclave,
+            name: name.to_owned(),
             control,
             store,
             unknown_keyset: Notify::new(),
+            keyset_expires: AtomicU64::new(0),
+            wanted: Mutex::default(),
+            wants_objects: Notify::new(),
         })
+    }
+
+    /// When the keyset in force ends, in Unix time; 0: not known.
+    pub fn keyset_expires(&self) -> u64 {
+        self.keyset_expires.load(Relaxed)
     }
 
     /// Asks for the enclave's keysets soon.
@@ -77,12 +109,14 @@ impl Puller {
             };
             match &error {
                 // Nothing is wrong: the loop begins again with the new one.
-                PullError::AnotherBoot => tracing::info!("{error}"),
+                PullError::AnotherBoot => tracing::info!(enclave = %self.name, "{error}"),
                 _ if logged.is_none_or(|at| at.elapsed() >= REPEAT) => {
-                    tracing::error!(%error, "nothing is pulled from the enclave; trying again");
+                    tracing::error!(enclave = %self.name, %error, "nothing is pulled from the enclave; trying again");
                     logged = Some(Instant::now());
                 }
-                _ => tracing::debug!(%error, "nothing is pulled from the enclave; trying again"),
+                _ => {
+                    tracing::debug!(enclave = %self.name, %error, "nothing is pulled from the enclave; trying again")
+                }
             }
             if began.elapsed() > REPEAT {
                 logged = None;
@@ -105,12 +139,13 @@ impl Puller {
             Ok(begin) => begin,
             Err(error) => return error,
         };
-        tracing::info!(through, "pulling from the enclave");
+        tracing::info!(enclave = %self.name, through, "pulling from the enclave");
         let (replies, inbox) = mpsc::channel(QUEUE);
         tokio::select! {
             error = self.fetch(boot, through, replies) => error,
             error = self.keep(boot, through, inbox) => error,
             error = self.watch_keysets(boot) => error,
+            error = self.objects() => error,
         }
     }
 
@@ -122,12 +157,20 @@ impl Puller {
         if expected.is_some_and(|expected| expected != boot) {
             return Err(PullError::AnotherBoot);
         }
+        let current = keysets.keysets.iter().rev();
+        let current = current
+            .filter(|entry| entry.state == KeysetState::Current)
+            .map(|entry| entry.keyset.not_after);
+        self.keyset_expires
+            .store(current.max().unwrap_or(0), Relaxed);
+        let named = keysets.keysets.iter().map(|entry| &entry.keyset);
+        self.wants(named.flat_map(|keyset| [keyset.config, keyset.software]));
         let keysets = keysets
             .keysets
             .iter()
             .map(ReadKeyset::read)
             .collect::<Result<_, _>>()?;
-        Ok((boot, self.store.boot(boot, keysets).await?))
+        Ok((boot, self.store.boot(self.enclave, boot, keysets).await?))
     }
 
     async fn watch_keysets(&self, boot: Id) -> PullError {
@@ -138,6 +181,56 @@ impl Puller {
             }
             // Not more often, whatever is asked for.
             sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    /// These objects are to be kept: they are named by what is kept, and gone when the enclave is.
+    fn wants(&self, digests: impl Iterator<Item = Digest>) {
+        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        for digest in digests {
+            if wanted.len() >= WANTED {
+                break;
+            }
+            wanted.insert(digest);
+        }
+        drop(wanted);
+        self.wants_objects.notify_one();
+    }
+
+    /// Fetches and stores what is wanted. Receipts do without: it comes after them, and an object that
+    /// cannot be had keeps nothing else from being stored.
+    async fn objects(&self) -> PullError {
+        loop {
+            self.wants_objects.notified().await;
+            let wanted: Vec<Digest> = {
+                let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+                wanted.drain().collect()
+            };
+            let missing = match self.store.missing_objects(wanted).await {
+                Ok(missing) => missing,
+                Err(error) => return error.into(),
+            };
+            // Some at once: each time the disk is waited for. Not too many: they are in memory until then.
+            let (mut objects, mut bytes) = (Vec::new(), 0);
+            for (number, digest) in missing.iter().enumerate() {
+                match self.control.object(*digest).await {
+                    Ok(Some(object)) => {
+                        bytes += object.len();
+                        objects.push((*digest, object));
+                    }
+                    Ok(None) => {}
+                    Err(error) => {
+                        tracing::debug!(enclave = %self.name, %error, "an object could not be had");
+                    }
+                }
+                if bytes >= AT_ONCE || number + 1 == missing.len() {
+                    bytes = 0;
+                    if let Err(error) = self.store.keep_objects(std::mem::take(&mut objects)).await
+                    {
+                        return error.into();
+                    }
+                }
+            }
         }
     }
 
@@ -175,6 +268,8 @@ impl Puller {
         if found.0 != boot {
             return Err(PullError::AnotherBoot);
         }
+        let catalogs = batches.iter().flat_map(|batch| &batch.catalogs);
+        self.wants(catalogs.flat_map(|c| c.models.iter().map(|model| model.config_digest)));
         let read = tokio::task::spawn_blocking(move || {
             batches
                 .into_iter()
@@ -246,7 +341,7 @@ impl Puller {
             if let Err(error) = self.acknowledge(boot, last).await {
                 return error;
             }
-            tracing::debug!(through = last, receipts, "stored and acknowledged");
+            tracing::debug!(enclave = %self.name, through = last, receipts, "stored and acknowledged");
         }
     }
 

@@ -17,10 +17,12 @@ use hyper::{
 use serde::Serialize;
 use tokio::{
     sync::watch,
+    task::JoinSet,
     time::{Instant, sleep_until},
 };
 use touchstone_formats::{
     Guarantee, Receipt,
+    control::PendingReceipt,
     headers::parse_prefer_wait,
     jcs,
     limits::MAX_BUNDLE,
@@ -29,10 +31,10 @@ use touchstone_formats::{
 
 use crate::{
     collateral::CollateralFolder,
-    control::Control,
+    control::ControlError,
+    fleet::{Fleet, Member},
     pending::{Id, Pending},
     problem::{Problem, json},
-    puller::Puller,
     relay::body::Answer,
     store::{Fate, KeysetRow, Lookup, Place, Store, StoreError, batch::Unsealed},
     waiters::Waiters,
@@ -46,8 +48,7 @@ pub struct Receipts {
     store: Arc<Store>,
     pending: Arc<Pending>,
     waiters: Arc<Waiters>,
-    control: Arc<Control>,
-    puller: Arc<Puller>,
+    fleet: Arc<Fleet>,
     collateral: Arc<CollateralFolder>,
     max_wait: Duration,
     stop: watch::Receiver<bool>,
@@ -73,16 +74,11 @@ enum State {
 impl Receipts {
     /// Answers from the store, and from the enclave for what is not stored yet. When `stop` is true
     /// nobody is kept waiting any more.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "each is another part of the host, named once"
-    )]
     pub fn new(
         store: Arc<Store>,
         pending: Arc<Pending>,
         waiters: Arc<Waiters>,
-        control: Arc<Control>,
-        puller: Arc<Puller>,
+        fleet: Arc<Fleet>,
         collateral: Arc<CollateralFolder>,
         max_wait: Duration,
         stop: watch::Receiver<bool>,
@@ -91,8 +87,7 @@ impl Receipts {
             store,
             pending,
             waiters,
-            control,
-            puller,
+            fleet,
             collateral,
             max_wait,
             stop,
@@ -196,18 +191,18 @@ impl Receipts {
 
     async fn look(&self, id: Id, ask: bool) -> Result<State, StoreError> {
         // Before the store: a receipt that is stored meanwhile is then found there.
-        let noted = self.pending.get(&id).is_some();
+        let note = self.pending.get(&id);
         let found = self.store.lookup(id).await?;
-        let promised = noted || found.promised;
+        let promised = note.is_some() || found.promised;
         if let Some(state) = self.state(&found) {
             return Ok(state);
         }
         if !ask {
             return Ok(State::Promised);
         }
-        match self.control.receipt(id).await {
-            Ok(Some(given)) => match Unsealed::read(id, &given.receipt.0) {
-                Ok(unsealed) => self.unsealed(unsealed, found.quote).await,
+        match self.ask(id, note.and_then(|note| note.enclave)).await {
+            Ok(Some((member, given))) => match Unsealed::read(id, &given.receipt.0) {
+                Ok(unsealed) => self.unsealed(&member, unsealed, found.quote).await,
                 Err(error) => {
                     tracing::error!(%error, "the enclave gave a receipt that cannot be served");
                     Ok(if promised {
@@ -236,6 +231,35 @@ impl Receipts {
                 })
             }
         }
+    }
+
+    /// Asks for a receipt that is not stored: the enclave that promised it, or all of them where that is
+    /// not known. An enclave that cannot be asked counts only if no other has it.
+    async fn ask(
+        &self,
+        id: Id,
+        enclave: Option<usize>,
+    ) -> Result<Option<(Arc<Member>, PendingReceipt)>, ControlError> {
+        let mut answers = JoinSet::new();
+        for member in self.fleet.members() {
+            if enclave.is_none_or(|enclave| member.index == enclave) {
+                let member = member.clone();
+                answers.spawn(async move {
+                    let answer = member.control.receipt(id).await;
+                    (member, answer)
+                });
+            }
+        }
+        let mut failure = None;
+        while let Some(answer) = answers.join_next().await {
+            match answer {
+                Ok((member, Ok(Some(receipt)))) => return Ok(Some((member, receipt))),
+                Ok((_, Ok(None))) => {}
+                Ok((_, Err(error))) => failure = Some(error),
+                Err(_) => failure = Some(ControlError::Busy),
+            }
+        }
+        failure.map_or(Ok(None), Err)
     }
 
     /// How a receipt stands by what is stored; `None` when the enclave may know more.
@@ -269,6 +293,7 @@ impl Receipts {
     /// How a receipt stands that the enclave has not sealed.
     async fn unsealed(
         &self,
+        member: &Member,
         unsealed: Unsealed,
         quote: Option<String>,
     ) -> Result<State, StoreError> {
@@ -278,12 +303,12 @@ impl Receipts {
             .context(claims.keyset_digest, claims.catalog.1)
             .await?;
         let Some(keyset) = context.keyset else {
-            self.puller.keyset_is_unknown();
+            member.puller.keyset_is_unknown();
             return Ok(State::Promised);
         };
         let catalog = match context.catalog {
             Some(catalog) => Some(catalog),
-            None => self.fetch_catalog(&unsealed.receipt).await,
+            None => self.fetch_catalog(member, &unsealed.receipt).await,
         };
         let complete = is_complete(&unsealed.receipt, false, quote.is_some());
         let bundle = self.bundle(
@@ -293,7 +318,7 @@ impl Receipts {
             quote.as_deref(),
             catalog.as_deref(),
         );
-        self.store.offer_unsealed(unsealed);
+        self.store.offer_unsealed(member.index, unsealed);
         Ok(if complete {
             State::Complete(bundle)
         } else {
@@ -302,9 +327,9 @@ impl Receipts {
     }
 
     /// A catalog that is in no stored batch yet. Bundles do without, if need be.
-    async fn fetch_catalog(&self, receipt: &Receipt) -> Option<Arc<str>> {
+    async fn fetch_catalog(&self, member: &Member, receipt: &Receipt) -> Option<Arc<str>> {
         let digest = receipt.claims.catalog.1;
-        match self.control.catalog(digest).await {
+        match member.control.catalog(digest).await {
             Ok(catalog) => {
                 let catalog = catalog?;
                 self.store.offer_catalog(digest, catalog.clone());

@@ -40,6 +40,9 @@ pub struct Status {
     pub quote: QuoteHealth,
     /// Epoch of the catalog in force.
     pub catalog_epoch: u64,
+    /// Digest of that catalog, which is to be had as an object; none while no keyset is in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub catalog_digest: Option<Digest>,
 }
 
 /// Numbers of the batches kept; both 0 when there is none yet.

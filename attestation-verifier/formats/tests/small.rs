@@ -355,7 +355,7 @@ fn control() {
     let status = json!({
         "v": "touchstone/control/1", "boot": "00".repeat(16), "serving": true, "draining": false,
         "keyset_digest": null, "pending": 3, "batches": {"oldest": 1, "newest": 2},
-        "quote": "failing", "catalog_epoch": 0,
+        "quote": "failing", "catalog_epoch": 0, "catalog_digest": "11".repeat(32),
     });
     let parsed: Status = serde_json::from_value(status.clone()).unwrap();
     assert_eq!(serde_json::to_value(&parsed).unwrap(), status);

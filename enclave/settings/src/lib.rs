@@ -116,6 +116,40 @@ impl Section {
         Ok(Self::new(format!("{}.", self.key(name)), table))
     }
 
+    /// The sub-tables of a sub-table, by their names, which the settings file chooses; absent is the same as empty. A
+    /// name is 1 to 32 lower-case letters, digits and `-`.
+    pub fn named_sections(
+        &mut self,
+        name: &'static str,
+    ) -> Result<Vec<(String, Self)>, ConfigError> {
+        let outer = self.section(name)?;
+        let prefix = outer.prefix.clone();
+        let mut sections = Vec::with_capacity(outer.table.len());
+        for (inner, value) in outer.table {
+            let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+            if !(1..=32).contains(&inner.len()) || !inner.bytes().all(plain) {
+                return Err(ConfigError::Value {
+                    key: prefix.trim_end_matches('.').into(),
+                    found: format!("{inner:?}"),
+                    expected: "names of 1 to 32 lower-case letters, digits and `-`".into(),
+                });
+            }
+            match value {
+                Value::Table(table) => {
+                    sections.push((inner.clone(), Self::new(format!("{prefix}{inner}."), table)));
+                }
+                other => {
+                    return Err(ConfigError::Value {
+                        key: format!("{prefix}{inner}"),
+                        found: other.to_string().trim().into(),
+                        expected: format!("a table [{prefix}{inner}]"),
+                    });
+                }
+            }
+        }
+        Ok(sections)
+    }
+
     /// A text out of which `read` makes the value, when one is given; `expected` says of what form.
     pub fn optional<T>(
         &mut self,

@@ -48,6 +48,33 @@ fn only_toml_is_read() {
 }
 
 #[test]
+fn sections_whose_names_the_file_chooses() {
+    let all = |root: &mut Section| {
+        let mut numbers = Vec::new();
+        for (name, mut section) in root.named_sections("s")? {
+            numbers.push((name, section.integer("n", 0, 0..=9)?));
+            section.finish()?;
+        }
+        Ok(numbers)
+    };
+    assert_eq!(read("", all), Ok(vec![]));
+    assert_eq!(
+        read("[s.b-1]\nn = 1\n[s.a]", all),
+        Ok(vec![("a".into(), 0), ("b-1".into(), 1)])
+    );
+    assert_eq!(read("[s.a]\nm = 1", all), unknown("s.a.m", "n"));
+    assert_eq!(read("s = 1", all), wrong("s", "1", "a table [s]"));
+    assert_eq!(read("[s]\na = 1", all), wrong("s.a", "1", "a table [s.a]"));
+    for name in ["A", "a b", "", &"a".repeat(33)] {
+        let expected = "names of 1 to 32 lower-case letters, digits and `-`";
+        assert_eq!(
+            read(&format!("[s.{name:?}]"), all),
+            wrong("s", &format!("{name:?}"), expected)
+        );
+    }
+}
+
+#[test]
 fn a_key_that_nothing_reads_is_refused() {
     let two = |root: &mut Section| {
         let a = root.integer("a", 1, 0..=9)?;

@@ -31,6 +31,11 @@ async fn status_and_keysets() {
         (at.pending, at.quote, at.catalog_epoch),
         (0, QuoteHealth::Ok, 0)
     );
+    let catalog = at.catalog_digest.unwrap();
+    let catalog = running
+        .control_get(&format!("/control/v1/objects/{catalog}"))
+        .await;
+    assert_eq!(catalog.status, 200);
     // Boot and catalog are sealed without anybody asking.
     until("a batch", async || {
         status(running.control).await.batches.newest == 1

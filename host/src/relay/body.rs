@@ -18,7 +18,10 @@ use hyper::{
     body::{Body, Frame, Incoming, SizeHint},
     header::HeaderName,
 };
-use tokio::time::Sleep;
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::Sleep,
+};
 
 use super::upstream::Exchange;
 use crate::limits::Activity;
@@ -40,6 +43,8 @@ pub enum BodyFailure {
     Trailers = 3,
     /// The caller went away, or broke the framing.
     Broken = 4,
+    /// The bodies of all requests together take as much memory as they may.
+    NoRoom = 5,
 }
 
 impl fmt::Display for BodyFailure {
@@ -66,6 +71,7 @@ impl FailureCell {
             2 => Some(BodyFailure::TooSlow),
             3 => Some(BodyFailure::Trailers),
             4 => Some(BodyFailure::Broken),
+            5 => Some(BodyFailure::NoRoom),
             _ => None,
         }
     }
@@ -175,7 +181,10 @@ pub enum Answer {
 pub struct Streamed {
     pub(super) exchange: Exchange,
     pub(super) activity: Arc<Activity>,
-    pub(super) _permit: tokio::sync::OwnedSemaphorePermit,
+    pub(super) _held: (
+        (tokio::sync::OwnedSemaphorePermit, crate::clients::Place),
+        crate::fleet::Load,
+    ),
 }
 
 impl Drop for Streamed {
@@ -225,21 +234,38 @@ impl Body for Answer {
     }
 }
 
-/// Takes a caller's body of known, small length whole. `None` stands for a body that broke off.
-pub(super) async fn collect(mut body: Incoming) -> Option<Bytes> {
+/// Bytes of a body that are counted as one against the room for all of them.
+pub(super) const UNIT: usize = 1_024;
+
+/// Takes a caller's body of known, small length whole. Its room is taken as it comes in: who announces much and
+/// sends little takes little.
+pub(super) async fn collect<'a>(
+    mut body: Incoming,
+    room: &'a Semaphore,
+) -> Result<(Bytes, Option<SemaphorePermit<'a>>), BodyFailure> {
     let mut whole = Pieces::default();
+    let mut taken: Option<SemaphorePermit<'a>> = None;
     while !body.is_end_stream() {
         match body.frame().await {
             Some(Ok(frame)) => {
                 if let Ok(data) = frame.into_data() {
+                    let units = (whole.len() + data.len()).div_ceil(UNIT);
+                    let more = units.saturating_sub(taken.as_ref().map_or(0, |t| t.num_permits()));
+                    let more = room
+                        .try_acquire_many(u32::try_from(more).unwrap_or(u32::MAX))
+                        .map_err(|_| BodyFailure::NoRoom)?;
+                    match &mut taken {
+                        Some(taken) => taken.merge(more),
+                        None => taken = Some(more),
+                    }
                     whole.push(data);
                 }
             }
-            Some(Err(_)) => return None,
+            Some(Err(_)) => return Err(BodyFailure::Broken),
             None => break,
         }
     }
-    Some(whole.into_bytes())
+    Ok((whole.into_bytes(), taken))
 }
 
 /// Pieces of a body put together; one piece, the usual case, is not copied.

@@ -1,53 +1,93 @@
-//! One request on its way to the enclave, and its answer on the way back.
+//! One request on its way to an enclave, and its answer on the way back.
 //!
 //! Method, target, fields and body pass as they came; the host neither adds to a request nor answers
 //! in the enclave's place. Only what belongs to the connection is the host's own (`headers`).
+//!
+//! With several enclaves a request can go to another one than the first, in these cases and no other, as long
+//! as nothing of an answer has gone to the caller:
+//!
+//! - Nothing of it was sent: the enclave could not be reached.
+//! - The enclave refused it with 503 and no receipt: it was not admitted, so no work was done for it and no number spent.
+//! - The object that it asks for is not at the first enclave (404).
+//! - The connection ended before the first byte of an answer, and the request is one of which it does not matter
+//!   how often it is carried out (`may_be_repeated`). Once.
+//!
+//! A request that is merely slow is never sent to a second enclave: that would double the load when there is most.
 
 use std::sync::Arc;
 
 use hyper::{
-    Method, Request, Response, StatusCode, Version,
+    Method, Request, Response, StatusCode, Uri, Version,
     body::{Body, Incoming},
-    header::HeaderName,
+    header::{CACHE_CONTROL, HeaderName, HeaderValue},
+    http::response::Parts,
 };
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit},
+    time::{Instant, timeout_at},
+};
+use touchstone_formats::Digest;
 
 use super::{
     body::{self, Answer, BodyFailure, CallerBody, FailureCell, Outgoing, Streamed},
     headers::{announced_trailers, strip_hop_by_hop},
-    upstream::{Failure, Upstream},
+    upstream::{Exchange, Failure},
 };
 use crate::{
-    config::{Enclave, Limits},
+    clients::Place,
+    config::{Limits, Patience},
+    fleet::{Fleet, Load, Member, Model, Wanted},
     limits::Activity,
+    metrics::{Asked, Metrics, Rerouted},
     pending::Pending,
-    problem::Problem,
+    problem::{Problem, json},
+    store::Store,
 };
 
 /// What relaying needs.
 #[derive(Debug)]
 pub struct Forwarder {
-    upstream: Arc<Upstream>,
+    fleet: Arc<Fleet>,
+    store: Arc<Store>,
     in_flight: Arc<Semaphore>,
+    /// Room for bodies, in units.
+    memory: Semaphore,
     limits: Limits,
-    enclave: Enclave,
+    enclave: Patience,
     pending: Arc<Pending>,
+    metrics: Arc<Metrics>,
+}
+
+/// The head of an answer, and where it comes from.
+struct Answered {
+    head: Parts,
+    exchange: Exchange,
+    member: Arc<Member>,
+    load: Load,
 }
 
 impl Forwarder {
-    /// A forwarder to `upstream`, the enclave's public listener, and to no other.
+    /// A forwarder to the enclaves' public listeners, and to no others. Objects that no enclave has any more
+    /// come from `store`.
     pub fn new(
-        upstream: Arc<Upstream>,
-        enclave: &Enclave,
+        fleet: Arc<Fleet>,
+        store: Arc<Store>,
+        enclave: &Patience,
         limits: &Limits,
         pending: Arc<Pending>,
+        metrics: Arc<Metrics>,
     ) -> Self {
         Self {
-            upstream,
+            fleet,
+            store,
             in_flight: Arc::new(Semaphore::new(limits.in_flight)),
+            memory: Semaphore::new(
+                (limits.buffered_bytes / body::UNIT).min(Semaphore::MAX_PERMITS),
+            ),
             limits: limits.clone(),
             enclave: enclave.clone(),
             pending,
+            metrics,
         }
     }
 
@@ -58,6 +98,7 @@ impl Forwarder {
     pub(super) async fn forward(
         &self,
         request: Request<Incoming>,
+        place: Place,
         activity: &Arc<Activity>,
     ) -> Result<Response<Answer>, Problem> {
         let (mut head, incoming) = request.into_parts();
@@ -71,7 +112,7 @@ impl Forwarder {
         head.version = Version::HTTP_11;
 
         let failure = FailureCell::default();
-        let body = self
+        let (body, _room) = self
             .outgoing(incoming, announced_trailers(&head.headers), &failure)
             .await
             .map_err(body_problem)?;
@@ -83,37 +124,190 @@ impl Forwarder {
                 "the host relays as many requests as it may",
             )
         })?;
+        let object = object_of(&head.method, &head.uri);
+        let asked = Asked::of(&self.fleet, head.uri.path(), &head.headers);
+        let began = Instant::now();
+        let sent = self.send(Request::from_parts(head, body), &failure).await;
+        let (promised, status) = match &sent {
+            Ok(Answered { head, member, .. }) => {
+                let promised = self.pending.observe(&head.headers, member.index);
+                (promised, head.status)
+            }
+            Err(problem) => (None, problem.status),
+        };
+        self.metrics
+            .relayed(&asked, promised, status, began.elapsed());
+        let gone = match &sent {
+            Ok(answered) => answered.head.status == StatusCode::NOT_FOUND,
+            Err(problem) => problem.status == StatusCode::SERVICE_UNAVAILABLE,
+        };
+        if let Some(digest) = object.filter(|_| gone)
+            && let Some(stored) = self.stored(digest).await
+        {
+            return Ok(stored);
+        }
+        self.answer(sent?, (permit, place), activity).await
+    }
+
+    /// Sends a request to the enclave that suits it best, and to others where that is right. Gives the
+    /// head of the answer.
+    async fn send(
+        &self,
+        mut request: Request<Outgoing>,
+        failure: &FailureCell,
+    ) -> Result<Answered, Problem> {
         // A streamed body has a deadline of its own; the answer's time begins after it.
-        let within = match &body {
+        let within = match request.body() {
             Outgoing::Full(_) => self.enclave.answer_timeout,
             Outgoing::Stream(_) => self
                 .enclave
                 .answer_timeout
                 .saturating_add(self.limits.body_timeout),
         };
-        let sent = timeout(within, self.upstream.send(Request::from_parts(head, body))).await;
-        let (mut head, exchange) = match (sent, failure.get()) {
-            (Ok(Ok(answer)), _) => answer,
-            (_, Some(failure)) => return Err(body_problem(failure)),
-            (Ok(Err(error)), None) => return Err(enclave_problem(&error)),
-            (Err(_), None) => {
-                tracing::warn!(
-                    seconds = within.as_secs(),
-                    "the enclave did not answer in time"
-                );
-                return Err(Problem::new(
-                    StatusCode::GATEWAY_TIMEOUT,
-                    "the enclave did not answer in time",
-                ));
-            }
+        let deadline = Instant::now() + within;
+        let uri = request.uri().clone();
+        let wanted = match Model::of(uri.path()) {
+            Some(model) => Wanted::Model(model),
+            None => Wanted::Any,
         };
+        let is_object = object_of(request.method(), &uri).is_some();
+        let repeatable = may_be_repeated(request.method(), uri.path());
+        let mut repeated = false;
+        let mut tried = Vec::new();
+        let mut problem = None;
+        while let Some(member) = self.fleet.choose(wanted, &tried) {
+            tried.push(member.index);
+            let load = member.request();
+            // Another enclave can be asked for as long as the whole request is at hand.
+            let spare = self.spare(&request);
+            let sent = timeout_at(deadline, member.public.send(request)).await;
+            let (result, unsent) = match (sent, failure.get()) {
+                (Ok(Ok((head, exchange))), _) => {
+                    let refused = head.status == StatusCode::SERVICE_UNAVAILABLE
+                        && !head.headers.contains_key("touchstone");
+                    let elsewhere = refused || (is_object && head.status == StatusCode::NOT_FOUND);
+                    let answered = Answered {
+                        head,
+                        exchange,
+                        member,
+                        load,
+                    };
+                    match spare.filter(|_| elsewhere) {
+                        Some(spare) if self.fleet.choose_well(wanted, &tried).is_some() => {
+                            self.metrics.rerouted(match refused {
+                                true => Rerouted::Refused,
+                                false => Rerouted::Missing,
+                            });
+                            request = spare;
+                            continue;
+                        }
+                        _ => return Ok(answered),
+                    }
+                }
+                (_, Some(failure)) => return Err(body_problem(failure)),
+                (Ok(Err((error, unsent))), None) => {
+                    match &error {
+                        Failure::Unreachable { .. } => member.failed(),
+                        // It may be the caller's doing: the enclave is asked.
+                        Failure::Broken(_) | Failure::TooLong(_) => member.look_again(),
+                    }
+                    (enclave_problem(&member, &error), unsent)
+                }
+                (Err(_), None) => {
+                    tracing::warn!(
+                        enclave = %member.name,
+                        seconds = within.as_secs(),
+                        "the enclave did not answer in time"
+                    );
+                    return Err(Problem::new(
+                        StatusCode::GATEWAY_TIMEOUT,
+                        "the enclave did not answer in time",
+                    ));
+                }
+            };
+            // That it may have been processed stays true, whatever becomes of the second attempt.
+            problem = match repeated {
+                true => problem,
+                false => Some(result),
+            };
+            let reason;
+            (request, reason) = match (unsent, spare) {
+                (Some(unsent), _) => (unsent, Rerouted::Away),
+                (None, Some(spare)) if repeatable && !repeated => {
+                    repeated = true;
+                    (spare, Rerouted::BrokeOff)
+                }
+                _ => break,
+            };
+            if self.fleet.choose(wanted, &tried).is_some() {
+                self.metrics.rerouted(reason);
+            }
+        }
+        Err(problem.unwrap_or_else(|| {
+            Problem::passing(
+                StatusCode::SERVICE_UNAVAILABLE,
+                1,
+                "no enclave takes requests",
+            )
+        }))
+    }
+
+    /// The request once more, where another enclave could be asked and all of it is at hand.
+    fn spare(&self, request: &Request<Outgoing>) -> Option<Request<Outgoing>> {
+        let Outgoing::Full(bytes) = request.body() else {
+            return None;
+        };
+        if !self.fleet.is_several() {
+            return None;
+        }
+        let mut spare = Request::new(Outgoing::Full(bytes.clone()));
+        *spare.method_mut() = request.method().clone();
+        *spare.uri_mut() = request.uri().clone();
+        *spare.version_mut() = request.version();
+        *spare.headers_mut() = request.headers().clone();
+        // The letter case of the fields' names.
+        *spare.extensions_mut() = request.extensions().clone();
+        Some(spare)
+    }
+
+    /// An object that the enclaves do not have any more.
+    async fn stored(&self, digest: Digest) -> Option<Response<Answer>> {
+        match self.store.object(digest).await {
+            Ok(object) => {
+                let mut response = json(StatusCode::OK, object?.into());
+                // The digest names these very bytes, for ever.
+                response.headers_mut().insert(
+                    CACHE_CONTROL,
+                    HeaderValue::from_static("public, max-age=31536000, immutable"),
+                );
+                Some(response)
+            }
+            Err(error) => {
+                tracing::error!(%error, "an object could not be looked up");
+                None
+            }
+        }
+    }
+
+    /// Passes an answer on.
+    async fn answer(
+        &self,
+        answered: Answered,
+        held: (OwnedSemaphorePermit, Place),
+        activity: &Arc<Activity>,
+    ) -> Result<Response<Answer>, Problem> {
+        let Answered {
+            mut head,
+            exchange,
+            member,
+            load,
+        } = answered;
         if head.status.is_informational() {
             return Err(Problem::new(
                 StatusCode::BAD_GATEWAY,
                 format!("the enclave answered with {}", head.status),
             ));
         }
-        self.pending.observe(&head.headers);
         strip_hop_by_hop(&mut head.headers).map_err(|field| {
             Problem::new(
                 StatusCode::BAD_GATEWAY,
@@ -131,7 +325,7 @@ impl Forwarder {
         {
             // A small answer has all its bytes on the way: taken whole it leaves in one write, and the
             // connection to the enclave is free before the caller has read it.
-            let bytes = timeout(
+            let bytes = tokio::time::timeout(
                 self.limits.idle_timeout,
                 exchange.collect(body::SMALL as usize),
             )
@@ -142,14 +336,14 @@ impl Forwarder {
                     "the enclave's answer stopped in the middle",
                 )
             })?
-            .map_err(|error| enclave_problem(&error))?;
+            .map_err(|error| enclave_problem(&member, &error))?;
             return Ok(Response::from_parts(head, Answer::full(bytes)));
         }
         activity.progressed();
         let streamed = Streamed {
             exchange,
             activity: activity.clone(),
-            _permit: permit,
+            _held: (held, load),
         };
         Ok(Response::from_parts(
             head,
@@ -162,28 +356,54 @@ impl Forwarder {
         incoming: Incoming,
         announced: Vec<HeaderName>,
         failure: &FailureCell,
-    ) -> Result<Outgoing, BodyFailure> {
+    ) -> Result<(Outgoing, Option<SemaphorePermit<'_>>), BodyFailure> {
         let limit = self.limits.body_bytes;
         match incoming.size_hint().exact() {
             Some(length) if length > limit => Err(BodyFailure::TooLong),
             // Waiting for a small body to be complete also keeps slow callers from holding connections
             // to the enclave.
             Some(length) if length <= body::SMALL => {
-                match timeout(self.limits.body_timeout, body::collect(incoming)).await {
-                    Ok(Some(bytes)) => Ok(Outgoing::Full(bytes)),
-                    Ok(None) => Err(BodyFailure::Broken),
+                let taken = body::collect(incoming, &self.memory);
+                match tokio::time::timeout(self.limits.body_timeout, taken).await {
+                    Ok(taken) => taken.map(|(bytes, room)| (Outgoing::Full(bytes), room)),
                     Err(_) => Err(BodyFailure::TooSlow),
                 }
             }
-            _ => Ok(Outgoing::Stream(Box::new(CallerBody::new(
-                incoming,
-                limit,
-                self.limits.body_timeout,
-                announced,
-                failure.clone(),
-            )))),
+            _ => {
+                let body = CallerBody::new(
+                    incoming,
+                    limit,
+                    self.limits.body_timeout,
+                    announced,
+                    failure.clone(),
+                );
+                Ok((Outgoing::Stream(Box::new(body)), None))
+            }
         }
     }
+}
+
+/// Whether it does not matter how often a request is carried out, as long as the caller gets one answer.
+///
+/// Reading is so by what HTTP says of GET, HEAD and OPTIONS. An inference is so by what an enclave is: it keeps
+/// nothing of a request, a second run gives an answer with a receipt of its own that is just as true, and what an
+/// enclave that broke off may have computed, signed and logged before names an answer that nobody was given.
+/// Everything else that is posted (a session, an encapsulated request, what may come) is bound to one enclave or one
+/// attempt.
+fn may_be_repeated(method: &Method, path: &str) -> bool {
+    match *method {
+        Method::GET | Method::HEAD | Method::OPTIONS => true,
+        Method::POST => path.ends_with("/infer") && Model::of(path).is_some(),
+        _ => false,
+    }
+}
+
+/// The digest of `/v1/objects/<digest>`, when it is asked for.
+fn object_of(method: &Method, uri: &Uri) -> Option<Digest> {
+    if !matches!(*method, Method::GET | Method::HEAD) || uri.query().is_some() {
+        return None;
+    }
+    Digest::from_hex(uri.path().strip_prefix("/v1/objects/")?).ok()
 }
 
 fn connection_names(field: &str) -> Problem {
@@ -207,6 +427,11 @@ fn body_problem(failure: BodyFailure) -> Problem {
             StatusCode::BAD_REQUEST,
             "trailer fields that no Trailer field announced cannot be relayed",
         ),
+        BodyFailure::NoRoom => Problem::passing(
+            StatusCode::SERVICE_UNAVAILABLE,
+            1,
+            "the host holds as many bytes of requests as it may",
+        ),
         BodyFailure::Broken => Problem::new(
             StatusCode::BAD_REQUEST,
             "the body broke off or is badly framed",
@@ -214,8 +439,8 @@ fn body_problem(failure: BodyFailure) -> Problem {
     }
 }
 
-fn enclave_problem(error: &Failure) -> Problem {
-    tracing::warn!(%error, "a request could not be relayed");
+fn enclave_problem(member: &Member, error: &Failure) -> Problem {
+    tracing::warn!(enclave = %member.name, %error, "a request could not be relayed");
     match error {
         Failure::Unreachable { .. } => Problem::passing(
             StatusCode::SERVICE_UNAVAILABLE,

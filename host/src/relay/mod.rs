@@ -5,12 +5,16 @@ pub mod body;
 pub mod forward;
 mod headers;
 mod passthrough;
+mod seats;
+mod shed;
 mod splice;
+pub mod strict;
 pub mod upstream;
 
 use std::{
     convert::Infallible,
     future::{Future, poll_fn},
+    net::IpAddr,
     pin::pin,
     sync::{
         Arc,
@@ -20,7 +24,10 @@ use std::{
     time::Duration,
 };
 
-use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    Request, Response, StatusCode, Version, body::Incoming, server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::TokioIo;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -30,18 +37,29 @@ use tokio::{
 };
 
 use crate::{
+    clients::Clients,
     collateral::{self, CollateralFolder},
-    config::{Enclave, Limits},
+    config::{Limits, Patience},
+    fleet::Fleet,
     limits::{Activity, Watched},
     manifest::{self, ManifestFile},
+    metrics::{Metrics, Refusal},
+    problem::Problem,
     receipts::Receipts,
 };
 use body::Answer;
 use forward::Forwarder;
 use passthrough::{Broken, Passthrough};
+use seats::{Seat, Seats};
 
 /// Header fields that hyper allows when it is told nothing.
 const DEFAULT_HEADERS: usize = 100;
+/// Longest time that a connection waits for one that gives up its place.
+const ROOM: Duration = Duration::from_millis(500);
+/// A connection's place, and its file.
+type Slot = (OwnedSemaphorePermit, OwnedSemaphorePermit);
+/// Connections that are told at once why there is no place for them.
+const TURNED_AWAY: usize = 256;
 /// Longest sleep of a connection that has no deadline.
 const FAR: Duration = Duration::from_secs(3_600);
 
@@ -55,6 +73,14 @@ pub struct Relay {
     /// `None`: every connection is HTTP.
     passthrough: Option<Passthrough>,
     limits: Limits,
+    metrics: Arc<Metrics>,
+    clients: Arc<Clients>,
+    /// Connections that are being told that there is no place for them.
+    turned_away: Arc<Semaphore>,
+    seats: Arc<Seats>,
+    slots: Arc<Semaphore>,
+    /// Files that connections may still take.
+    files: Arc<Semaphore>,
     closing: AtomicBool,
     closed: Notify,
 }
@@ -62,47 +88,102 @@ pub struct Relay {
 impl Relay {
     /// A relay that answers for receipts, collateral and the manifest itself and forwards everything else, TLS
     /// unread.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is another part of the host, named once"
+    )]
     pub fn new(
         forwarder: Forwarder,
         receipts: Receipts,
         collateral: Arc<CollateralFolder>,
         manifest: Arc<ManifestFile>,
-        enclave: &Enclave,
+        fleet: Arc<Fleet>,
+        enclave: &Patience,
         limits: &Limits,
+        metrics: Arc<Metrics>,
     ) -> Arc<Self> {
         Arc::new(Self {
             forwarder,
             receipts,
             collateral,
             manifest,
-            passthrough: Passthrough::new(enclave, limits),
+            passthrough: Passthrough::new(fleet, enclave, limits),
             limits: limits.clone(),
+            metrics,
+            clients: Clients::new(
+                limits.client_connections,
+                limits.client_in_flight,
+                limits.trusted_forwarders.clone(),
+            ),
+            turned_away: Arc::new(Semaphore::new(TURNED_AWAY)),
+            seats: Arc::default(),
+            slots: Arc::new(Semaphore::new(limits.connections)),
+            files: Arc::new(Semaphore::new(limits.files)),
             closing: AtomicBool::new(false),
             closed: Notify::new(),
         })
     }
 
+    /// Who is there.
+    pub fn clients(&self) -> &Arc<Clients> {
+        &self.clients
+    }
+
     /// Serves until `stop` is true, then finishes what is under way, for the drain time at most.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
-        let slots = Arc::new(Semaphore::new(self.limits.connections));
         let mut connections = JoinSet::new();
         loop {
             let accepted = tokio::select! {
-                accepted = accept(&listener, &slots) => accepted,
+                accepted = listener.accept() => accepted,
                 // Ended connections are taken off the list as they end.
                 Some(_) = connections.join_next() => continue,
                 _ = stop.wait_for(|stop| *stop) => break,
             };
-            match accepted {
-                Ok((stream, slot)) => {
-                    connections.spawn(self.clone().connection(stream, slot));
-                }
+            let (stream, peer) = match accepted {
+                Ok((stream, peer)) => (stream, peer.ip()),
                 Err(error) => {
                     // Out of descriptors or memory, or the caller is gone again: the rest goes on.
                     tracing::warn!(%error, "a connection was not accepted");
                     sleep(Duration::from_millis(20)).await;
+                    continue;
                 }
+            };
+            let Some(place) = self.clients.connection(peer) else {
+                self.metrics.refused(Refusal::ClientConnections);
+                // Those beyond the few that are told why are closed at once.
+                if let Ok(turn) = self.turned_away.clone().try_acquire_owned() {
+                    connections.spawn(async move {
+                        shed::turn_away(stream, shed::Reason::Client).await;
+                        drop(turn);
+                    });
+                }
+                continue;
+            };
+            if let Some(slot) = self.slot() {
+                let relay = self.clone();
+                connections.spawn(async move {
+                    relay.connection(stream, peer).await;
+                    drop((place, slot));
+                });
+                continue;
             }
+            self.seats.make_room();
+            let Ok(turn) = self.turned_away.clone().try_acquire_owned() else {
+                self.metrics.refused(Refusal::Connections);
+                continue;
+            };
+            let relay = self.clone();
+            connections.spawn(async move {
+                if let Ok(Some(slot)) = timeout(ROOM, relay.wait_for_slot()).await {
+                    drop(turn);
+                    relay.connection(stream, peer).await;
+                    drop((place, slot));
+                } else {
+                    relay.metrics.refused(Refusal::Connections);
+                    shed::turn_away(stream, shed::Reason::All).await;
+                    drop((place, turn));
+                }
+            });
         }
         drop(listener);
         self.closing.store(true, SeqCst);
@@ -117,30 +198,51 @@ impl Relay {
         }
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, _slot: OwnedSemaphorePermit) {
+    fn slot(&self) -> Option<Slot> {
+        let slot = self.slots.clone().try_acquire_owned().ok()?;
+        let file = self.files.clone().try_acquire_owned().ok()?;
+        Some((slot, file))
+    }
+
+    async fn wait_for_slot(&self) -> Option<Slot> {
+        let slot = self.slots.clone().acquire_owned().await.ok()?;
+        let file = self.files.clone().acquire_owned().await.ok()?;
+        Some((slot, file))
+    }
+
+    async fn connection(self: Arc<Self>, stream: TcpStream, peer: IpAddr) {
+        let _connected = self.metrics.connection();
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a connection was gone before it began");
             return;
         }
+        let activity = Activity::new(self.limits.header_timeout, self.limits.idle_timeout);
+        let seat = self.seats.take(activity);
         let Some(passthrough) = &self.passthrough else {
-            return self.http(stream).await;
+            return self.http(stream, peer, &seat).await;
         };
-        match self.first_byte(&stream).await {
-            Some(passthrough::HANDSHAKE) => match passthrough.serve(stream).await {
+        let first = self.first_byte(&stream, &seat).await;
+        if first == Some(passthrough::HANDSHAKE) {
+            seat.activity.requested();
+            let Ok(_other_side) = self.files.try_acquire() else {
+                self.metrics.refused(Refusal::Connections);
+                return self.seats.make_room();
+            };
+            match passthrough.serve(stream).await {
                 Ok(()) => {}
-                Err(error @ Broken::Unreachable { .. }) => {
+                Err(error @ (Broken::Unreachable { .. } | Broken::NoEnclave)) => {
                     tracing::warn!(%error, "a TLS connection could not be passed on");
                 }
                 Err(error) => tracing::debug!(%error, "a TLS connection broke off"),
-            },
-            Some(_) => self.http(stream).await,
-            None => {}
+            }
+        } else if first.is_some() {
+            self.http(stream, peer, &seat).await;
         }
     }
 
     /// The first byte of a connection, which stays where it is. `None`: there is none in time, or the
     /// host stops.
-    async fn first_byte(&self, stream: &TcpStream) -> Option<u8> {
+    async fn first_byte(&self, stream: &TcpStream, seat: &Seat) -> Option<u8> {
         let closed = self.closed.notified();
         if self.closing.load(SeqCst) {
             return None;
@@ -149,13 +251,14 @@ impl Relay {
         let peeked = tokio::select! {
             peeked = timeout(self.limits.idle_timeout, stream.peek(&mut byte)) => peeked.ok()?.ok()?,
             () = closed => 0,
+            () = seat.leave.notified() => 0,
         };
         byte.first().copied().filter(|_| peeked > 0)
     }
 
-    async fn http(self: Arc<Self>, stream: TcpStream) {
-        let activity = Activity::new(self.limits.header_timeout, self.limits.idle_timeout);
-        let service = service_fn(|request| self.clone().answer(request, activity.clone()));
+    async fn http(self: &Arc<Self>, stream: TcpStream, peer: IpAddr, seat: &Seat) {
+        let activity = seat.activity.clone();
+        let service = service_fn(|request| self.clone().answer(request, peer, activity.clone()));
         let stream = TokioIo::new(Watched::new(stream, activity.clone()));
         let mut http = http1::Builder::new();
         // The connection's own watch below bounds heads and idle time.
@@ -171,6 +274,7 @@ impl Relay {
         let mut connection = pin!(http.serve_connection(stream, service));
         let mut timer = pin!(sleep(FAR));
         let mut closed = pin!(self.closed.notified());
+        let mut leave = pin!(seat.leave.notified());
         let mut watching = false;
         let mut closing = false;
         poll_fn(|cx| {
@@ -179,6 +283,10 @@ impl Relay {
             if !watching {
                 watching = true;
                 let _ = closed.as_mut().poll(cx);
+                let _ = leave.as_mut().poll(cx);
+            }
+            if seat.is_asked_to_leave() && activity.silent_for().is_some() {
+                return Poll::Ready(());
             }
             if !closing && self.closing.load(SeqCst) {
                 closing = true;
@@ -197,30 +305,65 @@ impl Relay {
             )
         })
         .await;
+        if activity.refusal().is_some() {
+            self.metrics.refused(Refusal::Framing);
+        }
     }
 
     async fn answer(
         self: Arc<Self>,
         request: Request<Incoming>,
+        peer: IpAddr,
         activity: Arc<Activity>,
     ) -> Result<Response<Answer>, Infallible> {
         activity.requested();
-        let (method, uri) = (request.method(), request.uri());
-        let result = match self.receipts.path(method, uri.path()) {
-            Some(name) => {
-                self.receipts
-                    .answer(method, name, uri.query(), request.headers())
-                    .await
-            }
-            None if uri.path() == collateral::PATH => self.collateral.answer(method, uri.query()),
-            None if uri.path() == manifest::PATH => self.manifest.answer(&request),
-            None => self.forwarder.forward(request, &activity).await,
-        };
+        let result = self.admit(request, peer, &activity).await;
         let response = result.unwrap_or_else(|problem| problem.into_response());
         if let Answer::Full(_) = response.body() {
             activity.idle();
         }
         Ok(response)
+    }
+
+    async fn admit(
+        &self,
+        request: Request<Incoming>,
+        peer: IpAddr,
+        activity: &Arc<Activity>,
+    ) -> Result<Response<Answer>, Problem> {
+        if request.version() != Version::HTTP_11 {
+            self.metrics.refused(Refusal::Version);
+            return Err(Problem::new(
+                StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+                "this host speaks HTTP/1.1",
+            ));
+        }
+        let place = self.clients.request(peer, request.headers());
+        let place = place.ok_or_else(|| {
+            self.metrics.refused(Refusal::ClientInFlight);
+            Problem::passing(
+                StatusCode::TOO_MANY_REQUESTS,
+                1,
+                "this client has as many requests under way as it may",
+            )
+        })?;
+        let (method, uri) = (request.method(), request.uri());
+        match self.receipts.path(method, uri.path()) {
+            Some(name) => {
+                let answered = self
+                    .receipts
+                    .answer(method, name, uri.query(), request.headers())
+                    .await;
+                self.metrics.receipt_answered(match &answered {
+                    Ok(answer) => answer.status(),
+                    Err(problem) => problem.status,
+                });
+                answered
+            }
+            None if uri.path() == collateral::PATH => self.collateral.answer(method, uri.query()),
+            None if uri.path() == manifest::PATH => self.manifest.answer(&request),
+            None => self.forwarder.forward(request, place, activity).await,
+        }
     }
 }
 
@@ -246,19 +389,4 @@ fn watch(
             None => timer.as_mut().reset(Instant::now() + FAR),
         }
     }
-}
-
-/// A connection and its slot. Without a free slot nothing is accepted: callers wait in the kernel's
-/// queue.
-async fn accept(
-    listener: &TcpListener,
-    slots: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    let slot = slots
-        .clone()
-        .acquire_owned()
-        .await
-        .map_err(std::io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, slot))
 }

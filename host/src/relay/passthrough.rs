@@ -8,6 +8,7 @@ use std::{
     future::poll_fn,
     io, mem,
     pin::{Pin, pin},
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -27,7 +28,8 @@ use super::{
 };
 use crate::{
     address::{Address, Stream},
-    config::{Enclave, Limits},
+    config::{Limits, Patience as Waits},
+    fleet::{Fleet, Wanted},
 };
 
 /// First byte of a TLS record that carries a handshake message (RFC 8446 §5.1). No HTTP request begins
@@ -57,6 +59,9 @@ pub(super) enum Broken {
         /// What the system said.
         error: io::Error,
     },
+    /// The operator keeps everything from all of them.
+    #[error("no enclave takes connections")]
+    NoEnclave,
     /// One side broke off.
     #[error(transparent)]
     Lost(io::Error),
@@ -72,12 +77,14 @@ struct Patience {
     open: Duration,
     /// Once it has said its last.
     ended: Duration,
+    /// From the beginning until the enclave has answered and the caller has spoken again.
+    handshake: Duration,
 }
 
-/// The enclave's TLS listener, and how long to wait for what.
+/// The enclaves' TLS listeners, and how long to wait for what.
 #[derive(Debug)]
 pub(super) struct Passthrough {
-    address: Address,
+    fleet: Arc<Fleet>,
     connect_timeout: Duration,
     patience: Patience,
     pipes: Pipes,
@@ -85,37 +92,58 @@ pub(super) struct Passthrough {
 
 impl Passthrough {
     /// `None` when no TLS listener is set.
-    pub(super) fn new(enclave: &Enclave, limits: &Limits) -> Option<Self> {
+    pub(super) fn new(fleet: Arc<Fleet>, enclave: &Waits, limits: &Limits) -> Option<Self> {
+        if !fleet.has_tls() {
+            return None;
+        }
         Some(Self {
-            address: enclave.tls.clone()?,
+            fleet,
             connect_timeout: enclave.connect_timeout,
             patience: Patience {
                 // Nothing moves while the enclave works on an answer.
                 open: limits.idle_timeout.max(enclave.answer_timeout),
                 ended: limits.idle_timeout,
+                handshake: limits.handshake_timeout,
             },
             pipes: Pipes::default(),
         })
     }
 
-    /// Passes on all that `caller` and the enclave say to each other.
+    /// Passes on all that `caller` and an enclave say to each other. Which enclave is settled before anything
+    /// is said, by how many connections each has: what is asked for cannot be seen. One that cannot be reached
+    /// is passed over; one that ends takes its connections with it.
     ///
     /// # Errors
     /// [`Broken`]. The connections are closed by then, whatever was under way.
     pub(super) async fn serve(&self, caller: TcpStream) -> Result<(), Broken> {
-        let unreachable = |error| Broken::Unreachable {
-            address: self.address.clone(),
-            error,
-        };
-        let enclave = timeout(self.connect_timeout, self.address.connect())
-            .await
-            .map_err(|_| unreachable(io::ErrorKind::TimedOut.into()))?
-            .map_err(unreachable)?;
-        match enclave {
-            Stream::Tcp(enclave) => pass(caller, enclave, self.patience, &self.pipes).await,
-            Stream::Vsock(enclave) => pass(caller, enclave, self.patience, &self.pipes).await,
-            Stream::Unix(enclave) => pass(caller, enclave, self.patience, &self.pipes).await,
+        let mut tried = Vec::new();
+        let mut unreachable = Broken::NoEnclave;
+        while let Some(member) = self.fleet.choose(Wanted::Tls, &tried) {
+            let Some(address) = &member.tls else { break };
+            let load = member.pass();
+            let connected = match timeout(self.connect_timeout, address.connect()).await {
+                Ok(connected) => connected,
+                Err(_) => Err(io::ErrorKind::TimedOut.into()),
+            };
+            let enclave = match connected {
+                Ok(enclave) => enclave,
+                Err(error) => {
+                    member.look_again();
+                    tried.push(member.index);
+                    let address = address.clone();
+                    unreachable = Broken::Unreachable { address, error };
+                    continue;
+                }
+            };
+            let passed = match enclave {
+                Stream::Tcp(enclave) => pass(caller, enclave, self.patience, &self.pipes).await,
+                Stream::Vsock(enclave) => pass(caller, enclave, self.patience, &self.pipes).await,
+                Stream::Unix(enclave) => pass(caller, enclave, self.patience, &self.pipes).await,
+            };
+            drop(load);
+            return passed;
         }
+        Err(unreachable)
     }
 }
 
@@ -143,6 +171,15 @@ impl Side for UnixStream {
     }
 }
 
+/// How far a handshake has come, by who has spoken: what is said is not looked at. Without this a flood of
+/// handshakes that nobody means to finish would hold connections for as long as an answer may take.
+#[derive(Debug, Clone, Copy)]
+enum Handshake {
+    Begun,
+    Answered,
+    Over,
+}
+
 /// Both directions in one task, so that one timer sees all that moves.
 async fn pass(
     mut caller: impl Side,
@@ -153,7 +190,9 @@ async fn pass(
     let (mut up, mut down) = (Direction::new(pipes), Direction::new(pipes));
     let mut idle_timeout = patience.open;
     let mut deadline = Instant::now() + idle_timeout;
-    let mut timer = pin!(sleep(idle_timeout));
+    let by = Instant::now() + patience.handshake;
+    let mut handshake = Handshake::Begun;
+    let mut timer = pin!(sleep(idle_timeout.min(patience.handshake)));
     poll_fn(|cx| {
         let to_enclave = up.poll(&mut caller, &mut enclave, cx);
         let to_caller = down.poll(&mut enclave, &mut caller, cx);
@@ -164,13 +203,25 @@ async fn pass(
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(Ok(())),
             _ => {}
         }
-        if mem::take(&mut up.moved) | mem::take(&mut down.moved) {
+        let (said, heard) = (mem::take(&mut up.moved), mem::take(&mut down.moved));
+        handshake = match handshake {
+            Handshake::Begun if heard || down.over => Handshake::Answered,
+            // In the same turn it may have been said before the answer.
+            Handshake::Answered if said => Handshake::Over,
+            same => same,
+        };
+        if said | heard {
             if down.over {
                 idle_timeout = patience.ended;
             }
             deadline = Instant::now() + idle_timeout;
         }
-        watch(timer.as_mut(), Some(deadline), cx).map(|()| Err(Broken::Idle(idle_timeout)))
+        let (end, within) = match handshake {
+            Handshake::Over => (deadline, idle_timeout),
+            _ if by < deadline => (by, patience.handshake),
+            _ => (deadline, idle_timeout),
+        };
+        watch(timer.as_mut(), Some(end), cx).map(|()| Err(Broken::Idle(within)))
     })
     .await
 }
@@ -355,6 +406,7 @@ mod tests {
         let patience = Patience {
             open: Duration::from_secs(20),
             ended: Duration::from_secs(20),
+            handshake: Duration::from_secs(20),
         };
         // Less room than a piece, more, and much more.
         for room in [1_000, 100_000, 10_000_000] {

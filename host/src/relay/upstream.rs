@@ -94,17 +94,20 @@ impl Upstream {
     /// it was written.
     ///
     /// # Errors
-    /// [`Failure`].
+    /// [`Failure`], and the request if nothing of it was sent.
     pub async fn send(
         self: &Arc<Self>,
         mut request: Request<Outgoing>,
-    ) -> Result<(Parts, Exchange), Failure> {
+    ) -> Result<(Parts, Exchange), (Failure, Option<Request<Outgoing>>)> {
         loop {
             let kept = self.take();
             let fresh = kept.is_none();
             let mut connection = match kept {
                 Some(connection) => connection,
-                None => self.connect().await?,
+                None => match self.connect().await {
+                    Ok(connection) => connection,
+                    Err(failure) => return Err((failure, Some(request))),
+                },
             };
             if !fresh {
                 // Sees whether the enclave has closed it meanwhile.
@@ -142,14 +145,14 @@ impl Upstream {
                 }
                 Err(mut error) => match error.take_message() {
                     Some(unsent) if !fresh => request = unsent,
-                    Some(_) => {
-                        let error = io::Error::other(error.into_error());
-                        return Err(Failure::Unreachable {
+                    Some(unsent) => {
+                        let failure = Failure::Unreachable {
                             address: self.address.clone(),
-                            error,
-                        });
+                            error: io::Error::other(error.into_error()),
+                        };
+                        return Err((failure, Some(unsent)));
                     }
-                    None => return Err(Failure::Broken(error.into_error())),
+                    None => return Err((Failure::Broken(error.into_error()), None)),
                 },
             }
         }
@@ -164,7 +167,7 @@ impl Upstream {
         request: Request<Outgoing>,
         limit: usize,
     ) -> Result<Response<Bytes>, Failure> {
-        let (head, exchange) = self.send(request).await?;
+        let (head, exchange) = self.send(request).await.map_err(|(failure, _)| failure)?;
         let body = exchange.collect(limit).await?;
         Ok(Response::from_parts(head, body))
     }

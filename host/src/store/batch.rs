@@ -5,7 +5,7 @@
 
 use thiserror::Error;
 use touchstone_formats::{
-    Digest, Evidence, FormatError, Purpose, Receipt, SignedNote,
+    Digest, Evidence, FormatError, GuaranteeSet, Purpose, Receipt, SignedNote,
     control::{Batch, KeysetEntry, KeysetState, SealedReceipt},
     jcs,
     text::hex_encode,
@@ -77,6 +77,8 @@ pub struct ReadReceipt {
     pub id: Id,
     /// Claim -65545.
     pub sequence: u64,
+    /// What it states.
+    pub guarantees: GuaranteeSet,
     /// The bytes and their place in the log.
     pub sealed: Sealed,
 }
@@ -216,14 +218,15 @@ fn read_receipt(sealed: SealedReceipt, keyset: Digest) -> Result<ReadReceipt, Ba
     if claims.keyset_digest != keyset {
         return Err(BatchError::Mismatch {
             what: "keyset of receipt",
-            found: claims.keyset_digest.to_string(),
-            expected: keyset.to_string(),
+            found: "another".into(),
+            expected: "the keyset of its batch".into(),
         });
     }
     let proof = sealed.proof.into_iter().map(|hash| hash.0).collect();
     Ok(ReadReceipt {
         id: claims.cti,
         sequence: claims.sequence,
+        guarantees: claims.guarantees,
         sealed: Sealed {
             index: sealed.index,
             proof,

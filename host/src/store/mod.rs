@@ -18,19 +18,20 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, PoisonError, RwLock,
-        atomic::{AtomicI64, Ordering::Relaxed},
         mpsc::{self, SyncSender},
     },
     thread::JoinHandle,
     time::Duration,
 };
 
+use bytes::Bytes;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 use thiserror::Error;
 use tokio::sync::oneshot;
 use touchstone_formats::Digest;
 
 use crate::{
+    metrics::Metrics,
     pending::{Id, Pending},
     waiters::Waiters,
 };
@@ -44,7 +45,19 @@ use writer::{Command, Writer};
 /// "TSHO": marks the file as ours.
 const APPLICATION_ID: i32 = 0x5453_484f;
 /// Of `schema.sql`.
-const SCHEMA_VERSION: i32 = 1;
+const SCHEMA_VERSION: i32 = 2;
+/// What makes a file of version 1, which knew one enclave alone, one of version 2.
+const FROM_VERSION_1: &str = "
+    CREATE TABLE enclaves (
+        name TEXT    PRIMARY KEY,
+        boot INTEGER NOT NULL REFERENCES boots
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO enclaves (name, boot) SELECT 'enclave', boot FROM boots ORDER BY turn DESC LIMIT 1;
+    CREATE TABLE objects (
+        digest BLOB PRIMARY KEY,
+        bytes  BLOB NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    ALTER TABLE pending ADD COLUMN enclave TEXT;";
 /// Files up to this size are checked whole at every start: a second or so.
 const CHECKED_WHOLE: u64 = 256 << 20;
 
@@ -95,7 +108,7 @@ pub enum StoreError {
     #[error("store: a receipt is too large to be stored")]
     TooLarge,
     /// A batch of a keyset that is not stored.
-    #[error("store: a batch names keyset {0}, which the enclave did not list")]
+    #[error("store: a batch names a keyset that the enclave did not list")]
     UnknownKeyset(Digest),
     /// The host is stopping.
     #[error("store: closed")]
@@ -117,9 +130,10 @@ struct Shared {
     waiters: Arc<Waiters>,
     /// Keysets that are stored.
     keysets: RwLock<HashSet<Digest>>,
-    /// Row of the current boot; 0: none yet.
-    boot: AtomicI64,
+    /// The enclaves' names, in the order of the settings.
+    names: Vec<String>,
     recent: Arc<Recent>,
+    metrics: Arc<Metrics>,
 }
 
 /// The writing thread. It ends when told to, after everything told before is done.
@@ -140,14 +154,17 @@ impl WriterThread {
 }
 
 impl Store {
-    /// Opens the store, or makes it; notes that it holds are given to `pending`.
+    /// Opens the store, or makes it; notes that it holds are given to `pending`. `names` are those of the enclaves, in the
+    /// order of the settings.
     ///
     /// # Errors
     /// [`StoreError`]: above all, a file that is damaged or not ours is never written to.
     pub fn open(
         path: &Path,
+        names: Vec<String>,
         pending: Arc<Pending>,
         waiters: Arc<Waiters>,
+        metrics: Arc<Metrics>,
     ) -> Result<(Arc<Self>, WriterThread), StoreError> {
         let lock = lock(path)?;
         let db = open(path)?;
@@ -155,8 +172,9 @@ impl Store {
             pending,
             waiters,
             keysets: RwLock::default(),
-            boot: AtomicI64::new(0),
+            names,
             recent: Arc::default(),
+            metrics,
         });
         let mut writer = Writer::new(db, shared.clone())?;
         writer.restore()?;
@@ -194,14 +212,24 @@ impl Store {
         result.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// Stores that the enclave of this boot is the one there is now, with its keysets. Gives the
-    /// number of the last batch of this boot that is stored.
+    /// Stores that this boot is the current one of an enclave, with its keysets. Gives the number of the
+    /// last batch of this boot that is stored.
     ///
     /// # Errors
     /// [`StoreError`]; then nothing has changed.
-    pub async fn boot(&self, id: Id, keysets: Vec<ReadKeyset>) -> Result<u64, StoreError> {
-        self.command(move |done| Command::Boot { id, keysets, done })
-            .await
+    pub async fn boot(
+        &self,
+        enclave: usize,
+        id: Id,
+        keysets: Vec<ReadKeyset>,
+    ) -> Result<u64, StoreError> {
+        self.command(move |done| Command::Boot {
+            enclave,
+            id,
+            keysets,
+            done,
+        })
+        .await
     }
 
     /// Stores batches of a boot, all or none. When this returns they survive whatever happens to this
@@ -218,10 +246,36 @@ impl Store {
         .await
     }
 
-    /// Keeps a receipt that was had before its seal, unless the writer is busy: it only helps if the
-    /// enclave ends before the seal.
-    pub fn offer_unsealed(&self, unsealed: Unsealed) {
-        let _ = self.commands.try_send(Command::Unsealed(unsealed));
+    /// Keeps a receipt that was had from an enclave before its seal, unless the writer is busy: it only
+    /// helps if the enclave ends before the seal.
+    pub fn offer_unsealed(&self, enclave: usize, unsealed: Unsealed) {
+        let command = Command::Unsealed { enclave, unsealed };
+        let _ = self.commands.try_send(command);
+    }
+
+    /// Keeps objects that proved to have their digests.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then nothing has changed.
+    pub async fn keep_objects(&self, objects: Vec<(Digest, Bytes)>) -> Result<(), StoreError> {
+        self.command(move |done| Command::Objects { objects, done })
+            .await
+    }
+
+    /// The object with this digest, if the store has it: a keyset, a catalog, or what they name.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn object(&self, digest: Digest) -> Result<Option<Vec<u8>>, StoreError> {
+        self.readers.object(digest).await
+    }
+
+    /// Which of these objects are not stored.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn missing_objects(&self, digests: Vec<Digest>) -> Result<Vec<Digest>, StoreError> {
+        self.readers.missing_objects(digests).await
     }
 
     /// Keeps a catalog, unless the writer is busy.
@@ -234,9 +288,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn lookup(&self, id: Id) -> Result<Lookup, StoreError> {
-        self.readers
-            .lookup(id, self.shared.boot.load(Relaxed))
-            .await
+        self.readers.lookup(id).await
     }
 
     /// What is stored for a receipt that stands elsewhere: its keyset and catalog.
@@ -313,7 +365,7 @@ fn open(path: &Path) -> Result<Connection, StoreError> {
         .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
         .map_err(clear)?;
     match (application, version, tables) {
-        (APPLICATION_ID, SCHEMA_VERSION, _) => {
+        (APPLICATION_ID, 1..=SCHEMA_VERSION, _) => {
             if length <= CHECKED_WHOLE {
                 let check: String = db
                     .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
@@ -358,11 +410,13 @@ fn open(path: &Path) -> Result<Connection, StoreError> {
     db.pragma_update(None, "foreign_keys", true)
         .map_err(clear)?;
     db.set_prepared_statement_cache_capacity(64);
-    if tables == 0 {
+    if tables == 0 || version != SCHEMA_VERSION {
+        let statements = match tables {
+            0 => include_str!("schema.sql"),
+            _ => FROM_VERSION_1,
+        };
         let transaction = db.transaction().map_err(clear)?;
-        transaction
-            .execute_batch(include_str!("schema.sql"))
-            .map_err(clear)?;
+        transaction.execute_batch(statements).map_err(clear)?;
         transaction
             .pragma_update(None, "application_id", APPLICATION_ID)
             .map_err(clear)?;

@@ -140,11 +140,31 @@ impl Readers {
         .map_err(|_| StoreError::Closed)?
     }
 
-    pub(super) async fn lookup(&self, id: Id, boot: i64) -> Result<Lookup, StoreError> {
+    pub(super) async fn lookup(&self, id: Id) -> Result<Lookup, StoreError> {
         if let Some(found) = self.recent(&id)? {
             return Ok(found);
         }
-        self.read(move |reader| reader.lookup(&id, boot)).await
+        self.read(move |reader| reader.lookup(&id)).await
+    }
+
+    pub(super) async fn object(&self, digest: Digest) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read(move |reader| reader.object(&digest)).await
+    }
+
+    pub(super) async fn missing_objects(
+        &self,
+        digests: Vec<Digest>,
+    ) -> Result<Vec<Digest>, StoreError> {
+        self.read(move |reader| {
+            let mut missing = Vec::new();
+            for digest in digests {
+                if !reader.has_object(&digest)? {
+                    missing.push(digest);
+                }
+            }
+            Ok(missing)
+        })
+        .await
     }
 
     /// A receipt that was stored a moment ago, and for which nothing else has to be looked up.
@@ -199,16 +219,16 @@ struct Reader {
 }
 
 impl Reader {
-    fn lookup(&mut self, id: &Id, boot: i64) -> Result<Lookup, StoreError> {
+    fn lookup(&mut self, id: &Id) -> Result<Lookup, StoreError> {
         // One transaction: a receipt moves from `pending` to `receipts` in one, and must be seen in
         // one of them.
         self.db.prepare_cached("BEGIN")?.execute([])?;
-        let result = self.lookup_rows(id, boot);
+        let result = self.lookup_rows(id);
         self.db.prepare_cached("COMMIT")?.execute([])?;
         result
     }
 
-    fn lookup_rows(&mut self, id: &Id, boot: i64) -> Result<Lookup, StoreError> {
+    fn lookup_rows(&mut self, id: &Id) -> Result<Lookup, StoreError> {
         let quote = self
             .db
             .prepare_cached("SELECT evidence FROM quotes WHERE id = ?1")?
@@ -237,7 +257,7 @@ impl Reader {
                 keyset: self.keyset(&receipt.claims.keyset_digest)?,
                 catalog: self.catalog(&receipt.claims.catalog.1)?,
                 // A quote may still come for as long as the enclave is there.
-                fate: self.fate(&receipt.claims.keyset_digest, None, boot, false)?,
+                fate: self.fate(&receipt.claims.keyset_digest, None, false)?,
                 receipt: Some(Box::new(receipt)),
                 place: Some(place),
                 quote,
@@ -274,7 +294,7 @@ impl Reader {
                 Some(receipt) => self.catalog(&receipt.claims.catalog.1)?,
                 None => None,
             },
-            fate: self.fate(&keyset, noted, boot, true)?,
+            fate: self.fate(&keyset, noted, true)?,
             receipt: receipt.map(Box::new),
             place: None,
             quote,
@@ -286,7 +306,6 @@ impl Reader {
         &self,
         keyset: &Digest,
         noted: Option<i64>,
-        current: i64,
         unsealed: bool,
     ) -> Result<Fate, StoreError> {
         let row: Option<(i64, bool)> = self
@@ -294,12 +313,38 @@ impl Reader {
             .prepare_cached("SELECT boot, closed FROM keysets WHERE digest = ?1")?
             .query_row([&keyset.0[..]], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
-        let boot = row.map(|(boot, _)| boot).or(noted).unwrap_or(current);
+        // Noted before any boot was seen, under a keyset that nobody has listed: nothing is known.
+        let Some(boot) = row.map(|(boot, _)| boot).or(noted) else {
+            return Ok(Fate::Open);
+        };
+        let current = self
+            .db
+            .prepare_cached("SELECT 1 FROM enclaves WHERE boot = ?1")?
+            .exists([boot])?;
         Ok(match row {
-            _ if boot != current => Fate::Ended,
+            _ if !current => Fate::Ended,
             Some((_, true)) if unsealed => Fate::Closed,
             _ => Fate::Open,
         })
+    }
+
+    fn object(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self
+            .db
+            .prepare_cached(
+                "SELECT CAST(jcs AS BLOB) FROM keysets WHERE digest = ?1
+                 UNION ALL SELECT CAST(jcs AS BLOB) FROM catalogs WHERE digest = ?1
+                 UNION ALL SELECT bytes FROM objects WHERE digest = ?1 LIMIT 1",
+            )?
+            .query_row([&digest.0[..]], |row| row.get(0))
+            .optional()?)
+    }
+
+    fn has_object(&self, digest: &Digest) -> Result<bool, StoreError> {
+        Ok(self
+            .db
+            .prepare_cached("SELECT 1 FROM objects WHERE digest = ?1")?
+            .exists([&digest.0[..]])?)
     }
 
     fn keyset(&self, digest: &Digest) -> Result<Option<Arc<KeysetRow>>, StoreError> {

@@ -1,13 +1,20 @@
 -- What the host keeps. Everything in here came from the enclave and proves itself to verifiers; the
 -- host believes none of it. Digests, ids and proofs are raw bytes, JSON is canonical text.
 
--- One row for each start of the enclave that was seen. The current one has the greatest turn.
+-- One row for each start of an enclave that was seen; the one that was seen last has the greatest turn.
 CREATE TABLE boots (
     boot    INTEGER PRIMARY KEY,
     id      BLOB    NOT NULL UNIQUE,     -- 16 bytes
     turn    INTEGER NOT NULL,
     through INTEGER NOT NULL             -- number of the last batch stored
 ) STRICT;
+
+-- The boot of each enclave that is the current one, by the name that the settings give the enclave. What
+-- was promised under another boot is lost.
+CREATE TABLE enclaves (
+    name TEXT    PRIMARY KEY,
+    boot INTEGER NOT NULL REFERENCES boots
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE keysets (
     keyset   INTEGER PRIMARY KEY,
@@ -21,6 +28,12 @@ CREATE TABLE keysets (
 CREATE TABLE catalogs (
     digest BLOB PRIMARY KEY,
     jcs    TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- What keysets and catalogs name by digest: settings, build statements, configurations of models.
+CREATE TABLE objects (
+    digest BLOB PRIMARY KEY,
+    bytes  BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 -- One row for each seal: the checkpoint and its quote.
@@ -66,7 +79,8 @@ CREATE TABLE pending (
     keyset   BLOB NOT NULL,              -- its digest: it may not be known yet
     guarantees TEXT NOT NULL,
     boot     INTEGER REFERENCES boots,   -- the boot that was current when it was noted
-    receipt  BLOB                        -- COSE_Sign1, where it was had before its seal
+    receipt  BLOB,                       -- COSE_Sign1, where it was had before its seal
+    enclave  TEXT                        -- name of the enclave that answered, where it is known
 ) STRICT, WITHOUT ROWID;
 
 -- Receipts and checkpoints that contradict each other: proof that an enclave misbehaved, or that

@@ -14,14 +14,15 @@
 //! enclave has forgotten what is not on the disk.
 
 use std::{
+    collections::HashSet,
     sync::{
         Arc, PoisonError,
-        atomic::Ordering::Relaxed,
         mpsc::{Receiver, RecvTimeoutError},
     },
     time::Instant,
 };
 
+use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use tokio::sync::oneshot;
 use touchstone_formats::{Digest, GuaranteeSet, text::hex_encode};
@@ -38,6 +39,7 @@ use crate::pending::{FLUSH, Id, Note};
 #[derive(Debug)]
 pub(super) enum Command {
     Boot {
+        enclave: usize,
         id: Id,
         keysets: Vec<ReadKeyset>,
         done: oneshot::Sender<Result<u64, StoreError>>,
@@ -47,7 +49,14 @@ pub(super) enum Command {
         batches: Vec<ReadBatch>,
         done: oneshot::Sender<Result<(), StoreError>>,
     },
-    Unsealed(Unsealed),
+    Unsealed {
+        enclave: usize,
+        unsealed: Unsealed,
+    },
+    Objects {
+        objects: Vec<(Digest, Bytes)>,
+        done: oneshot::Sender<Result<(), StoreError>>,
+    },
     Catalog(Digest, String),
     Stop,
 }
@@ -55,32 +64,50 @@ pub(super) enum Command {
 pub(super) struct Writer {
     db: Connection,
     shared: Arc<Shared>,
-    /// Row and id of the current boot.
-    current: Option<(i64, Id)>,
+    /// Row and id of the current boot of each enclave, in the order of the settings.
+    current: Current,
+    /// Enclaves that have not said yet which boot they are, in this process.
+    unheard: HashSet<usize>,
+}
+
+type Current = Vec<Option<(i64, Id)>>;
+
+/// Row of the current boot of an enclave.
+fn row(current: &Current, enclave: Option<usize>) -> Option<i64> {
+    current.get(enclave?)?.map(|(row, _)| row)
 }
 
 impl Writer {
     pub(super) fn new(db: Connection, shared: Arc<Shared>) -> Result<Self, StoreError> {
+        let count = shared.names.len();
         Ok(Self {
             db,
             shared,
-            current: None,
+            current: vec![None; count],
+            unheard: (0..count).collect(),
         })
     }
 
     /// Gives memory back what the store holds.
     pub(super) fn restore(&mut self) -> Result<(), StoreError> {
-        let newest = self
-            .db
-            .query_row(
-                "SELECT boot, id FROM boots ORDER BY turn DESC LIMIT 1",
-                [],
-                |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?)),
-            )
-            .optional()?;
-        if let Some((row, id)) = newest {
-            self.set_current(row, id.try_into().map_err(|_| StoreError::Row("a boot"))?);
+        for (name, current) in self.shared.names.iter().zip(&mut self.current) {
+            let stored = self
+                .db
+                .query_row(
+                    "SELECT boot, id FROM enclaves JOIN boots USING (boot) WHERE name = ?1",
+                    [name],
+                    |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?)),
+                )
+                .optional()?;
+            if let Some((row, id)) = stored {
+                let id = id.try_into().map_err(|_| StoreError::Row("a boot"))?;
+                *current = Some((row, id));
+            }
         }
+        let misbehaviour = self
+            .db
+            .query_row("SELECT count(*) FROM misbehaviour", [], |row| row.get(0))?;
+        self.shared.metrics.misbehaviour(misbehaviour);
         let mut statement = self.db.prepare("SELECT digest FROM keysets")?;
         let mut rows = statement.query([])?;
         let mut known = self
@@ -97,10 +124,12 @@ impl Writer {
         drop((rows, known));
 
         let mut statement = self.db.prepare(
-            "SELECT p.id, p.keyset, p.guarantees FROM pending p LEFT JOIN keysets k ON k.digest = p.keyset
-             WHERE coalesce(k.boot, p.boot, ?1) = ?1 AND coalesce(k.closed, 0) = 0",
+            "SELECT p.id, p.keyset, p.guarantees, p.enclave
+             FROM pending p LEFT JOIN keysets k ON k.digest = p.keyset
+             WHERE coalesce(k.closed, 0) = 0 AND (coalesce(k.boot, p.boot) IS NULL
+                OR coalesce(k.boot, p.boot) IN (SELECT boot FROM enclaves))",
         )?;
-        let mut rows = statement.query([self.shared.boot.load(Relaxed)])?;
+        let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let id = row.get_ref(0)?.as_blob().unwrap_or_default().try_into();
             let keyset = digest_column(
@@ -108,17 +137,21 @@ impl Writer {
                 "a pending receipt's keyset",
             )?;
             let require = GuaranteeSet::parse_words(row.get_ref(2)?.as_str().unwrap_or_default());
+            let enclave = row.get_ref(3)?.as_str().unwrap_or_default();
             match (id, require) {
-                (Ok(id), Ok(require)) => self.shared.pending.restore(id, Note { keyset, require }),
+                (Ok(id), Ok(require)) => {
+                    let note = Note {
+                        keyset,
+                        require,
+                        enclave: self.shared.names.iter().position(|name| name == enclave),
+                        since: Instant::now(),
+                    };
+                    self.shared.pending.restore(id, note);
+                }
                 _ => return Err(StoreError::Row("a pending receipt")),
             }
         }
         Ok(())
-    }
-
-    fn set_current(&mut self, row: i64, id: Id) {
-        self.current = Some((row, id));
-        self.shared.boot.store(row, Relaxed);
     }
 
     /// Works until told to stop.
@@ -145,8 +178,16 @@ impl Writer {
                 Err(RecvTimeoutError::Disconnected) => break,
             };
             match command {
-                Command::Boot { id, keysets, done } => {
-                    let _ = done.send(self.boot(id, &keysets));
+                Command::Boot {
+                    enclave,
+                    id,
+                    keysets,
+                    done,
+                } => {
+                    let _ = done.send(self.boot(enclave, id, &keysets));
+                }
+                Command::Objects { objects, done } => {
+                    let _ = done.send(self.objects(&objects));
                 }
                 Command::Batches {
                     boot,
@@ -159,9 +200,10 @@ impl Writer {
                     }
                     let _ = done.send(result);
                 }
-                Command::Unsealed(unsealed) => {
-                    report("a receipt before its seal", self.unsealed(&unsealed))
-                }
+                Command::Unsealed { enclave, unsealed } => report(
+                    "a receipt before its seal",
+                    self.unsealed(enclave, &unsealed),
+                ),
                 Command::Catalog(digest, jcs) => {
                     report("a catalog", insert_catalog(&self.db, &digest, &jcs))
                 }
@@ -179,18 +221,24 @@ impl Writer {
         let transaction = self
             .db
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let notes = write_notes(&transaction, &self.shared, self.current, &|_| false)?;
+        let notes = write_notes(&transaction, &self.shared, &self.current, &|_| false)?;
         transaction.commit()?;
         notes.follow(&self.shared);
         Ok(())
     }
 
-    fn boot(&mut self, id: Id, keysets: &[ReadKeyset]) -> Result<u64, StoreError> {
+    fn boot(&mut self, enclave: usize, id: Id, keysets: &[ReadKeyset]) -> Result<u64, StoreError> {
+        let name = self
+            .shared
+            .names
+            .get(enclave)
+            .ok_or(StoreError::Row("an enclave's name"))?
+            .clone();
         let transaction = self
             .db
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         // What was noted until now was noted under the boot before.
-        let notes = write_notes(&transaction, &self.shared, self.current, &|_| false)?;
+        let notes = write_notes(&transaction, &self.shared, &self.current, &|_| false)?;
         let known = transaction
             .query_row(
                 "SELECT boot, through FROM boots WHERE id = ?1",
@@ -198,7 +246,8 @@ impl Writer {
                 |row| Ok((row.get::<_, i64>(0)?, row.get::<_, u64>(1)?)),
             )
             .optional()?;
-        let is_new = self.current.is_none_or(|(_, current)| current != id);
+        let current = self.current.get(enclave).copied().flatten();
+        let is_new = current.is_none_or(|(_, current)| current != id);
         let (row, through) = match known {
             Some((row, through)) => {
                 if is_new {
@@ -219,9 +268,22 @@ impl Writer {
             }
         };
         if is_new {
-            // Noted before any boot was seen: under this one at the earliest.
-            transaction.execute("UPDATE pending SET boot = ?1 WHERE boot IS NULL", [row])?;
+            // Noted before any boot of this enclave was seen: under this one at the earliest.
+            transaction.execute(
+                "UPDATE pending SET boot = ?1 WHERE boot IS NULL AND coalesce(enclave, ?2) = ?2",
+                params![row, name],
+            )?;
+            // An enclave that the settings now call by another name is still that boot.
+            transaction.execute("DELETE FROM enclaves WHERE boot = ?1", [row])?;
+            transaction.execute(
+                "INSERT INTO enclaves (name, boot) VALUES (?1, ?2)
+                 ON CONFLICT (name) DO UPDATE SET boot = excluded.boot",
+                params![name, row],
+            )?;
         }
+        // Once all have said which boot they are, what the settings do not name any more is gone.
+        let all_heard = self.unheard.iter().all(|unheard| *unheard == enclave);
+        let retired = all_heard && retire(&transaction, &self.shared.names)?;
         for keyset in keysets {
             transaction.execute(
                 "INSERT INTO keysets (digest, boot, jcs, evidence) VALUES (?1, ?2, ?3, ?4)
@@ -229,8 +291,8 @@ impl Writer {
                 params![&keyset.digest.0[..], row, keyset.jcs, keyset.evidence],
             )?;
         }
-        let lost = match is_new {
-            true => lost(&transaction, row)?,
+        let lost = match is_new || retired {
+            true => lost(&transaction)?,
             false => Vec::new(),
         };
         transaction.commit()?;
@@ -241,12 +303,15 @@ impl Writer {
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .extend(keysets.iter().map(|keyset| keyset.digest));
-        if is_new {
+        self.unheard.remove(&enclave);
+        if is_new || retired {
             let before = self.shared.pending.len();
-            self.set_current(row, id);
+            if let Some(current) = self.current.get_mut(enclave) {
+                *current = Some((row, id));
+            }
             self.shared.pending.settle(lost.into_iter());
-            let lost = before - self.shared.pending.len();
-            tracing::info!(boot = %hex_encode(&id), through, lost, "the enclave of this boot is the current one");
+            let lost = before.saturating_sub(self.shared.pending.len());
+            tracing::info!(enclave = %name, boot = %hex_encode(&id), through, lost, "the enclave of this boot is the current one");
             if lost > 0 {
                 tracing::error!(
                     lost,
@@ -295,22 +360,30 @@ impl Writer {
         drop(delete);
         let unsealed = || batches.iter().flat_map(|batch| &batch.unsealed);
         for unsealed in unsealed() {
-            write_unsealed(&transaction, self.current, unsealed)?;
+            write_unsealed(&transaction, Some(row), unsealed)?;
         }
-        let here: std::collections::HashSet<Id> = sealed().collect();
-        let notes = write_notes(&transaction, &self.shared, self.current, &|id| {
+        let here: HashSet<Id> = sealed().collect();
+        let notes = write_notes(&transaction, &self.shared, &self.current, &|id| {
             here.contains(id)
         })?;
         let lost = match batches.iter().any(|batch| batch.closed) {
-            true => lost(&transaction, row)?,
+            true => lost(&transaction)?,
             false => Vec::new(),
         };
+        let misbehaviour = transaction
+            .prepare_cached("SELECT count(*) FROM misbehaviour")?
+            .query_row([], |row| row.get(0))?;
         transaction.commit()?;
 
         // First of all: who is woken below looks here.
         self.shared.recent.keep(packs);
         notes.follow(&self.shared);
-        unsealed().for_each(|unsealed| note_unsealed(&self.shared, unsealed));
+        let enclave = self
+            .current
+            .iter()
+            .position(|current| current.is_some_and(|(_, id)| id == boot));
+        unsealed().for_each(|unsealed| note_unsealed(&self.shared, enclave, unsealed));
+        self.count(enclave, batches, misbehaviour);
         self.shared
             .pending
             .settle(sealed().chain(lost.iter().copied()));
@@ -322,14 +395,47 @@ impl Writer {
         Ok(())
     }
 
-    fn unsealed(&mut self, unsealed: &Unsealed) -> Result<(), StoreError> {
+    fn count(&self, enclave: Option<usize>, batches: &[ReadBatch], misbehaviour: i64) {
+        let metrics = &self.shared.metrics;
+        let name = enclave.and_then(|enclave| self.shared.names.get(enclave));
+        let name = name.map_or("", String::as_str);
+        for batch in batches {
+            if batch.seal.is_some() {
+                let states = batch.receipts.iter().map(|receipt| receipt.guarantees);
+                metrics.sealed(name, states);
+            }
+            metrics.quoted(name, batch.quotes.len());
+        }
+        metrics.misbehaviour(misbehaviour);
+        let sealed = batches.iter().flat_map(|batch| &batch.receipts);
+        let waited = self.shared.pending.waited(sealed.map(|receipt| receipt.id));
+        waited.into_iter().for_each(|after| metrics.proven(after));
+    }
+
+    fn objects(&mut self, objects: &[(Digest, Bytes)]) -> Result<(), StoreError> {
+        let transaction = self
+            .db
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for (digest, bytes) in objects {
+            transaction
+                .prepare_cached(
+                    "INSERT INTO objects (digest, bytes) VALUES (?1, ?2) ON CONFLICT (digest) DO NOTHING",
+                )?
+                .execute(params![&digest.0[..], &bytes[..]])?;
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    fn unsealed(&mut self, enclave: usize, unsealed: &Unsealed) -> Result<(), StoreError> {
         let transaction = self
             .db
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         if !is_stored(&transaction, &unsealed.id)? {
-            write_unsealed(&transaction, self.current, unsealed)?;
+            let boot = row(&self.current, Some(enclave));
+            write_unsealed(&transaction, boot, unsealed)?;
             transaction.commit()?;
-            note_unsealed(&self.shared, unsealed);
+            note_unsealed(&self.shared, Some(enclave), unsealed);
         }
         Ok(())
     }
@@ -341,14 +447,29 @@ fn report(what: &str, result: Result<(), StoreError>) {
     }
 }
 
-/// Receipts that will never be stored: promised by a boot that is not the current one, or under a
+/// Takes enclaves off that are not named any more, and says whether there was one.
+fn retire(db: &Connection, names: &[String]) -> Result<bool, StoreError> {
+    let mut statement = db.prepare_cached("SELECT name FROM enclaves")?;
+    let stored = statement.query_map([], |row| row.get::<_, String>(0))?;
+    let mut retired = false;
+    for name in stored.collect::<Result<Vec<_>, _>>()? {
+        if !names.contains(&name) {
+            tracing::warn!(enclave = %name, "the settings do not name this enclave any more: what it promised and did not hand over is lost");
+            db.execute("DELETE FROM enclaves WHERE name = ?1", [&name])?;
+            retired = true;
+        }
+    }
+    Ok(retired)
+}
+
+/// Receipts that will never be stored: promised by a boot that is no enclave's current one, or under a
 /// keyset whose log has ended.
-fn lost(db: &Connection, current: i64) -> Result<Vec<Id>, StoreError> {
+fn lost(db: &Connection) -> Result<Vec<Id>, StoreError> {
     let mut statement = db.prepare_cached(
         "SELECT p.id FROM pending p LEFT JOIN keysets k ON k.digest = p.keyset
-         WHERE coalesce(k.boot, p.boot, ?1) <> ?1 OR k.closed = 1",
+         WHERE coalesce(k.boot, p.boot) NOT IN (SELECT boot FROM enclaves) OR k.closed = 1",
     )?;
-    let mut rows = statement.query([current])?;
+    let mut rows = statement.query([])?;
     let mut ids = Vec::new();
     while let Some(row) = rows.next()? {
         ids.push(
@@ -379,7 +500,7 @@ impl WrittenNotes {
 fn write_notes(
     transaction: &Transaction<'_>,
     shared: &Shared,
-    current: Option<(i64, Id)>,
+    current: &Current,
     arriving: &dyn Fn(&Id) -> bool,
 ) -> Result<WrittenNotes, StoreError> {
     let mut notes = WrittenNotes {
@@ -387,7 +508,8 @@ fn write_notes(
         already_stored: Vec::new(),
     };
     let mut insert = transaction.prepare_cached(
-        "INSERT INTO pending (id, keyset, guarantees, boot) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (id) DO NOTHING",
+        "INSERT INTO pending (id, keyset, guarantees, boot, enclave) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT (id) DO NOTHING",
     )?;
     for (id, note) in shared.pending.fresh() {
         if arriving(&id) {
@@ -401,7 +523,8 @@ fn write_notes(
             &id[..],
             &note.keyset.0[..],
             note.require.to_string(),
-            current.map(|(row, _)| row)
+            row(current, note.enclave),
+            note.enclave.and_then(|enclave| shared.names.get(enclave))
         ])?;
         notes.written.push(id);
     }
@@ -416,7 +539,7 @@ fn is_stored(db: &Connection, id: &Id) -> Result<bool, StoreError> {
 
 fn write_unsealed(
     transaction: &Transaction<'_>,
-    current: Option<(i64, Id)>,
+    boot: Option<i64>,
     unsealed: &Unsealed,
 ) -> Result<(), StoreError> {
     let claims = &unsealed.receipt.claims;
@@ -429,18 +552,20 @@ fn write_unsealed(
             &unsealed.id[..],
             &claims.keyset_digest.0[..],
             claims.guarantees.to_string(),
-            current.map(|(row, _)| row),
+            boot,
             unsealed.receipt.cose(),
         ])?;
     Ok(())
 }
 
 /// Its row has to go when the receipt is sealed, as if it had been noted.
-fn note_unsealed(shared: &Shared, unsealed: &Unsealed) {
+fn note_unsealed(shared: &Shared, enclave: Option<usize>, unsealed: &Unsealed) {
     let claims = &unsealed.receipt.claims;
     let note = Note {
         keyset: claims.keyset_digest,
         require: claims.guarantees,
+        enclave,
+        since: Instant::now(),
     };
     shared.pending.restore(unsealed.id, note);
 }

@@ -24,8 +24,8 @@ use touchstone_formats::{
     Catalog, CatalogModel, Claims, Digest, Evidence, GuaranteeSet, Keyset, LogSigner, Purpose,
     Receipt, ReceiptKey, ReceiptSigner, RightEdge, Tee,
     control::{
-        Ack, Batch, Batches, KeysetEntry, KeysetState, Keysets, PendingReceipt, ReceiptQuote,
-        SealedReceipt,
+        Ack, Batch, BatchRange, Batches, KeysetEntry, KeysetState, Keysets, PendingReceipt,
+        QuoteHealth, ReceiptQuote, SealedReceipt, Status, V,
     },
     headers::{State, TouchstoneRequest, TouchstoneResponse},
     merkle::{EntryKind, append_batch, entry, leaf_hash},
@@ -51,6 +51,7 @@ struct Boot {
     catalog: Catalog,
     sequence: u64,
     closed: bool,
+    draining: bool,
     waiting: Vec<Vec<u8>>,
     /// Receipts that are not acknowledged, by id.
     kept: HashMap<Id, Vec<u8>>,
@@ -101,6 +102,7 @@ impl Boot {
             catalog,
             sequence: 0,
             closed: false,
+            draining: false,
             waiting: Vec::new(),
             kept: HashMap::new(),
             batches: Vec::new(),
@@ -227,6 +229,11 @@ struct Strings {
     answer_delay: Duration,
     /// The next answer names this receipt instead of a new one.
     say_again: Option<Id>,
+    /// Called with method and target of a public request that was read whole; `true`: the connection ends
+    /// without an answer, whatever was done.
+    break_off: Option<Hook>,
+    /// Public requests are refused before any work is done for them.
+    refusing: bool,
 }
 
 /// The enclave.
@@ -287,6 +294,13 @@ impl Enclave {
         for listener in listeners {
             listener.abort();
             let _ = listener.await;
+        }
+    }
+
+    /// The process is about to be gone: its listeners are, when this thread comes to it.
+    pub fn leave(&self) {
+        for listener in self.listeners.lock().unwrap().drain(..) {
+            listener.abort();
         }
     }
 
@@ -459,6 +473,34 @@ impl Enclave {
         self.strings.lock().unwrap().forgetful = true;
     }
 
+    pub fn break_off(&self, hook: impl Fn(&Method, &str) -> bool + Send + 'static) {
+        self.strings.lock().unwrap().break_off = Some(Box::new(hook));
+    }
+
+    pub fn refuses(&self, refusing: bool) {
+        self.strings.lock().unwrap().refusing = refusing;
+    }
+
+    /// The catalog in force has these models from now on.
+    pub fn has_models(&self, names: &[&str]) {
+        let mut boot = self.boot.lock().unwrap();
+        let model = boot.catalog.models[0].clone();
+        boot.catalog.epoch += 1;
+        boot.catalog.models = names
+            .iter()
+            .map(|name| CatalogModel {
+                name: (*name).into(),
+                ..model.clone()
+            })
+            .collect();
+    }
+
+    /// Requests that came in on the public listener and are about this.
+    pub fn seen_of(&self, part: &str) -> usize {
+        let seen = self.seen.lock().unwrap();
+        seen.iter().filter(|target| target.contains(part)).count()
+    }
+
     pub fn answers_after(&self, delay: Duration) {
         self.strings.lock().unwrap().answer_delay = delay;
     }
@@ -474,9 +516,21 @@ impl Enclave {
         let method = request.method().clone();
         let body = request.into_body().collect().await.ok()?.to_bytes();
         tokio::time::sleep(delay).await;
-        if path.starts_with("/control") {
+        if path.starts_with("/control") || path.starts_with("/v1/objects/") {
             return Some(status(404));
         }
+        let strings = self.strings.lock().unwrap();
+        if strings.refusing || self.boot.lock().unwrap().draining {
+            return Some(status(503));
+        }
+        if strings
+            .break_off
+            .as_ref()
+            .is_some_and(|hook| hook(&method, &path))
+        {
+            return None;
+        }
+        drop(strings);
         if method == Method::OPTIONS {
             let mut response = status(204);
             response.headers_mut().insert(
@@ -554,6 +608,36 @@ impl Enclave {
             method.as_str(),
             path.split('/').collect::<Vec<_>>().as_slice(),
         ) {
+            ("GET", ["status"]) => {
+                let boot = self.boot.lock().unwrap();
+                json(&Status {
+                    v: V,
+                    boot: Hex16(boot.id),
+                    serving: !boot.closed,
+                    draining: boot.draining,
+                    keyset_digest: (!boot.closed).then(|| boot.keyset.digest()),
+                    pending: boot.waiting.len() as u64,
+                    batches: BatchRange {
+                        oldest: match boot.through() + 1 {
+                            oldest if oldest <= boot.batches.len() as u64 => oldest,
+                            _ => 0,
+                        },
+                        newest: boot.batches.len() as u64,
+                    },
+                    quote: QuoteHealth::Ok,
+                    catalog_epoch: 1,
+                    catalog_digest: (!boot.closed).then(|| boot.catalog.digest()),
+                })
+            }
+            ("POST", ["drain"]) => {
+                {
+                    let mut boot = self.boot.lock().unwrap();
+                    boot.draining = true;
+                    boot.closed = true;
+                }
+                self.seal();
+                status(202)
+            }
             ("GET", ["keysets"]) => {
                 let boot = self.boot.lock().unwrap();
                 let state = if boot.closed {
@@ -634,10 +718,11 @@ impl Enclave {
             ("GET", ["objects", digest]) => {
                 let boot = self.boot.lock().unwrap();
                 let jcs = boot.catalog.to_jcs();
-                if hex_encode(&Digest::of(&jcs).0) == **digest {
-                    Response::new(Full::new(Bytes::from(jcs)))
-                } else {
-                    status(404)
+                let objects = [&jcs[..], b"config"];
+                let named = |object: &&&[u8]| hex_encode(&Digest::of(object).0) == **digest;
+                match objects.iter().find(named) {
+                    Some(object) => Response::new(Full::new(Bytes::copy_from_slice(object))),
+                    None => status(404),
                 }
             }
             ("POST", ["ack"]) => {

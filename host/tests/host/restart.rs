@@ -518,7 +518,7 @@ async fn stores_that_cannot_be_used_are_refused_clearly() {
         (
             "another version",
             &version_9,
-            "found a store of version 9, expected version 1",
+            "found a store of version 9, expected version 2",
         ),
         (
             "another program's",

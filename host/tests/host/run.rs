@@ -20,9 +20,27 @@ pub struct Place {
     /// More lines of the settings, for `[enclave]` and for `[limits]`.
     pub enclave: &'static str,
     pub limits: &'static str,
+    /// `[enclaves.NAME]` tables that stand in place of the addresses above.
+    pub enclaves: String,
+    /// Tables of other names.
+    pub more: String,
 }
 
 impl Place {
+    /// For several enclaves: name, public and control listener, and TLS listener.
+    pub fn several(enclaves: &[(&str, SocketAddr, SocketAddr, Option<SocketAddr>)]) -> Self {
+        let mut place = Self::new(enclaves[0].1, enclaves[0].2);
+        for (name, public, control, tls) in enclaves {
+            place.enclaves += &format!(
+                "[enclaves.{name}]\npublic = \"tcp://{public}\"\ncontrol = \"tcp://{control}\"\n"
+            );
+            if let Some(tls) = tls {
+                place.enclaves += &format!("tls = \"tcp://{tls}\"\n");
+            }
+        }
+        place
+    }
+
     pub fn new(public: SocketAddr, control: SocketAddr) -> Self {
         Self {
             folder: tempfile::tempdir().unwrap(),
@@ -31,6 +49,8 @@ impl Place {
             tls: None,
             enclave: "",
             limits: "",
+            enclaves: String::new(),
+            more: String::new(),
         }
     }
 
@@ -61,17 +81,22 @@ impl Place {
         let (store, collateral) = (self.store(), self.path("collateral"));
         let manifest = self.path("manifest.jsonl");
         let tls = self.tls.map(|tls| format!("tls = \"tcp://{tls}\""));
+        let (public, control) = (self.public, self.control);
+        let one = match self.enclaves.is_empty() {
+            true => format!("public = \"tcp://{public}\"\ncontrol = \"tcp://{control}\"\n"),
+            false => String::new(),
+        };
         format!(
             "listen = \"tcp://127.0.0.1:0\"\nthreads = 2\n\
-             [enclave]\npublic = \"tcp://{}\"\ncontrol = \"tcp://{}\"\n{}\n{}\n\
+             [enclave]\nhealth_interval_ms = 50\n{one}{}\n{}\n{}\n\
              [store]\npath = {store:?}\n[collateral]\nfolder = {collateral:?}\npoll_ms = 20\n\
              [manifest]\nfile = {manifest:?}\npoll_ms = 20\n\
-             [limits]\n{}\n[log]\nfilter = \"host=debug\"\n",
-            self.public,
-            self.control,
+             [limits]\n{}\n[log]\nfilter = \"host=debug\"\n{}",
             tls.unwrap_or_default(),
             self.enclave,
-            self.limits
+            self.enclaves,
+            self.limits,
+            self.more
         )
     }
 
@@ -111,11 +136,15 @@ impl Process {
         let mut address = None;
         for line in lines.by_ref().map_while(Result::ok) {
             log.lock().unwrap().push_str(&format!("{line}\n"));
-            if let Some((_, rest)) = line.split_once("listening address=") {
-                address = rest
-                    .split(' ')
-                    .next()
-                    .and_then(|address| address.parse().ok());
+            let text = line.split_once("listening address=").map(|(_, rest)| rest);
+            let json = line
+                .contains("\"listening\"")
+                .then(|| line.split_once("\"address\":\""))
+                .flatten()
+                .map(|(_, rest)| rest);
+            if let Some(rest) = text.or(json) {
+                let found = rest.split([' ', '"']).next();
+                address = found.and_then(|address| address.parse().ok());
                 break;
             }
         }

@@ -1,0 +1,72 @@
+//! Connections for which there is no place: told so if they speak HTTP, closed if not.
+
+use std::time::Duration;
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+use super::passthrough::HANDSHAKE;
+
+/// Longest time that is spent on one of them.
+const WITHIN: Duration = Duration::from_secs(1);
+/// Bytes that are read of what it says, so that closing does not take the answer away from it.
+const HEARD: usize = 16 << 10;
+
+/// Why there is no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// The client has as many connections as it may.
+    Client,
+    /// All clients together have.
+    All,
+}
+
+impl Reason {
+    fn answer(self) -> String {
+        let (status, title, detail) = match self {
+            Self::Client => (
+                429,
+                "Too Many Requests",
+                "this client has as many connections as it may",
+            ),
+            Self::All => (
+                503,
+                "Service Unavailable",
+                "the host has as many connections as it may",
+            ),
+        };
+        let body = format!(
+            "{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{status},\"detail\":\"{detail}\",\"error\":\"{detail}\"}}"
+        );
+        format!(
+            "HTTP/1.1 {status} {title}\r\nContent-Type: application/problem+json\r\nAccess-Control-Allow-Origin: *\r\n\
+             Cache-Control: no-store\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    }
+}
+
+/// Says why, and closes. Who speaks TLS would not understand, and is closed without a word.
+pub(super) async fn turn_away(mut stream: TcpStream, reason: Reason) {
+    let told = async {
+        let mut byte = [0];
+        if stream.peek(&mut byte).await? == 0 || byte == [HANDSHAKE] {
+            return Ok(());
+        }
+        stream.write_all(reason.answer().as_bytes()).await?;
+        stream.shutdown().await?;
+        let mut heard = 0;
+        let mut buffer = [0; 2_048];
+        while heard < HEARD {
+            match stream.read(&mut buffer).await? {
+                0 => break,
+                count => heard += count,
+            }
+        }
+        std::io::Result::Ok(())
+    };
+    let _ = timeout(WITHIN, told).await;
+}

@@ -1,0 +1,634 @@
+//! HTTP/1.1 to the letter, before anything reads it.
+//!
+//! A request that two programs read differently is how a second request is smuggled past the first of them. What
+//! comes in is therefore looked at as it comes, byte by byte, and only what has one reading goes on to the HTTP
+//! library: lines end with CR LF and hold no other CR or LF, no field goes on in the next line, one `Content-Length`
+//! of digits or one `Transfer-Encoding: chunked` and never both, chunk sizes without extensions, one `Host`. At the first
+//! byte that breaks this a zero byte takes its place, which no reader takes for anything: the HTTP library answers 400
+//! after the answers that are still owed, and closes.
+//!
+//! Nothing is kept but the state and the few bytes that decide (RFC 9112 §2.2, §3.2, §5, §6, §7.1, §11.2).
+
+use std::fmt;
+
+/// What is wrong with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Violation {
+    /// Something other than a request line: an empty line before it, spaces too many or too few, control characters.
+    RequestLine,
+    /// Neither HTTP/1.1 nor HTTP/1.0.
+    Version,
+    /// A CR without LF, or an LF without CR.
+    LineEnd,
+    /// A field that goes on in the next line.
+    ObsoleteFold,
+    /// A field's name that is no token, or has a space after it.
+    FieldName,
+    /// A control character in a field's value.
+    FieldValue,
+    /// Not one number of digits alone.
+    ContentLength,
+    /// Another coding than `chunked`, or it twice, or in HTTP/1.0.
+    TransferEncoding,
+    /// Two lengths.
+    LengthAndEncoding,
+    /// None in HTTP/1.1, or more than one.
+    Host,
+    /// CONNECT with a body.
+    Connect,
+    /// A chunk size that is none, is too large or has an extension.
+    ChunkSize,
+    /// A chunk that does not end where its size says.
+    ChunkEnd,
+    /// More requests than may be sent ahead of their answers.
+    Pipeline,
+    /// A trailer field that would change how the message is framed or routed.
+    Trailer,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+/// The fields that decide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Field {
+    Other,
+    ContentLength,
+    TransferEncoding,
+    Host,
+}
+
+/// Requests that may have come in and not been taken up yet.
+const AHEAD: u64 = 16;
+/// Longest name that decides.
+const LONGEST: usize = "transfer-encoding".len();
+/// Most hexadecimal digits of a chunk size.
+const SIZE_DIGITS: u8 = 15;
+/// Most digits of a content length.
+const LENGTH_DIGITS: u8 = 18;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// In a request line, after so many spaces.
+    Line {
+        spaces: u8,
+    },
+    /// After the CR of a request line or field.
+    LineFeed,
+    /// Where a field, or the end of the head or trailers, begins.
+    FieldStart,
+    Name,
+    Value(Field),
+    /// After the CR of the empty line.
+    LastFeed,
+    /// So many bytes of a body or chunk follow.
+    Bytes {
+        left: u64,
+        chunked: bool,
+    },
+    /// The CR and LF after a chunk.
+    ChunkCr,
+    ChunkLf,
+    /// In a chunk size of so many digits.
+    Size {
+        digits: u8,
+        value: u64,
+    },
+    SizeLf {
+        value: u64,
+    },
+}
+
+/// What was learned of the request whose head is being read.
+#[derive(Debug, Clone, Copy, Default)]
+struct Head {
+    /// First bytes of the request line, and how many bytes it has.
+    first: [u8; 8],
+    /// Its last bytes.
+    last: [u8; 8],
+    length: usize,
+    is_1_1: bool,
+    hosts: u8,
+    content_length: Option<u64>,
+    chunked: bool,
+}
+
+/// Follows one connection.
+#[derive(Debug)]
+pub struct Strict {
+    state: State,
+    head: Head,
+    /// The fields are trailers.
+    trailers: bool,
+    name: [u8; LONGEST],
+    name_length: usize,
+    /// Digits of a content length, or bytes of `chunked`, that were read; and whether the value has ended.
+    digits: u8,
+    ended: bool,
+    /// Heads that were read, and that may be.
+    heads: u64,
+    allowed: u64,
+    broken: Option<Violation>,
+}
+
+impl Default for Strict {
+    fn default() -> Self {
+        Self {
+            state: State::Line { spaces: 0 },
+            head: Head::default(),
+            trailers: false,
+            name: [0; LONGEST],
+            name_length: 0,
+            digits: 0,
+            ended: false,
+            heads: 0,
+            allowed: AHEAD,
+            broken: None,
+        }
+    }
+}
+
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+impl Strict {
+    /// What was wrong, once something was.
+    pub fn broken(&self) -> Option<Violation> {
+        self.broken
+    }
+
+    /// So many requests of this connection have been taken up. A few more may come ahead of their turn; a thousand in
+    /// one small packet would be a thousand times the work for next to nothing.
+    pub fn taken_up(&mut self, requests: u64) {
+        self.allowed = requests.saturating_add(AHEAD);
+    }
+
+    /// Looks at the bytes that come next. Gives how many of them are good: all, or those before the one that
+    /// breaks the rules. After that nothing is good any more.
+    pub fn follow(&mut self, bytes: &[u8]) -> usize {
+        let mut at = 0;
+        while self.broken.is_none()
+            && let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty())
+        {
+            if let State::Bytes { left, chunked } = &mut self.state {
+                let count = rest.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                *left = left.saturating_sub(count as u64);
+                at = at.saturating_add(count);
+                if *left == 0 {
+                    self.state = match chunked {
+                        true => State::ChunkCr,
+                        false => self.next_request(),
+                    };
+                }
+                continue;
+            }
+            // Most of a head is values that decide nothing.
+            if let State::Value(Field::Other | Field::Host) = self.state {
+                let plain = |byte: &u8| (0x20..0x7f).contains(byte) || *byte >= 0x80;
+                let count = rest.iter().take_while(|byte| plain(byte)).count();
+                if count > 0 {
+                    at = at.saturating_add(count);
+                    continue;
+                }
+            }
+            let Some(byte) = rest.first() else { break };
+            match self.step(*byte) {
+                Ok(state) => self.state = state,
+                Err(violation) => {
+                    self.broken = Some(violation);
+                    break;
+                }
+            }
+            at = at.saturating_add(1);
+        }
+        at
+    }
+
+    fn next_request(&mut self) -> State {
+        self.head = Head::default();
+        self.trailers = false;
+        State::Line { spaces: 0 }
+    }
+
+    fn step(&mut self, byte: u8) -> Result<State, Violation> {
+        Ok(match self.state {
+            State::Line { spaces } => match byte {
+                b'\r' if spaces == 2 => {
+                    self.head.is_1_1 = match &self.head.last {
+                        b"HTTP/1.1" => true,
+                        b"HTTP/1.0" => false,
+                        _ => return Err(Violation::Version),
+                    };
+                    State::LineFeed
+                }
+                b' ' if spaces < 2 && self.head.length > 0 => {
+                    self.line_byte(byte);
+                    State::Line { spaces: spaces + 1 }
+                }
+                0x21..=0x7e | 0x80..=0xff => {
+                    self.line_byte(byte);
+                    State::Line { spaces }
+                }
+                b'\n' => return Err(Violation::LineEnd),
+                _ => return Err(Violation::RequestLine),
+            },
+            State::LineFeed => match byte {
+                b'\n' => State::FieldStart,
+                _ => return Err(Violation::LineEnd),
+            },
+            State::FieldStart => match byte {
+                b'\r' => State::LastFeed,
+                b' ' | b'\t' => return Err(Violation::ObsoleteFold),
+                b'\n' => return Err(Violation::LineEnd),
+                _ if is_token(byte) => {
+                    self.name_length = 0;
+                    self.name_byte(byte);
+                    State::Name
+                }
+                _ => return Err(Violation::FieldName),
+            },
+            State::Name => match byte {
+                b':' => State::Value(self.field()?),
+                _ if is_token(byte) => {
+                    self.name_byte(byte);
+                    State::Name
+                }
+                _ => return Err(Violation::FieldName),
+            },
+            State::Value(field) => match byte {
+                b'\r' => {
+                    self.value_end(field)?;
+                    State::LineFeed
+                }
+                b'\n' => return Err(Violation::LineEnd),
+                b'\t' | 0x20..=0x7e | 0x80..=0xff => {
+                    self.value_byte(field, byte)?;
+                    State::Value(field)
+                }
+                _ => return Err(Violation::FieldValue),
+            },
+            State::LastFeed => match byte {
+                b'\n' if self.trailers => self.next_request(),
+                b'\n' => self.body()?,
+                _ => return Err(Violation::LineEnd),
+            },
+            // `follow` has taken those.
+            State::Bytes { .. } => self.state,
+            State::ChunkCr => match byte {
+                b'\r' => State::ChunkLf,
+                _ => return Err(Violation::ChunkEnd),
+            },
+            State::ChunkLf => match byte {
+                b'\n' => State::Size {
+                    digits: 0,
+                    value: 0,
+                },
+                _ => return Err(Violation::ChunkEnd),
+            },
+            State::Size { digits, value } => match byte {
+                b'\r' if digits > 0 => State::SizeLf { value },
+                _ if digits < SIZE_DIGITS => {
+                    let digit = char::from(byte).to_digit(16).ok_or(Violation::ChunkSize)?;
+                    State::Size {
+                        digits: digits + 1,
+                        value: (value << 4) | u64::from(digit),
+                    }
+                }
+                _ => return Err(Violation::ChunkSize),
+            },
+            State::SizeLf { value } => match (byte, value) {
+                (b'\n', 0) => {
+                    self.trailers = true;
+                    State::FieldStart
+                }
+                (b'\n', left) => State::Bytes {
+                    left,
+                    chunked: true,
+                },
+                _ => return Err(Violation::ChunkSize),
+            },
+        })
+    }
+
+    fn line_byte(&mut self, byte: u8) {
+        let head = &mut self.head;
+        if let Some(place) = head.first.get_mut(head.length) {
+            *place = byte;
+        }
+        head.last.rotate_left(1);
+        if let Some(place) = head.last.last_mut() {
+            *place = byte;
+        }
+        head.length = head.length.saturating_add(1);
+    }
+
+    fn name_byte(&mut self, byte: u8) {
+        if let Some(place) = self.name.get_mut(self.name_length) {
+            *place = byte.to_ascii_lowercase();
+        }
+        self.name_length = self.name_length.saturating_add(1);
+    }
+
+    /// A field's name has ended.
+    fn field(&mut self) -> Result<Field, Violation> {
+        let field = match self.name.get(..self.name_length) {
+            Some(b"content-length") => Field::ContentLength,
+            Some(b"transfer-encoding") => Field::TransferEncoding,
+            Some(b"host") => Field::Host,
+            _ => Field::Other,
+        };
+        if self.trailers && field != Field::Other {
+            return Err(Violation::Trailer);
+        }
+        self.digits = 0;
+        self.ended = false;
+        let head = &mut self.head;
+        match field {
+            Field::ContentLength if head.content_length.is_some() => {
+                return Err(Violation::ContentLength);
+            }
+            Field::ContentLength => head.content_length = Some(0),
+            Field::TransferEncoding if head.chunked || !head.is_1_1 => {
+                return Err(Violation::TransferEncoding);
+            }
+            Field::TransferEncoding => head.chunked = true,
+            Field::Host if head.hosts > 0 => return Err(Violation::Host),
+            Field::Host => head.hosts = 1,
+            Field::Other => {}
+        }
+        if head.chunked && head.content_length.is_some() {
+            return Err(Violation::LengthAndEncoding);
+        }
+        Ok(field)
+    }
+
+    fn value_byte(&mut self, field: Field, byte: u8) -> Result<(), Violation> {
+        let violation = match field {
+            Field::ContentLength => Violation::ContentLength,
+            Field::TransferEncoding => Violation::TransferEncoding,
+            Field::Other | Field::Host => return Ok(()),
+        };
+        // White space around a value is none of it.
+        if matches!(byte, b' ' | b'\t') {
+            self.ended = self.digits > 0;
+            return Ok(());
+        }
+        if self.ended {
+            return Err(violation);
+        }
+        if field == Field::ContentLength {
+            let digit = char::from(byte).to_digit(10).ok_or(violation)?;
+            if self.digits >= LENGTH_DIGITS {
+                return Err(violation);
+            }
+            let value = self.head.content_length.unwrap_or(0);
+            self.head.content_length = Some(value * 10 + u64::from(digit));
+        } else {
+            let expected = b"chunked".get(usize::from(self.digits));
+            if expected != Some(&byte.to_ascii_lowercase()) {
+                return Err(violation);
+            }
+        }
+        self.digits += 1;
+        Ok(())
+    }
+
+    fn value_end(&self, field: Field) -> Result<(), Violation> {
+        match field {
+            Field::ContentLength if self.digits == 0 => Err(Violation::ContentLength),
+            Field::TransferEncoding if usize::from(self.digits) != b"chunked".len() => {
+                Err(Violation::TransferEncoding)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A head has ended: what follows it.
+    fn body(&mut self) -> Result<State, Violation> {
+        let head = &self.head;
+        if head.is_1_1 && head.hosts == 0 {
+            return Err(Violation::Host);
+        }
+        if self.heads >= self.allowed {
+            return Err(Violation::Pipeline);
+        }
+        self.heads = self.heads.saturating_add(1);
+        if &head.first == b"CONNECT " && (head.chunked || head.content_length.is_some()) {
+            return Err(Violation::Connect);
+        }
+        Ok(match head.content_length {
+            _ if head.chunked => State::Size {
+                digits: 0,
+                value: 0,
+            },
+            Some(left @ 1..) => State::Bytes {
+                left,
+                chunked: false,
+            },
+            _ => self.next_request(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &[&str] = &[
+        "GET / HTTP/1.1\r\nHost: h\r\n\r\n",
+        "GET / HTTP/1.0\r\n\r\n",
+        "P /x?\u{e9} HTTP/1.1\r\nhOsT:\r\nContent-Length: \t 3 \r\n\r\nab\n",
+        "POST /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: Chunked\r\n\r\n3\r\n\r\n\0\r\n00A\r\n0123456789\r\n0\r\nX-Late: 1\r\n\r\n",
+        "POST /x HTTP/1.1\r\nContent-Length: 000\r\nHost: h\r\nX: \u{e9}\t\r\nEmpty:\r\n\r\n",
+        "CONNECT h:1 HTTP/1.1\r\nHost: h:1\r\n\r\n",
+    ];
+
+    /// Each with the rule that it breaks, and the byte at which that shows.
+    fn bad() -> Vec<(Violation, String, usize)> {
+        use Violation::*;
+        let head = "POST / HTTP/1.1\r\nHost: h\r\n";
+        let with = |rest: &str| format!("{head}{rest}");
+        let chunked = |rest: &str| with(&format!("Transfer-Encoding: chunked\r\n\r\n{rest}"));
+        let marked = [
+            (RequestLine, "^\r\nGET / HTTP/1.1\r\n".to_owned()),
+            (RequestLine, "^ GET / HTTP/1.1\r\n".into()),
+            (RequestLine, "GET / HTTP/1.1^ \r\n".into()),
+            (RequestLine, "GET /^\tHTTP/1.1\r\n".into()),
+            (RequestLine, "GET /^\0 HTTP/1.1\r\n".into()),
+            (RequestLine, "GET /^\r\n".into()),
+            (LineEnd, "GET / HTTP/1.1^\nHost: h\r\n".into()),
+            (LineEnd, "GET / HTTP/1.1\r^Host: h\r\n".into()),
+            (Version, "GET / HTTP/1.2^\r\n".into()),
+            (Version, "GET / HTTP/2.0^\r\n".into()),
+            (Version, "GET / http/1.1^\r\n".into()),
+            (Version, "PRI * HTTP/2.0^\r\n\r\nSM\r\n\r\n".into()),
+            (LineEnd, with("X: 1^\nY: 2\r\n\r\n")),
+            (LineEnd, with("X: 1\r^Y: 2\r\n\r\n")),
+            (LineEnd, with("X: 1\r\n^\n")),
+            (LineEnd, with("X: 1\r\n\r^\r\n")),
+            (ObsoleteFold, with("X: 1\r\n^ 2\r\n\r\n")),
+            (ObsoleteFold, with("X: 1\r\n^\t2\r\n\r\n")),
+            (FieldName, with("X^ : 1\r\n\r\n")),
+            (FieldName, with("^: 1\r\n\r\n")),
+            (FieldName, with("X^\r\n\r\n")),
+            (FieldName, with("X^\u{e9}: 1\r\n\r\n")),
+            (FieldName, with("Content-Length^ : 1\r\n\r\n")),
+            (FieldValue, with("X: ^\0\r\n\r\n")),
+            (FieldValue, with("X: a^\u{b}\r\n\r\n")),
+            (
+                ContentLength,
+                with("Content-Length: 1\r\ncontent-length^: 1\r\n\r\n"),
+            ),
+            (ContentLength, with("Content-Length: 1^, 1\r\n\r\n")),
+            (ContentLength, with("Content-Length: ^+1\r\n\r\n")),
+            (ContentLength, with("Content-Length: ^-1\r\n\r\n")),
+            (ContentLength, with("Content-Length: 0^x1\r\n\r\n")),
+            (ContentLength, with("Content-Length: 1 ^1\r\n\r\n")),
+            (ContentLength, with("Content-Length:^\r\n\r\n")),
+            (
+                ContentLength,
+                with("Content-Length: 100000000000000000^0\r\n\r\n"),
+            ),
+            (TransferEncoding, with("Transfer-Encoding: ^gzip\r\n\r\n")),
+            (
+                TransferEncoding,
+                with("Transfer-Encoding: chunked^, gzip\r\n\r\n"),
+            ),
+            (
+                TransferEncoding,
+                with("Transfer-Encoding: ^gzip, chunked\r\n\r\n"),
+            ),
+            (TransferEncoding, with("Transfer-Encoding: chunke^\r\n\r\n")),
+            (
+                TransferEncoding,
+                with("Transfer-Encoding: chunked^d\r\n\r\n"),
+            ),
+            (
+                TransferEncoding,
+                with("Transfer-Encoding: ^\"chunked\"\r\n\r\n"),
+            ),
+            (TransferEncoding, with("Transfer-Encoding:^\r\n\r\n")),
+            (
+                TransferEncoding,
+                with("Transfer-Encoding: chunked\r\nTransfer-Encoding^: chunked\r\n\r\n"),
+            ),
+            (
+                TransferEncoding,
+                "POST / HTTP/1.0\r\nTransfer-Encoding^: chunked\r\n\r\n".into(),
+            ),
+            (
+                LengthAndEncoding,
+                with("Content-Length: 1\r\nTransfer-Encoding^: chunked\r\n\r\n"),
+            ),
+            (
+                LengthAndEncoding,
+                with("Transfer-Encoding: chunked\r\nContent-Length^: 1\r\n\r\n"),
+            ),
+            (Host, with("HOST^: h\r\n\r\n")),
+            (Host, "GET / HTTP/1.1\r\nX: 1\r\n\r^\n".into()),
+            (
+                Connect,
+                "CONNECT h:1 HTTP/1.1\r\nHost: h:1\r\nContent-Length: 1\r\n\r^\n".into(),
+            ),
+            (ChunkSize, chunked("1^;x=y\r\na\r\n0\r\n\r\n")),
+            (ChunkSize, chunked("1^ \r\na\r\n0\r\n\r\n")),
+            (ChunkSize, chunked("^ 1\r\na\r\n0\r\n\r\n")),
+            (ChunkSize, chunked("^\r\n")),
+            (ChunkSize, chunked("^-1\r\n")),
+            (ChunkSize, chunked("0^x1\r\na\r\n")),
+            (ChunkSize, chunked("1^\na\r\n")),
+            (ChunkSize, chunked("1\r^a\r\n")),
+            (ChunkSize, chunked("000000000000001^1\r\n")),
+            (ChunkEnd, chunked("1\r\na^b\r\n")),
+            (ChunkEnd, chunked("1\r\na^\n0\r\n\r\n")),
+            (ChunkEnd, chunked("1\r\na\r^0\r\n\r\n")),
+            (LineEnd, chunked("0\r\n^\n")),
+            (LineEnd, chunked("0\r\nX: 1^\n\r\n")),
+            (ObsoleteFold, chunked("0\r\nX: 1\r\n^ 2\r\n\r\n")),
+            (Trailer, chunked("0\r\nContent-Length^: 1\r\n\r\n")),
+            (Trailer, chunked("0\r\nHost^: 1\r\n\r\n")),
+            (Trailer, chunked("0\r\nTransfer-Encoding^: chunked\r\n\r\n")),
+        ];
+        let marked = marked.into_iter();
+        marked
+            .map(|(violation, text)| {
+                let at = text.find('^').unwrap();
+                (violation, text.replacen('^', "", 1), at)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn what_has_one_reading_passes_and_leads_to_the_next_request() {
+        let mut strict = Strict::default();
+        for good in GOOD.iter().chain(GOOD) {
+            assert_eq!(strict.follow(good.as_bytes()), good.len(), "{good:?}");
+            assert_eq!(strict.state, State::Line { spaces: 0 }, "{good:?}");
+            assert_eq!(strict.head.length, 0);
+        }
+    }
+
+    #[test]
+    fn a_few_requests_come_ahead_of_their_turn() {
+        let mut strict = Strict::default();
+        let one = GOOD[0].as_bytes();
+        let many = one.repeat(100);
+        // The last LF of the seventeenth.
+        assert_eq!(strict.follow(&many), one.len() * 17 - 1);
+        assert_eq!(strict.broken(), Some(Violation::Pipeline));
+        let mut strict = Strict::default();
+        for taken in 0..100 {
+            strict.taken_up(taken);
+            assert_eq!(strict.follow(one), one.len(), "{taken}");
+        }
+    }
+
+    #[test]
+    fn what_has_two_readings_stops_at_the_byte_that_gives_it_the_second() {
+        for (violation, bad, at) in bad() {
+            for before in ["", GOOD[0], GOOD[3]] {
+                let mut strict = Strict::default();
+                let whole = format!("{before}{bad}");
+                let found = strict.follow(whole.as_bytes());
+                assert_eq!(strict.broken(), Some(violation), "{whole:?}");
+                assert_eq!(found, before.len() + at, "{whole:?}");
+                assert_eq!(strict.follow(GOOD[0].as_bytes()), 0);
+            }
+        }
+    }
+
+    /// However the bytes are cut, and whatever they are.
+    #[test]
+    fn pieces_are_read_as_the_whole() {
+        let mut seed = 1u64;
+        let mut random = |below: usize| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (seed >> 33) as usize % below
+        };
+        let bad: Vec<_> = bad().into_iter().map(|(_, text, _)| text).collect();
+        for _ in 0..20_000 {
+            let mut bytes = Vec::new();
+            for _ in 0..random(3) {
+                bytes.extend_from_slice(GOOD[random(GOOD.len())].as_bytes());
+            }
+            bytes.extend_from_slice(bad[random(bad.len())].as_bytes());
+            for _ in 0..random(3) {
+                let at = random(bytes.len());
+                bytes[at] = b"\r\n \t:;0aA\0\xff"[random(11)];
+            }
+            let mut whole = Strict::default();
+            let good = whole.follow(&bytes);
+            let mut cut = Strict::default();
+            let mut found = 0;
+            while found < bytes.len() && cut.broken().is_none() {
+                let end = (found + 1 + random(40)).min(bytes.len());
+                found += cut.follow(&bytes[found..end]);
+            }
+            assert_eq!((found, cut.broken()), (good, whole.broken()));
+        }
+    }
+}

@@ -1,0 +1,396 @@
+//! What the operator sees, and what no log sees.
+
+use std::{
+    collections::BTreeSet,
+    os::unix::fs::PermissionsExt,
+    process::{Command, Output},
+    time::{Duration, Instant},
+};
+
+use hyper::{Method, StatusCode};
+use serde_json::Value;
+use touchstone_formats::{GuaranteeSet, text::base64_encode};
+
+use crate::{
+    client::{get, send, until},
+    enclave::Enclave,
+    raw::nobody,
+    run::Place,
+};
+
+const DASHBOARD: &str = include_str!("../../monitoring/grafana-dashboard.json");
+const ALERTS: &str = include_str!("../../monitoring/alerts.yml");
+const UNIT: &str = include_str!("../../systemd/touchstone-host.service");
+
+async fn several() -> (std::sync::Arc<Enclave>, std::sync::Arc<Enclave>, Place) {
+    let (a, b) = (Enclave::start().await, Enclave::start().await);
+    let mut place = Place::several(&[
+        ("a", a.public, a.control, None),
+        ("b", b.public, b.control, None),
+    ]);
+    let socket = place.path("operation.sock");
+    place.more = format!(
+        "format = \"json\"\n[operation]\nlisten = \"tcp://127.0.0.1:0\"\nsocket = {socket:?}\n[receipts]\noverdue_seconds = 1\n"
+    );
+    (a, b, place)
+}
+
+/// The value of a figure whose line begins so.
+fn figure(text: &str, begin: &str) -> f64 {
+    let line = text.lines().find(|line| line.starts_with(begin));
+    let line = line.unwrap_or_else(|| panic!("no {begin} in {text}"));
+    line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn figures_say_what_happened() {
+    let (a, b, place) = several().await;
+    let host = place.start().await;
+    let (address, operation) = (host.address(), host.operation_address().unwrap());
+    let ready = |answer: &crate::client::Answer| answer.status == StatusCode::OK;
+    until(operation, "/ready", "ready", ready).await;
+    let quoted = GuaranteeSet::parse_words("quoted").unwrap().to_string();
+    let asked = format!("require=({quoted})");
+    let asked = [("touchstone", asked.as_str())];
+    for (target, count) in [("digits", 4), ("nobody-has-this", 3)] {
+        for _ in 0..count {
+            let target = format!("/v2/models/{target}/infer");
+            send(address, Method::POST, &target, &asked, b"x").await;
+        }
+    }
+    send(address, Method::POST, "/v2/models/digits/infer", &[], b"x").await;
+    crate::client::raw(address, b"GET / HTTP/1.1\r\nHost: h\r\nHost: h\r\n\r\n").await;
+    let text = async || String::from_utf8(get(operation, "/metrics").await.body.to_vec()).unwrap();
+    let before = text().await;
+    let requests = |model: &str, asked: &str| {
+        format!(
+            "touchstone_host_requests_total{{guarantees=\"{asked}\",model=\"{model}\",status=\"200\"}}"
+        )
+    };
+    assert_eq!(figure(&before, &requests("digits", &quoted)), 4.0);
+    let default = GuaranteeSet::default_set().to_string();
+    assert_eq!(figure(&before, &requests("digits", &default)), 1.0);
+    assert_eq!(figure(&before, &requests("other", &quoted)), 3.0);
+    // What callers make up is no label.
+    assert!(!before.contains("nobody-has-this"));
+    assert_eq!(
+        figure(&before, "touchstone_host_refused_total{reason=\"framing\"}"),
+        1.0
+    );
+    assert_eq!(figure(&before, "touchstone_host_pending_receipts"), 8.0);
+    assert_eq!(
+        figure(&before, "touchstone_host_enclave_serving{enclave=\"b\"}"),
+        1.0
+    );
+    let expires = figure(
+        &before,
+        "touchstone_host_keyset_expires_timestamp_seconds{enclave=\"a\"}",
+    );
+    assert_eq!(expires, 1_790_086_400.0);
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    assert_eq!(
+        figure(&text().await, "touchstone_host_overdue_receipts"),
+        8.0
+    );
+    a.seal();
+    b.seal();
+    a.all_acknowledged().await;
+    b.all_acknowledged().await;
+    let after = text().await;
+    assert_eq!(figure(&after, "touchstone_host_pending_receipts"), 0.0);
+    assert_eq!(figure(&after, "touchstone_host_overdue_receipts"), 0.0);
+    assert_eq!(figure(&after, "touchstone_host_proof_seconds_count"), 8.0);
+    assert_eq!(
+        figure(&after, "touchstone_host_seals_total{enclave=\"a\"}"),
+        1.0
+    );
+    let stored = |enclave| {
+        let begin = format!(
+            "touchstone_host_receipts_total{{enclave=\"{enclave}\",guarantees=\"{quoted}\"}}"
+        );
+        figure(&after, &begin)
+    };
+    assert_eq!(stored("a") + stored("b"), 7.0);
+    // One that is gone shows.
+    a.die().await;
+    let end = Instant::now() + Duration::from_secs(5);
+    let away = "touchstone_host_enclave_condition{condition=\"away\",enclave=\"a\"}";
+    while figure(&text().await, away) != 1.0 {
+        assert!(Instant::now() < end);
+    }
+    b.die().await;
+    until(operation, "/ready", "not ready", |answer| {
+        answer.status == StatusCode::SERVICE_UNAVAILABLE
+    })
+    .await;
+    assert_eq!(get(operation, "/live").await.status, StatusCode::OK);
+    // Nothing of it is for callers, and no order is taken on this listener.
+    assert_eq!(
+        get(address, "/metrics").await.status,
+        StatusCode::SERVICE_UNAVAILABLE
+    );
+    let order = send(operation, Method::POST, "/drain/a", &[], b"").await;
+    assert_eq!(order.status, StatusCode::FORBIDDEN);
+    host.stop().await;
+}
+
+/// Every figure that dashboard and alerts name is one that the host gives.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dashboard_and_alerts_name_figures_that_exist() {
+    let (a, _b, place) = several().await;
+    let host = place.start().await;
+    let operation = host.operation_address().unwrap();
+    let target = "/v2/models/digits/infer";
+    for _ in 0..2 {
+        let answer = send(host.address(), Method::POST, target, &[], b"x").await;
+        assert_eq!(answer.status, StatusCode::OK);
+    }
+    get(host.address(), &format!("/v1/receipts/{}", "0".repeat(32))).await;
+    let id = a.answer("quoted");
+    a.quote(&[id]);
+    a.seal();
+    a.all_acknowledged().await;
+    let text = String::from_utf8(get(operation, "/metrics").await.body.to_vec()).unwrap();
+    let names = |text: &str| -> BTreeSet<String> {
+        let other = |c: char| !c.is_ascii_alphanumeric() && c != '_';
+        let words = text
+            .split(other)
+            .filter(|word| word.starts_with("touchstone_host_"));
+        words.map(str::to_owned).collect()
+    };
+    let given = names(&text);
+    let dashboard: Value = serde_json::from_str(DASHBOARD).unwrap();
+    assert!(dashboard["panels"].as_array().unwrap().len() > 10);
+    for wanted in names(DASHBOARD).union(&names(ALERTS)) {
+        assert!(given.contains(wanted), "{wanted} is no figure");
+    }
+    // And none is forgotten.
+    let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    for family in families.filter_map(|line| line.split(' ').next()) {
+        assert!(DASHBOARD.contains(family), "{family} is on no panel");
+    }
+    assert!(ALERTS.matches("- alert: ").count() >= 10);
+    host.stop().await;
+}
+
+fn host(arguments: &[&str]) -> Output {
+    let host = Command::new(env!("CARGO_BIN_EXE_host"))
+        .args(arguments)
+        .output();
+    host.unwrap()
+}
+
+fn said(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn orders_are_taken_on_the_operators_socket() {
+    let (a, _b, place) = several().await;
+    let process = place.spawn();
+    let settings = place.path("host.toml");
+    let settings = settings.to_str().unwrap();
+    let mode = std::fs::metadata(place.path("operation.sock")).unwrap();
+    assert_eq!(mode.permissions().mode() & 0o777, 0o600);
+    let status = || -> Value {
+        let output = host(&["status", "--config", settings]);
+        assert!(output.status.success(), "{}", said(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        let now = status();
+        let conditions = [0, 1].map(|n| now["enclaves"][n]["condition"].clone());
+        if conditions == ["serving", "serving"] {
+            break;
+        }
+        assert!(Instant::now() < end, "{now}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let drain = |more: &[&str]| {
+        let arguments = [&["drain", "--config", settings, "--within", "5"], more].concat();
+        let output = host(&arguments);
+        (
+            output.status.code(),
+            said(&output.stdout) + &said(&output.stderr),
+        )
+    };
+    let (code, text) = drain(&["a"]);
+    assert_eq!(
+        (code, text.contains("it can be stopped")),
+        (Some(0), true),
+        "{text}"
+    );
+    assert_eq!(a.seen_of("infer"), 0);
+    let now = status();
+    assert_eq!(
+        (&now["ready"], &now["enclaves"][0]["held"]),
+        (&true.into(), &true.into())
+    );
+    let (code, text) = drain(&["b"]);
+    assert_eq!(
+        (code, text.contains("no other enclave")),
+        (Some(1), true),
+        "{text}"
+    );
+    let (code, text) = drain(&["nobody"]);
+    assert_eq!(
+        (code, text.contains("there is no enclave")),
+        (Some(1), true),
+        "{text}"
+    );
+    let resumed = host(&["resume", "a", "--config", settings]);
+    assert_eq!(resumed.status.code(), Some(0));
+    assert_eq!(status()["enclaves"][0]["held"], false);
+    // A second host takes neither store nor socket.
+    let second = place.spawn().log();
+    assert!(second.contains("another host"), "{second}");
+    let (code, _) = process.terminate();
+    assert_eq!(code, Some(0));
+    assert!(!place.path("operation.sock").exists());
+    let gone = host(&["status", "--config", settings]);
+    assert_eq!(gone.status.code(), Some(1));
+}
+
+#[tokio::test]
+async fn check_config_says_what_is_in_effect() {
+    let (_a, _b, place) = several().await;
+    std::fs::create_dir(place.path("collateral")).unwrap();
+    std::fs::write(place.path("manifest.jsonl"), "").unwrap();
+    let file = place.path("host.toml");
+    std::fs::write(&file, place.settings()).unwrap();
+    let check = || host(&["check-config", "--config", file.to_str().unwrap()]);
+    let output = check();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output.stderr));
+    let text = said(&output.stdout);
+    for line in [
+        "[enclaves.a]",
+        "health_interval_ms = 50",
+        "client_connections = 1024",
+        "format = \"json\"",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}: {text}");
+    }
+    // It looks, and touches nothing.
+    assert!(!place.store().exists());
+    std::fs::remove_file(place.path("manifest.jsonl")).unwrap();
+    let output = check();
+    assert_eq!(output.status.code(), Some(3));
+    assert!(said(&output.stderr).contains("manifest.file"));
+    std::fs::write(&file, place.settings() + "\n[nonsense]\n").unwrap();
+    let output = check();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output.stderr).contains("nonsense"));
+}
+
+/// At the most talkative level, whatever goes wrong: nothing of a question, an answer or a receipt's secrets.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn logs_are_json_and_hold_nothing_of_what_passes() {
+    let (a, b, mut place) = several().await;
+    place.more = place.more.replace("format", "filter = \"trace\"\nformat");
+    let settings = place.settings().replace("filter = \"host=debug\"\n", "");
+    let file = place.path("host.toml");
+    std::fs::write(&file, settings).unwrap();
+    let process = crate::run::Process::spawn(&file);
+    let address = process.address();
+    let there = |answer: &crate::client::Answer| answer.status == StatusCode::OK;
+    until(address, "/v2/models/digits", "there", there).await;
+    let nonce = base64_encode(b"a-nonce-of-callers");
+    let asked = format!("require=(logged signed), nonce=:{nonce}:");
+    let target = "/v2/models/digits/infer";
+    let secret = "what-nobody-else-may-know";
+    for round in 0..6 {
+        a.refuses(round == 2);
+        b.break_off(move |_, _| round == 4);
+        let headers = [("touchstone", asked.as_str()), ("x-own", secret)];
+        send(address, Method::POST, target, &headers, secret.as_bytes()).await;
+        let bad = format!(
+            "POST {target} HTTP/1.1\r\nHost: h\r\nX: {secret}\r\nX: a\r\n {secret}\r\n\r\n{secret}"
+        );
+        crate::client::raw(address, bad.as_bytes()).await;
+    }
+    a.seal();
+    b.seal();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    a.die().await;
+    send(address, Method::POST, target, &[], secret.as_bytes()).await;
+    let digests = [a.keyset_digest(), b.keyset_digest(), b.catalog().digest()];
+    let body = touchstone_formats::Digest::of(secret.as_bytes());
+    let (code, log) = process.terminate();
+    assert_eq!(code, Some(0));
+    assert!(log.lines().count() > 20, "{log}");
+    for line in log.lines() {
+        let line: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"));
+        assert!(line["level"].is_string() && line["fields"].is_object());
+    }
+    let salt = "AAAAAAAAAAAAAAAAAAAAAA==";
+    for secret in [secret, &nonce, salt, "x-own"] {
+        assert!(!log.contains(secret), "{secret}: {log}");
+    }
+    for digest in digests.iter().chain([&body]) {
+        assert!(!log.contains(&digest.to_string()), "{digest}: {log}");
+        assert!(!log.contains(&base64_encode(&digest.0)), "{digest}: {log}");
+    }
+}
+
+/// The unit stands, and shuts the host in.
+#[test]
+fn the_systemd_unit_stands() {
+    let test = "the_systemd_unit_stands";
+    if Command::new("systemd-analyze")
+        .arg("--version")
+        .output()
+        .is_err()
+    {
+        println!("SKIPPED: {test}: no systemd-analyze here");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("touchstone-host.service");
+    let check = |unit: &str| {
+        std::fs::write(&file, unit).unwrap();
+        let verified = Command::new("systemd-analyze")
+            .args(["verify", "--man=no"])
+            .arg(&file)
+            .output()
+            .unwrap();
+        let shut_in = Command::new("systemd-analyze")
+            .args(["security", "--offline=true", "--no-pager", "--threshold=25"])
+            .arg(&file)
+            .output()
+            .unwrap();
+        let words = said(&verified.stderr);
+        (words, shut_in.status.success())
+    };
+    let unit = UNIT.replace("/usr/local/bin/touchstone-host", env!("CARGO_BIN_EXE_host"));
+    assert_ne!(unit, UNIT);
+    let (words, shut_in) = check(&unit);
+    assert!(!words.contains("touchstone-host.service"), "{words}");
+    assert!(shut_in);
+    // The same without a rule, and with one that does not exist.
+    let (_, shut_in) = check(
+        &unit
+            .replace("SystemCallFilter=", "#")
+            .replace("Protect", "#Protect"),
+    );
+    assert!(!shut_in);
+    let (words, _) = check(&unit.replace("NoNewPrivileges", "NoNewPrivilege"));
+    assert!(words.contains("NoNewPrivilege"), "{words}");
+}
+
+/// An operator's listener that cannot be had ends the start, and says which.
+#[tokio::test]
+async fn listeners_that_cannot_be_had_end_the_start() {
+    let mut place = Place::new(nobody().await, nobody().await);
+    place.more = "[operation]\nsocket = \"/nowhere/at/all.sock\"\n".into();
+    let file = place.path("host.toml");
+    std::fs::write(&file, place.settings()).unwrap();
+    let output = host(&["--config", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output.stderr).contains("operation.socket"));
+    place.more = String::new();
+    std::fs::write(&file, place.settings()).unwrap();
+    let output = host(&["status", "--config", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output.stderr).contains("operation.socket"));
+}
