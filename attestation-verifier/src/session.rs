@@ -510,8 +510,8 @@ impl<'a> Judging<'a> {
         if self.checks.hold() {
             self.context.binding = binding;
         }
-        // What a policy without a [session] asks of connections: evidence.
-        let attested = Rule::Expect(vec![Binding::TlsExporter, Binding::OhttpKey]);
+        // What a policy without a [session] asks of connections.
+        let attested = Rule::Expect(vec![Binding::TlsExporter]);
         let session = self.policy.session.as_ref();
         let demanded = match (session, subject.demanded) {
             (Some(session), Demanded::Now) => Some(&session.binding),

@@ -143,7 +143,7 @@ pub(super) fn answer_rules(policy: &Policy, at: u64) -> Vec<(&'static str, Deman
                 until: None,
             };
             absent = SessionPolicy {
-                binding: Rule::Expect(vec![Binding::TlsExporter, Binding::OhttpKey]),
+                binding: Rule::Expect(vec![Binding::TlsExporter]),
                 answers: Rule::Waive(unasked()),
                 name: Rule::Waive(unasked()),
             };

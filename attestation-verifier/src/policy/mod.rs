@@ -40,7 +40,7 @@ pub struct Policy {
     /// What an answer's receipt has to satisfy.
     pub answer: AnswerPolicy,
     /// What connections have to satisfy. A policy may come without: then a connection must be bound by
-    /// `tls-exporter` or `ohttp-key` before anything is sent on it, and no binding is asked of kept answers.
+    /// `tls-exporter` before anything is sent on it, and no binding is asked of kept answers.
     pub session: Option<SessionPolicy>,
     /// Which manifest, signed by whom, says what is accepted wherever the policy expects `"manifest"`; there if, and only
     /// if, it does so somewhere.

@@ -44,7 +44,7 @@ keyset_span_seconds = { expect = 604800 }
 collateral_age_seconds = { expect = 2592000 }
 
 # The connection over which you ask. This table may be left out as a whole: then nothing is sent before
-# tls-exporter or ohttp-key holds, and kept answers and names are not looked at.
+# tls-exporter holds, and kept answers and names are not looked at.
 [session]
 
 # What must bind a connection to the enclave before anything is sent on it. tls-exporter: the enclave

@@ -34,9 +34,15 @@ fn dependencies_run_downward_only() {
     assert_eq!(linked("measurements"), set(&["touchstone-formats"]));
     assert_eq!(linked("touchstone-launch"), set(&[]));
     assert_eq!(linked("touchstone-settings"), set(&[]));
+    assert_eq!(linked("touchstone-ohttp"), set(&[]));
     assert_eq!(
         linked("enclave"),
-        set(&["measurements", "touchstone-formats", "touchstone-settings"])
+        set(&[
+            "measurements",
+            "touchstone-formats",
+            "touchstone-ohttp",
+            "touchstone-settings"
+        ])
     );
     assert_eq!(
         linked("host"),
@@ -45,7 +51,11 @@ fn dependencies_run_downward_only() {
     assert_eq!(linked("attestation-verifier"), set(&["touchstone-formats"]));
     assert_eq!(
         linked("touchstone-client"),
-        set(&["attestation-verifier", "touchstone-formats"])
+        set(&[
+            "attestation-verifier",
+            "touchstone-formats",
+            "touchstone-ohttp"
+        ])
     );
     assert_eq!(
         linked("touchstone-collateral"),
@@ -58,7 +68,8 @@ fn dependencies_run_downward_only() {
             "touchstone-client",
             "touchstone-collateral",
             "touchstone-formats",
-            "touchstone-launch"
+            "touchstone-launch",
+            "touchstone-ohttp"
         ])
     );
     assert_eq!(linked("touchstone-testkit"), set(&["touchstone-formats"]));
@@ -67,6 +78,7 @@ fn dependencies_run_downward_only() {
     for name in [
         "enclave",
         "touchstone-formats",
+        "touchstone-ohttp",
         "touchstone-settings",
         "measurements",
     ] {

@@ -76,7 +76,7 @@ fn record(scene: &Scene) -> OhttpRecord {
 #[test]
 fn a_key_with_evidence_for_the_callers_nonce_holds() {
     holds(&scene());
-    // A policy that says nothing of connections asks for evidence, of either kind.
+    // A policy that says nothing of connections takes what it always took.
     let honest = scene();
     let text = honest.policy_text();
     let (head, rest) = text.split_once("[session]").unwrap();
@@ -93,7 +93,8 @@ fn a_key_with_evidence_for_the_callers_nonce_holds() {
         honest.at,
         true,
     );
-    assert_eq!(session.verdict.exit(), 0, "{}", session.verdict.words());
+    assert_refused(&session, 4, "session.binding");
+    assert_eq!(session.verdict.binding(), Binding::OhttpKey);
 }
 
 #[test]

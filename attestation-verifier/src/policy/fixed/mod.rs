@@ -327,7 +327,7 @@ static FIXED: &[FixedCheck] = &[
         "session.binding",
         "4",
         "What binds the connection is in session.binding before anything is sent (without a [session]: it is \
-         tls-exporter or ohttp-key), and in session.answers for a kept answer (without: listed only).",
+         tls-exporter), and in session.answers for a kept answer (without: listed only).",
         "formats §10",
     ),
     check(
