@@ -218,7 +218,7 @@ impl Client {
         Ok(answer)
     }
 
-    /// What the newest attested connection rests on; none without TLS.
+    /// What the newest attested connection rests on, or the key for sealed requests; none in plain HTTP.
     pub fn session(&self) -> Option<Arc<Session>> {
         self.0.pool.newest()
     }

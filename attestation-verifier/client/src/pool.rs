@@ -188,11 +188,17 @@ impl Inner {
     async fn open(&self) -> Result<Usable, Error> {
         let settings = &self.settings;
         if settings.sealed {
-            let _turn = self.pool.attesting.lock().await;
-            return match self.pool.attested_key(settings) {
-                Some(session) => open_sealed(settings, session).await,
-                None => self.opened(attest_key(settings).await),
-            };
+            let turn = self.pool.attesting.lock().await;
+            if let Some(session) = self.pool.attested_key(settings) {
+                drop(turn);
+                return open_sealed(settings, session).await;
+            }
+            let mut attested = attest_key(settings).await;
+            // The keyset was replaced while its quote was made.
+            if let Err(Error::SessionRefused { status: 421, .. }) = &attested {
+                attested = attest_key(settings).await;
+            }
+            return self.opened(attested);
         }
         if !settings.server.tls {
             return open_plain(settings).await;

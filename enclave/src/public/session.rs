@@ -175,7 +175,8 @@ pub(super) async fn session(
 /// requests to its key. It proves itself, whatever it comes over.
 ///
 /// # Errors
-/// 503 while there are no quotes, or too many callers wait for one; 4xx for a request that is not as it should be.
+/// 503 while there are no quotes, or too many callers wait for one; 421 when another keyset comes into force meanwhile; 4xx for a
+/// request that is not as it should be.
 pub(super) async fn boot(
     service: Arc<Service>,
     channel: &Channel,
@@ -195,10 +196,8 @@ pub(super) async fn boot(
         .ok_or_else(no_quotes)?
         .into_evidence(Purpose::Boot, Some(request.nonce.to_vec()));
     if service.current().is_none_or(|epoch| epoch.digest != digest) {
-        return Err(Problem::unavailable(
-            "Another keyset",
-            "another keyset came into force while the quote was made",
-            RETRY_LOAD,
+        return Err(misdirected(
+            "another keyset came into force while the quote was made: ask again",
         ));
     }
     Ok(answered(SessionAnswer { keyset, evidence }, share))

@@ -380,6 +380,20 @@ async fn a_rotated_keyset_is_proven_before_the_next_request() {
 }
 
 #[tokio::test]
+async fn a_keyset_that_changes_while_it_is_proven_is_asked_for_again() {
+    let server = Server::start().await;
+    let once = AtomicUsize::new(0);
+    server.hooks().boot = Some(Box::new(move |_, _, reply| {
+        match once.fetch_add(1, Ordering::SeqCst) {
+            0 => Reply::problem(421, "Misdirected"),
+            _ => reply,
+        }
+    }));
+    works(&server).await;
+    assert_eq!((boots(&server), sealed(&server)), (2, 1));
+}
+
+#[tokio::test]
 async fn a_host_that_only_says_that_the_keyset_changed_is_refused() {
     meddles_with_keys(|_| Reply::problem(422, "Another keyset")).await;
 }
