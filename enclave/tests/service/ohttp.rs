@@ -155,6 +155,31 @@ async fn boot_refused(client: &mut Client) -> Reply {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn evidence_of_a_keyset_that_was_replaced_meanwhile_is_not_given() {
+    let running = Running::start(&[], Source::new(Duration::ZERO), no_models()).await;
+    running.source.latency(Duration::from_millis(200));
+    let before = running.source.asked().len();
+    let rotating = {
+        let service = running.service.clone();
+        tokio::spawn(async move { service.rotate().await })
+    };
+    // The next keyset's quote is under way, and this one's comes after it.
+    until("a quote under way", async || {
+        running.source.asked().len() > before
+    })
+    .await;
+    let mut client = running.client().await;
+    let request = SessionRequest { nonce: [1; 32] }.to_file();
+    let reply = client.send(Method::POST, "/v1/boot", &[], request).await;
+    assert_eq!(reply.status, 421, "{reply:?}");
+    assert!(reply.problem().contains("ask again"));
+    rotating.await.unwrap().unwrap();
+    let (answer, _) = boot(&mut client, 2).await;
+    let digest = running.service.current().unwrap().digest;
+    assert_eq!(answer.keyset.digest(), digest);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_sealed_request_is_answered_as_any_other() {
     let test = "a_sealed_request_is_answered_as_any_other";
     let Some((running, _models)) =
