@@ -1,5 +1,5 @@
-//! Sessions: what a request came in through, and the exchange that binds a TLS connection to this
-//! enclave (formats.md §10).
+//! Sessions: what a request came in through, the exchange that binds a TLS connection to this
+//! enclave (formats.md §10), and boot evidence for whoever seals requests instead (§13).
 //!
 //! A TLS connection belongs to the keyset in force when its handshake began. It serves nothing before a
 //! session was answered on it, and nothing once another keyset is in force: its caller trusts that keyset
