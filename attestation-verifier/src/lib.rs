@@ -75,6 +75,7 @@ pub mod fields;
 mod keyset;
 mod known;
 pub mod manifest;
+pub mod ohttp;
 pub mod oms;
 pub mod parse;
 pub mod policy;
@@ -94,7 +95,8 @@ pub use policy::Policy;
 pub use reference::Manifests;
 pub use roots::{RootError, Roots};
 pub use session::{
-    Binding, Bound, Connection, SessionVerdict, check_session, check_session_record,
+    Binding, Bound, Connection, SessionVerdict, check_ohttp, check_ohttp_record, check_session,
+    check_session_record,
 };
 pub use verdict::{Checks, Fault, Verdict};
 pub use verifier::Verifier;

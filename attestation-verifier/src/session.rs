@@ -1,16 +1,17 @@
 //! The judgement of an attested connection (formats.md §10): whether the TLS session that the caller holds
-//! one end of has its other end inside the enclave that evidence of purpose `session` is about.
+//! one end of has its other end inside the enclave that evidence of purpose `session` is about; or whether the key that
+//! his requests are sealed to (Oblivious HTTP, formats.md §13) is that of the enclave which evidence of purpose `boot` is about.
 //!
 //! What the caller saw at his own end of the connection ([`Connection`]) is never taken from the
-//! other side. [`check_session`] judges a connection before anything is sent on it,
-//! [`check_session_record`] what was kept of one beside an answer.
+//! other side. [`check_session`] and [`check_ohttp`] judge before anything is sent,
+//! [`check_session_record`] and [`check_ohttp_record`] what was kept beside an answer.
 
 use std::fmt;
 
 use serde::Serialize;
 use serde_json::{Value, json};
 use touchstone_formats::evidence::{Collateral, Tee};
-use touchstone_formats::report_data::{bind_session, report_data};
+use touchstone_formats::report_data::{bind_boot, bind_session, report_data};
 use touchstone_formats::text::hex_encode;
 use touchstone_formats::{CollateralFile, Digest, Evidence, Keyset, Purpose, SessionAnswer};
 
@@ -18,6 +19,7 @@ use crate::bundle::{CLOCK_AHEAD, TIME_ASSERTED, decoded, rule};
 use crate::dates::rfc3339;
 use crate::exchange::SessionRecord;
 use crate::known::Known;
+use crate::ohttp::OhttpRecord;
 use crate::policy::{Expect, Rule};
 use crate::verdict::{Checks, Context, Fault, Verdict};
 use crate::verifier::By;
@@ -33,19 +35,28 @@ pub enum Binding {
     /// The TLS key is one that evidence binds to the enclave; nothing shows that the evidence is of
     /// this connection.
     SpkiPin,
+    /// Every request is sealed to a key that evidence, made for the caller's own nonce, binds to the enclave; its answer is
+    /// sealed for that request.
+    OhttpKey,
     /// Evidence over this very TLS session, made for the caller's own nonce.
     TlsExporter,
 }
 
 impl Binding {
     /// All of them, the weakest first.
-    pub const ALL: [Binding; 3] = [Binding::None, Binding::SpkiPin, Binding::TlsExporter];
+    pub const ALL: [Binding; 4] = [
+        Binding::None,
+        Binding::SpkiPin,
+        Binding::OhttpKey,
+        Binding::TlsExporter,
+    ];
 
     /// The word in policies and verdicts.
     pub fn name(self) -> &'static str {
         match self {
             Binding::None => "none",
             Binding::SpkiPin => "spki-pin",
+            Binding::OhttpKey => "ohttp-key",
             Binding::TlsExporter => "tls-exporter",
         }
     }
@@ -138,6 +149,19 @@ impl SessionVerdict {
             evidence: evidence.clone(),
         })
     }
+
+    /// What to keep beside the answers to requests that were sealed to the judged keyset's keys, collateral included; none
+    /// where it was refused, or has no such keys. `opened_at`: Unix seconds on the caller's clock.
+    pub fn ohttp_record(&self, nonce: &[u8; 32], opened_at: u64) -> Option<OhttpRecord> {
+        let (keyset, evidence) = self.held.as_ref()?;
+        Some(OhttpRecord {
+            nonce: *nonce,
+            ohttp_keys_sha256: Digest::of(&keyset.ohttp_keys.as_ref()?.0),
+            opened_at,
+            keyset: keyset.clone(),
+            evidence: evidence.clone()?,
+        })
+    }
 }
 
 /// Judges the answer to `POST /v1/session` before anything else is sent on the connection.
@@ -201,18 +225,101 @@ fn session_by(
     };
     let mut evidence = answer.evidence;
     judging.attach(&mut evidence, collateral);
+    let spki = connection.tls_spki_sha256;
     judging.connection(Subject {
         keyset: &answer.keyset,
-        tls_spki_sha256: connection.tls_spki_sha256,
+        key: OwnKey::Tls(spki),
         opened_at: at.time,
         attested: Some(Attested {
             evidence: &evidence,
             nonce: &connection.nonce,
-            exporter: &connection.exporter,
+            purpose: Purpose::Session,
+            bind: bind_session(spki, &connection.exporter),
         }),
         demanded: Demanded::Now,
     });
     judging.conclude(Some((answer.keyset, Some(evidence))))
+}
+
+/// Judges the answer to `POST /v1/boot` before any request is sealed to the keys of the keyset in it. `nonce`: what was sent
+/// there, fresh, random and used for nothing else.
+///
+/// It may have come over anything: who changes a bit of it, or gives another's, is refused here.
+pub fn check_ohttp(
+    answer_file: &[u8],
+    nonce: &[u8; 32],
+    collateral: Option<&CollateralFile>,
+    policy: &Policy,
+    roots: &Roots,
+    at: At,
+    expect_simulated: bool,
+) -> SessionVerdict {
+    let known = Known::nothing();
+    let by = By::new(policy, roots, &known);
+    check_ohttp_by(answer_file, nonce, collateral, by, at, expect_simulated)
+}
+
+/// [`check_ohttp`], by what is known.
+pub(crate) fn check_ohttp_by(
+    answer_file: &[u8],
+    nonce: &[u8; 32],
+    collateral: Option<&CollateralFile>,
+    by: By<'_>,
+    at: At,
+    expect_simulated: bool,
+) -> SessionVerdict {
+    by.ruled(&[], at, |by| {
+        let mut judging = Judging::new(by, at, expect_simulated);
+        let answer = SessionAnswer::parse(answer_file);
+        let Some(answer) = decoded(&mut judging.checks, "session.format", answer) else {
+            return judging.conclude(None);
+        };
+        let mut evidence = answer.evidence;
+        judging.attach(&mut evidence, collateral);
+        judging.connection(Subject {
+            keyset: &answer.keyset,
+            key: OwnKey::Ohttp(None),
+            opened_at: at.time,
+            attested: Some(Attested::boot(&evidence, nonce)),
+            demanded: Demanded::Now,
+        });
+        judging.conclude(Some((answer.keyset, Some(evidence))))
+    })
+}
+
+/// Judges what was kept of requests that were sealed to a keyset's keys, beside an answer ([`OhttpRecord`]); the keyset must
+/// have been alive when it was judged first, all else holds or not at `at`.
+pub fn check_ohttp_record(
+    record: &OhttpRecord,
+    policy: &Policy,
+    roots: &Roots,
+    at: At,
+    expect_simulated: bool,
+) -> SessionVerdict {
+    let known = Known::nothing();
+    check_ohttp_record_by(record, By::new(policy, roots, &known), at, expect_simulated)
+}
+
+/// [`check_ohttp_record`], by what is known.
+pub(crate) fn check_ohttp_record_by(
+    record: &OhttpRecord,
+    by: By<'_>,
+    at: At,
+    expect_simulated: bool,
+) -> SessionVerdict {
+    by.ruled(&[], at, |by| {
+        let mut judging = Judging::new(by, at, expect_simulated);
+        let null = Value::Null;
+        judging.checks.pass("session.format", null.clone(), null);
+        judging.connection(Subject {
+            keyset: &record.keyset,
+            key: OwnKey::Ohttp(Some(record.ohttp_keys_sha256)),
+            opened_at: record.opened_at,
+            attested: Some(Attested::boot(&record.evidence, &record.nonce)),
+            demanded: Demanded::OfAnswers,
+        });
+        judging.conclude(Some((record.keyset.clone(), Some(record.evidence.clone()))))
+    })
 }
 
 /// Judges what was kept of a connection beside an answer ([`SessionRecord`]); the keyset must have been alive
@@ -247,7 +354,8 @@ fn record_by(record: &SessionRecord, by: By<'_>, at: At, expect_simulated: bool)
         (Some(evidence), Some(exporter)) => Some(Attested {
             evidence,
             nonce: &record.nonce,
-            exporter,
+            purpose: Purpose::Session,
+            bind: bind_session(record.tls_spki_sha256, exporter),
         }),
         (None, None) => None,
         _ => {
@@ -263,7 +371,7 @@ fn record_by(record: &SessionRecord, by: By<'_>, at: At, expect_simulated: bool)
     judging.checks.pass("session.format", null.clone(), null);
     judging.connection(Subject {
         keyset: &record.keyset,
-        tls_spki_sha256: record.tls_spki_sha256,
+        key: OwnKey::Tls(record.tls_spki_sha256),
         opened_at: record.opened_at,
         attested,
         demanded: Demanded::OfAnswers,
@@ -274,17 +382,39 @@ fn record_by(record: &SessionRecord, by: By<'_>, at: At, expect_simulated: bool)
 /// A connection and what is said about it.
 struct Subject<'a> {
     keyset: &'a Keyset,
-    tls_spki_sha256: Digest,
+    key: OwnKey,
     opened_at: u64,
     attested: Option<Attested<'a>>,
     demanded: Demanded,
+}
+
+/// The key of the keyset's that the caller saw, or used.
+#[derive(Clone, Copy)]
+enum OwnKey {
+    /// The one that signed his handshake: digest of its SubjectPublicKeyInfo.
+    Tls(Digest),
+    /// The one that his requests were sealed to: digest of the configurations. None: nothing was sealed yet.
+    Ohttp(Option<Digest>),
 }
 
 /// Evidence about a connection, and what it must be about.
 struct Attested<'a> {
     evidence: &'a Evidence,
     nonce: &'a [u8; 32],
-    exporter: &'a [u8; 32],
+    purpose: Purpose,
+    bind: Digest,
+}
+
+impl<'a> Attested<'a> {
+    /// That the keyset was made inside, said for this nonce.
+    fn boot(evidence: &'a Evidence, nonce: &'a [u8; 32]) -> Self {
+        Attested {
+            evidence,
+            nonce,
+            purpose: Purpose::Boot,
+            bind: bind_boot(),
+        }
+    }
 }
 
 /// Which rule of the policy says what must bind a connection.
@@ -355,14 +485,20 @@ impl<'a> Judging<'a> {
         self.context.manifest = self.by.begin(&mut self.checks);
         let keyset = subject.keyset;
         self.clock(subject.opened_at);
-        self.tls_key(keyset, subject.tls_spki_sha256);
+        match subject.key {
+            OwnKey::Tls(spki) => self.tls_key(keyset, spki),
+            OwnKey::Ohttp(used) => self.ohttp_key(keyset, used),
+        }
         self.lifetime(keyset, subject.opened_at);
         keyset::span(&mut self.checks, keyset, self.policy, self.at);
         keyset::name(&mut self.checks, keyset, self.policy, self.at);
         let binding = match &subject.attested {
             Some(attested) => {
-                self.evidence(keyset, subject.tls_spki_sha256, attested);
-                Binding::TlsExporter
+                self.evidence(keyset, attested);
+                match subject.key {
+                    OwnKey::Tls(_) => Binding::TlsExporter,
+                    OwnKey::Ohttp(_) => Binding::OhttpKey,
+                }
             }
             None => {
                 let risk = "No evidence was kept of the connection, its TLS key alone was noted: whether an enclave \
@@ -424,6 +560,24 @@ impl<'a> Judging<'a> {
         self.checks.fail(id, fault, json!(own), found, reason);
     }
 
+    /// The key that requests are sealed to is the keyset's.
+    fn ohttp_key(&mut self, keyset: &Keyset, used: Option<Digest>) {
+        let id = "session.ohttp_key";
+        let key = keyset.ohttp_keys.as_ref().map(|keys| Digest::of(&keys.0));
+        let reason = match (key, used) {
+            (Some(key), used) if used.is_none_or(|used| used == key) => {
+                self.checks.pass(id, json!(used), json!(key));
+                return;
+            }
+            (Some(_), _) => "requests were sealed to another key than the keyset's",
+            (None, _) => {
+                "the keyset has no key to seal requests to: this enclave does not speak Oblivious HTTP"
+            }
+        };
+        let fault = Fault::NotAuthentic;
+        self.checks.fail(id, fault, json!(used), json!(key), reason);
+    }
+
     /// The keyset was alive when the connection was opened. Its clock may be ahead of the caller's.
     fn lifetime(&mut self, keyset: &Keyset, opened_at: u64) {
         let id = "keyset.lifetime";
@@ -442,17 +596,18 @@ impl<'a> Judging<'a> {
             .fail(id, Fault::Platform, expected, found, reason);
     }
 
-    /// Evidence of purpose `session` over keyset, TLS key, exporter and nonce.
-    fn evidence(&mut self, keyset: &Keyset, spki: Digest, attested: &Attested) {
+    /// Evidence of the purpose that it has to have, over keyset, nonce and what else it has to be about.
+    fn evidence(&mut self, keyset: &Keyset, attested: &Attested) {
         let Attested {
             evidence,
             nonce,
-            exporter,
+            purpose,
+            bind,
         } = attested;
-        let about = Purpose::Session.name();
+        let about = purpose.name();
         let mut own = Checks::about(about);
         let found = evidence.purpose.map(Purpose::name);
-        if evidence.purpose == Some(Purpose::Session) {
+        if evidence.purpose == Some(*purpose) {
             own.pass("evidence.purpose", about, found);
         } else {
             let reason = "evidence of another purpose says nothing about a connection";
@@ -470,8 +625,7 @@ impl<'a> Judging<'a> {
             let fault = Fault::NotAuthentic;
             own.fail("session.nonce", fault, expected, found, reason);
         }
-        let bind = bind_session(spki, exporter);
-        let expected = report_data(Purpose::Session, keyset.digest(), Some(*nonce), bind);
+        let expected = report_data(*purpose, keyset.digest(), Some(*nonce), *bind);
         let judged = self
             .by
             .judge(evidence, Some(&expected), self.at, Some(about));

@@ -9,9 +9,13 @@ use crate::bundle::check_by;
 use crate::exchange::{Comparison, SessionRecord};
 use crate::known::{Known, Work};
 use crate::manifest::Authentic;
+use crate::ohttp::ConnectionRecord;
 use crate::reference::{Given, Manifests, Ruling};
 use crate::regrade::{Advisories, Regraded, regrade_by};
-use crate::session::{Connection, SessionVerdict, check_record_by, check_session_by};
+use crate::session::{
+    Connection, SessionVerdict, check_ohttp_by, check_ohttp_record_by, check_record_by,
+    check_session_by,
+};
 use crate::verdict::Checks;
 use crate::{At, Policy, Roots, Verdict};
 
@@ -155,6 +159,33 @@ impl Verifier {
         expect_simulated: bool,
     ) -> SessionVerdict {
         self.by(|by| check_record_by(record, by, at, expect_simulated))
+    }
+
+    /// Judges boot evidence before any request is sealed to the keys it is about: [`crate::check_ohttp`].
+    pub fn check_ohttp(
+        &self,
+        answer_file: &[u8],
+        nonce: &[u8; 32],
+        collateral: Option<&CollateralFile>,
+        at: At,
+        expect_simulated: bool,
+    ) -> SessionVerdict {
+        self.by(|by| check_ohttp_by(answer_file, nonce, collateral, by, at, expect_simulated))
+    }
+
+    /// Judges what was kept of what an answer came over: [`crate::check_session_record`] or [`crate::check_ohttp_record`].
+    pub fn check_connection_record(
+        &self,
+        record: &ConnectionRecord,
+        at: At,
+        expect_simulated: bool,
+    ) -> SessionVerdict {
+        self.by(|by| match record {
+            ConnectionRecord::Tls(record) => check_record_by(record, by, at, expect_simulated),
+            ConnectionRecord::Ohttp(record) => {
+                check_ohttp_record_by(record, by, at, expect_simulated)
+            }
+        })
     }
 
     fn by<T>(&self, judge: impl FnOnce(By<'_>) -> T) -> T {

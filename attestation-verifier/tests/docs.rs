@@ -172,6 +172,7 @@ fn every_id_in_the_source_is_documented() {
 fn ids_in(folder: &Path, ids: &mut BTreeSet<String>) {
     const FAMILIES: [&str; 27] = [
         "usage",
+        "ohttp.",
         "advisories.",
         "collateral.",
         "expect.",

@@ -127,6 +127,8 @@ pub struct Limits {
     pub control_connections: usize,
     /// Most requests being inferred or waiting for a session.
     pub in_flight: usize,
+    /// Most sealed requests (Oblivious HTTP) under one keyset's key; 0: none are taken, and keysets have no such key.
+    pub ohttp_requests: usize,
     /// Most bytes of receipts that wait for a seal or for the host's acknowledgement.
     pub unacknowledged_bytes: usize,
     /// Longest time that a drain waits for seals and acknowledgements.
@@ -259,6 +261,7 @@ impl Config {
             connections: limits.size("connections", 8_192, 1..=1_000_000)?,
             control_connections: limits.size("control_connections", 32, 1..=1_024)?,
             in_flight: limits.size("in_flight", 4_096, 1..=1_000_000)?,
+            ohttp_requests: limits.size("ohttp_requests", 900_000, 0..=100_000_000)?,
             unacknowledged_bytes: limits.size(
                 "unacknowledged_bytes",
                 256 << 20,
@@ -374,6 +377,7 @@ impl Config {
                 "connections": self.limits.connections,
                 "control_connections": self.limits.control_connections,
                 "in_flight": self.limits.in_flight,
+                "ohttp_requests": self.limits.ohttp_requests,
                 "unacknowledged_bytes": self.limits.unacknowledged_bytes,
                 "drain_ms": ms(self.limits.drain),
             },

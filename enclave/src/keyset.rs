@@ -18,11 +18,13 @@ use touchstone_formats::{
     digest::Digest,
     keyset::{Keyset, ReceiptKey},
     receipt::ReceiptSigner,
+    text::Base64Bytes,
 };
 use zeroize::Zeroizing;
 
 use crate::{
     models::LoadedModels,
+    ohttp::OhttpKey,
     seal::Log,
     tls::{TlsError, TlsKey},
 };
@@ -37,6 +39,9 @@ pub enum KeyError {
     /// The key for TLS.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The key for sealed requests.
+    #[error("the key for sealed requests cannot be made: {0}")]
+    Ohttp(#[from] touchstone_ohttp::Error),
 }
 
 /// What a keyset certifies beside its keys.
@@ -54,6 +59,8 @@ pub struct KeysetFacts {
     pub lifetime_seconds: u64,
     /// Whether it has a TLS key.
     pub tls: bool,
+    /// Most sealed requests under its key for them; 0: it has none.
+    pub ohttp_requests: usize,
 }
 
 /// A new keyset with its private keys, before its boot quote.
@@ -67,6 +74,7 @@ pub struct NewKeyset {
     receipt: ReceiptSigner,
     log: LogSigner,
     tls: Option<Arc<TlsKey>>,
+    ohttp: Option<OhttpKey>,
     born: Instant,
 }
 
@@ -95,6 +103,10 @@ impl NewKeyset {
             true => Some(Arc::new(TlsKey::generate(&facts.name, now, not_after)?)),
             false => None,
         };
+        let ohttp = match facts.ohttp_requests {
+            0 => None,
+            limit => Some(OhttpKey::generate(limit)?),
+        };
         let keyset = Keyset {
             name: facts.name.clone(),
             previous,
@@ -103,7 +115,7 @@ impl NewKeyset {
             receipt_key: ReceiptKey(receipt.public_key()),
             log: log.log_key(),
             tls_spki_sha256: tls.as_ref().map(|tls| tls.spki),
-            ohttp_keys: None,
+            ohttp_keys: ohttp.as_ref().map(|key| Base64Bytes(key.configurations())),
             software: facts.software,
             config: facts.config,
         };
@@ -115,6 +127,7 @@ impl NewKeyset {
             receipt,
             log,
             tls,
+            ohttp,
             born: Instant::now(),
         })
     }
@@ -139,6 +152,7 @@ impl NewKeyset {
             digest: self.digest,
             signer: self.receipt,
             tls: self.tls,
+            ohttp: self.ohttp,
             log: Arc::new(log),
             catalog: ArcSwap::from_pointee(catalog),
             sequence: AtomicU64::new(0),
@@ -186,7 +200,7 @@ pub fn wall_clock() -> u64 {
         .map_or(0, |since| since.as_secs())
 }
 
-/// A keyset at work. Dropping the last reference erases the keys for receipts and TLS.
+/// A keyset at work. Dropping the last reference erases the keys for receipts, TLS and sealed requests.
 pub struct Epoch {
     /// The public part.
     pub keyset: Keyset,
@@ -196,6 +210,8 @@ pub struct Epoch {
     pub signer: ReceiptSigner,
     /// Makes TLS handshakes, if there is a listener for them.
     pub tls: Option<Arc<TlsKey>>,
+    /// Opens sealed requests, if any are taken.
+    pub ohttp: Option<OhttpKey>,
     /// Its log.
     pub log: Arc<Log>,
     /// The catalog in force.
@@ -224,6 +240,11 @@ impl Epoch {
     pub fn remaining(&self) -> Duration {
         let wall = Duration::from_secs(self.keyset.not_after.saturating_sub(wall_clock()));
         wall.min(self.lifetime.saturating_sub(self.born.elapsed()))
+    }
+
+    /// Whether so many sealed requests came that it is time for the next keyset.
+    pub fn worn(&self) -> bool {
+        self.ohttp.as_ref().is_some_and(OhttpKey::worn)
     }
 
     /// Takes the next sequence number: the receipt that gets it must reach the log.

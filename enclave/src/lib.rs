@@ -17,6 +17,7 @@ pub mod keyset;
 pub mod models;
 pub mod net;
 pub mod objects;
+pub mod ohttp;
 pub mod problem;
 pub mod protocol;
 pub mod public;

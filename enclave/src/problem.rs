@@ -17,6 +17,8 @@ pub const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/prob
 pub struct Problem {
     /// The HTTP status.
     pub status: u16,
+    /// The kind of problem as a URI, where somebody registered one.
+    pub kind: &'static str,
     /// A short title, the same for every problem of its kind.
     pub title: &'static str,
     /// What is wrong with this request. Never holds a body, nonce or salt.
@@ -34,6 +36,7 @@ impl Problem {
     pub fn new(status: u16, title: &'static str, detail: impl Into<String>) -> Self {
         Self {
             status,
+            kind: "about:blank",
             title,
             detail: detail.into(),
             retry_after: None,
@@ -65,7 +68,7 @@ impl Problem {
     /// The document.
     pub fn body(&self) -> Bytes {
         json!({
-            "type": "about:blank",
+            "type": self.kind,
             "title": self.title,
             "status": self.status,
             "detail": self.detail,

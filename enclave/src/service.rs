@@ -133,6 +133,7 @@ impl Service {
             config: Digest::of(&settings),
             lifetime_seconds: config.keyset.lifetime_seconds,
             tls: config.listen.tls.is_some(),
+            ohttp_requests: config.limits.ohttp_requests,
         };
         let quote = QuoteSettings {
             timeout: config.quote.timeout,
@@ -261,7 +262,10 @@ impl Service {
             let left = self
                 .current
                 .load_full()
-                .map_or(margin, |epoch| epoch.remaining());
+                .map_or(margin, |epoch| match epoch.worn() {
+                    true => Duration::ZERO,
+                    false => epoch.remaining(),
+                });
             match left.checked_sub(margin) {
                 // Looks again at least every second: the wall clock may be set.
                 Some(time) if !time.is_zero() => {

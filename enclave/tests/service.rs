@@ -16,6 +16,8 @@ mod follower;
 mod headers;
 #[path = "service/limits.rs"]
 mod limits;
+#[path = "service/ohttp.rs"]
+mod ohttp;
 #[path = "service/onnx.rs"]
 mod onnx;
 #[path = "service/process.rs"]

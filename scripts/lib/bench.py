@@ -6,6 +6,7 @@
     scripts/bench session [--quick] [--json FILE]       attested connections beside plain TLS; the first verified answer
     scripts/bench relay [--quick] [--json FILE]         the host's passing through of TLS, beside none and beside nginx's
     scripts/bench proxy [--quick] [--json FILE]         what `touchstone proxy` adds to each request
+    scripts/bench ohttp [--quick] [--json FILE]         what a sealed request costs beyond a plain one
     scripts/bench verify [--quick] [--json FILE]        judgements beside sev and dcap-qvl, cold and warm, ring and AWS-LC
     scripts/bench measure [--quick] [--json FILE]       64 launch digests of one release, beside sev-snp-measure
 
@@ -282,9 +283,10 @@ def main() -> int:
     six = commands.add_parser("proxy", help="what `touchstone proxy` adds to each request")
     seven = commands.add_parser("verify", help="judgements beside sev and dcap-qvl")
     eight = commands.add_parser("measure", help="launch digests beside sev-snp-measure")
-    for command in (four, five, six, seven, eight):
+    nine = commands.add_parser("ohttp", help="what a sealed request costs beyond a plain one")
+    for command in (four, five, six, seven, eight, nine):
         command.add_argument("--quick", action="store_true", help="a third of the time for each row")
-    for command in (one, two, three, four, five, six, seven, eight):
+    for command in (one, two, three, four, five, six, seven, eight, nine):
         command.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     arguments = parser.parse_args()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -293,7 +295,7 @@ def main() -> int:
     os.chdir(ROOT)
     try:
         subcommands = {"serve": serve, "receipt": receipt, "memory": memory}
-        subcommands |= {"session": bench_wire.session, "relay": bench_wire.relay, "proxy": bench_wire.proxy}
+        subcommands |= {"session": bench_wire.session, "relay": bench_wire.relay, "proxy": bench_wire.proxy, "ohttp": bench_wire.ohttp}
         subcommands |= {"verify": bench_verify.verify, "measure": bench_measure.measure}
         found = subcommands[arguments.command](arguments)
     except (Failed, subprocess.CalledProcessError) as error:

@@ -23,10 +23,12 @@ def seconds(arguments) -> float:
     return 1.0 if arguments.quick else 3.0
 
 
-def rules(folder: Path, workload: Workload, require: str) -> Path:
+def rules(folder: Path, workload: Workload, require: str, *bindings: str) -> Path:
     """The strict policy for the benchmarked enclave and this model."""
     model = policies.model_digest(one_model(workload) / workload.model / "1")
     edits = policies.accepting(MEASUREMENT, model) | {"require": policy.strings(*require.split())}
+    if bindings:
+        edits["binding"] = policy.expect(policy.strings(*bindings))
     path = folder / f"policy-{require.replace(' ', '-')}.toml"
     path.write_text(policy.edit(policies.template(folder), edits))
     return path
@@ -272,6 +274,52 @@ def questions_through(arguments, machine: Machine, ways: Ways, aims: list) -> st
             title = f"{workload.model}, {label}, {size:,} bytes"
             aim_of(aims, title, ways.measure(title, targets, run, "per_second", show))
     return version
+
+
+# sealed requests
+
+
+def ohttp(arguments) -> dict:
+    """Sealed requests beside plain ones through the same host: what a request costs the servers and its caller."""
+    build("enclave", "host", "touchstone-testkit", "touchstone-cli", "bench-tools")
+    machine, workload, rows, aims, limit = Machine(), small(), [], [], seconds(arguments)
+    described = machine.announce()
+    body = workload.write_body(WORK)
+    rounds = 3 if arguments.quick else 5
+    with Stack(
+        fresh("stack"), one_model(workload), measurement=MEASUREMENT, latency_ms=0, cpus=machine.servers,
+        platform_cpus=machine.load, threads=machine.threads, enclave=SETTINGS.replace("[log]", "ohttp_requests = 100000000\n[log]"), keys=KEYS,
+    ) as stack:  # fmt: skip
+        file = rules(stack.folder, workload, "signed", "none", "ohttp-key", "tls-exporter")
+        servers = [f"--server-pid={stack.enclave.pid}", f"--server-pid={stack.host.pid}"]
+        ways = (("plain", stack.url), ("sealed", stack.url), ("tls", stack.https))
+        say(f"\n{'one small question, signed, unproven':52}{'lines':>6}{'answers/s':>11}{'server µs':>12}{'caller µs':>12}{'p50 ms':>9}{'p99 ms':>9}")
+        for lines in (1, 16):
+            taken = {way: [] for way, _ in ways}
+            # In turns, so that a busy moment hurts all alike.
+            for _ in range(rounds):
+                for way, url in ways:
+                    found = figures(
+                        "client-load", "--server", url, "--way", way, "--policy", file, "--root", stack.root, "--threads", machine.load_threads,
+                        "ask", "--connections", lines, "--seconds", limit, *servers, *body, cpus=machine.load,
+                    )  # fmt: skip
+                    count = max(1.0, found["per_second"] * found["seconds"])
+                    each = {"server_us": 1e6 * found["cpu_seconds"] / count, "caller_us": 1e6 * found["load_cpu_seconds"] / count}
+                    taken[way].append(found | each)
+            for way, _ in ways:
+                found = sorted(taken[way], key=lambda f: f["server_us"])[rounds // 2]
+                rows.append({"row": way, "connections": lines} | found)
+                say(
+                    f"  {way:50}{lines:>6}{found['per_second']:11,.0f}{found['server_us']:12,.0f}{found['caller_us']:12,.0f}"
+                    f"{found['p50_us'] / 1000:9.2f}{found['p99_us'] / 1000:9.2f}"
+                )
+            beyond = statistics.median(s["server_us"] - p["server_us"] for s, p in zip(taken["sealed"], taken["plain"]))
+            aims.append((f"sealed beyond plain, {lines} at once: enclave and host, CPU a request ≤ 150 µs", beyond))
+    say("\naims")
+    said = []
+    for aim, found in aims:
+        judged(said, aim, found, most=150, unit=" µs")
+    return {"machine": described, "rows": rows, "aims": said}
 
 
 # the proxy

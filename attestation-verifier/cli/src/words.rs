@@ -8,6 +8,7 @@ use attestation_verifier::Policy;
 use attestation_verifier::dates::rfc3339;
 use attestation_verifier::exchange::{Expect, ResponseInfo, SessionRecord};
 use attestation_verifier::fields::{self, Structure};
+use attestation_verifier::ohttp::OhttpRecord;
 use attestation_verifier::policy::Rule;
 use attestation_verifier::regrade::ListContent;
 use serde::Serialize;
@@ -209,6 +210,7 @@ fn json(page: &mut Page, file: &[u8]) -> Result<()> {
         }
         Some("touchstone/session/1") => session_answer(page, &SessionAnswer::parse(file)?),
         Some("touchstone/session-record/1") => session_record(page, &SessionRecord::parse(file)?),
+        Some("touchstone/ohttp-record/1") => ohttp_record(page, &OhttpRecord::parse(file)?),
         Some("touchstone/collateral/1") => {
             let file = CollateralFile::parse(file)?;
             page.under(&format!("Collateral for {}", file.tee), |page| {
@@ -480,6 +482,20 @@ fn session_record(page: &mut Page, record: &SessionRecord) -> Result<()> {
                 Ok(())
             }
         }
+    })
+}
+
+fn ohttp_record(page: &mut Page, record: &OhttpRecord) -> Result<()> {
+    let heading = "A key that requests were sealed to, as the caller recorded it at his own end";
+    page.under(heading, |page| {
+        page.field("attested at", rfc3339(record.opened_at));
+        page.field("nonce", hex_encode(&record.nonce));
+        page.field("OHTTP keys (sha256)", record.ohttp_keys_sha256);
+        page.under("Keyset", |page| {
+            keyset_fields(page, &record.keyset);
+            Ok(())
+        })?;
+        evidence_by_purpose(page, &record.evidence)
     })
 }
 

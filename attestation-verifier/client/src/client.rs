@@ -54,6 +54,8 @@ pub(crate) struct Settings {
     pub timeout: Duration,
     pub wait: Duration,
     pub session_life: Duration,
+    /// Requests are sealed to the enclave's key (Oblivious HTTP).
+    pub sealed: bool,
     clock: Clock,
 }
 
@@ -77,13 +79,13 @@ impl Settings {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counters {
-    /// Connections that were attested.
+    /// Connections, or keys for sealed requests, that were attested.
     pub sessions: u64,
     /// Connections that were not, whatever the reason. Nothing was sent on them.
     pub sessions_refused: u64,
     /// Requests that were answered, whatever the answer.
     pub answers: u64,
-    /// Requests that were sent again because the enclave had another keyset than the connection (421).
+    /// Requests that were sent again because the enclave had another keyset than the connection (421), or than they were sealed for (422).
     pub resent: u64,
     /// Answers that were verified.
     pub verified: u64,
@@ -136,6 +138,7 @@ impl Client {
             wait: Duration::from_secs(30),
             session_life: Duration::from_secs(3600),
             readable_by_the_host: false,
+            sealed: false,
             clock: Arc::new(system_clock),
         })
     }
@@ -154,7 +157,7 @@ impl Client {
     /// # Errors
     /// Whatever keeps an answer with a receipt from coming; see [`Error`]. Whether the question was sent
     /// is known for [`Error::Usage`], [`Error::Refused`], [`Error::SessionRefused`] (it was not) and
-    /// [`Error::Answered`] (it was); after [`Error::Io`] or [`Error::Late`] the enclave may have answered it.
+    /// [`Error::Answered`] (it was); after any other the enclave may have answered it.
     pub async fn ask(&self, mut question: Question) -> Result<Provisional, Error> {
         let settings = &self.0.settings;
         if question.guarantees().is_none() {
@@ -215,7 +218,7 @@ impl Client {
         Ok(answer)
     }
 
-    /// What the newest attested connection rests on; none without TLS.
+    /// What the newest attested connection rests on, or the key for sealed requests; none in plain HTTP.
     pub fn session(&self) -> Option<Arc<Session>> {
         self.0.pool.newest()
     }
@@ -296,6 +299,7 @@ pub struct Builder {
     wait: Duration,
     session_life: Duration,
     readable_by_the_host: bool,
+    sealed: bool,
     clock: Clock,
 }
 
@@ -382,6 +386,14 @@ impl Builder {
         self
     }
 
+    /// Seals every request to a key of the enclave's (Oblivious HTTP, formats.md §13) and sends it by way of the host's own HTTP
+    /// (`http://…`), which sees sizes and times alone. The key is attested before anything is sealed to it; the binding is
+    /// `ohttp-key`, which the policy has to accept.
+    pub fn sealed(mut self) -> Builder {
+        self.sealed = true;
+        self
+    }
+
     /// A clock, Unix seconds, in place of this machine's: for tests.
     pub fn clock(mut self, clock: impl Fn() -> u64 + Send + Sync + 'static) -> Builder {
         self.clock = Arc::new(clock);
@@ -395,20 +407,17 @@ impl Builder {
     /// connection, or of a plain one by the policy. And whatever keeps a connection from being made.
     pub async fn connect(self) -> Result<Client, Error> {
         let server = self.server;
-        match (server.tls, self.readable_by_the_host) {
-            (true, false) | (false, true) => {}
-            (false, false) => {
-                return Err(Error::Usage(format!(
-                    "{}: over http:// the host would read every question; use https://",
-                    server.url()
-                )));
+        let wrong = match (server.tls, self.readable_by_the_host, self.sealed) {
+            (true, false, false) | (false, true, false) | (false, false, true) => None,
+            (false, false, false) => {
+                Some("over http:// the host would read every question; use https://, or sealed()")
             }
-            (true, true) => {
-                return Err(Error::Usage(format!(
-                    "{}: readable_by_the_host() is for http://",
-                    server.url()
-                )));
-            }
+            (true, true, _) => Some("readable_by_the_host() is for http://"),
+            (true, false, true) => Some("sealed() is for http://: the host's own HTTP"),
+            (false, true, true) => Some("readable_by_the_host() and sealed() exclude one another"),
+        };
+        if let Some(wrong) = wrong {
+            return Err(Error::Usage(format!("{}: {wrong}", server.url())));
         }
         if self.connections == 0 {
             return Err(Error::Usage(
@@ -428,7 +437,7 @@ impl Builder {
         let folder = self.collateral_cache.as_deref();
         let cache = folder.map(|folder| Cache::new(folder, &server));
         let cache = cache.transpose()?;
-        let plain = !server.tls;
+        let plain = self.readable_by_the_host;
         let at = At {
             time: (self.clock)(),
             asserted: false,
@@ -453,6 +462,7 @@ impl Builder {
             timeout: self.timeout,
             wait: self.wait,
             session_life: self.session_life,
+            sealed: self.sealed,
             clock: self.clock,
         };
         if let Some(manifests) = &settings.manifests {

@@ -49,6 +49,20 @@ pub enum Error {
         /// Seconds after which to try again, if it said.
         retry_after: Option<u64>,
     },
+    /// `ohttp.refused`, exit 4: the sealed request was refused in the open, by the enclave or by the host, whose word it may be. 429 and
+    /// 503 are class retry, all else policy. Whether the enclave answered it all the same is not known.
+    #[error("the sealed request was refused unopened: status {status}, {reason}")]
+    OhttpRefused {
+        /// HTTP status.
+        status: u16,
+        /// The reason that was given, harmless on a terminal.
+        reason: String,
+        /// Seconds after which to try again, if that was said.
+        retry_after: Option<u64>,
+    },
+    /// `ohttp.answer`, exit 3: no answer that is sealed for this request, or not all of it.
+    #[error("the answer to a sealed request: {0}")]
+    OhttpAnswer(String),
     /// `answer.format`, exit 2: what came is not what the formats say.
     #[error("{reason}")]
     Malformed {
@@ -73,10 +87,15 @@ impl Error {
             Error::Refused(verdict) => return (**verdict).clone(),
             Error::Usage(message) => return usage("usage", message.clone()),
             Error::Io { .. } => Fault::Usage,
-            Error::Tls { .. } => Fault::NotAuthentic,
+            Error::Tls { .. } | Error::OhttpAnswer(_) => Fault::NotAuthentic,
             Error::Late { .. } => Fault::NotYet,
             Error::SessionRefused { status: 503, .. } => Fault::NotYet,
-            Error::SessionRefused { .. } | Error::Answered(_) => Fault::Policy,
+            Error::OhttpRefused {
+                status: 429 | 503, ..
+            } => Fault::NotYet,
+            Error::SessionRefused { .. } | Error::OhttpRefused { .. } | Error::Answered(_) => {
+                Fault::Policy
+            }
             Error::Malformed { .. } => Fault::Malformed,
         };
         refusal(self.id(), fault, self.to_string(), None)
@@ -103,6 +122,8 @@ impl Error {
             Error::Tls { .. } => "connection.tls",
             Error::Late { .. } => "connection.late",
             Error::SessionRefused { .. } => "session.refused",
+            Error::OhttpRefused { .. } => "ohttp.refused",
+            Error::OhttpAnswer(_) => "ohttp.answer",
             Error::Malformed { .. } => "answer.format",
             Error::Answered(_) => "answer.refused",
             Error::Refused(_) => "session",

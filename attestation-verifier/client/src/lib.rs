@@ -56,6 +56,7 @@ mod form;
 mod http;
 mod keep;
 pub mod manifest;
+mod ohttp;
 pub mod oip;
 mod pool;
 mod provisional;

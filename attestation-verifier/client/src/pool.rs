@@ -9,14 +9,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::Request;
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex as Turn, Semaphore};
 use tokio::time::timeout;
 use touchstone_formats::Digest;
 
 use crate::Error;
-use crate::client::{Inner, count};
+use crate::client::{Inner, Settings, count};
 use crate::http::{Answer, SendError};
-use crate::session::{Session, Usable, attest, open_plain};
+use crate::session::{Session, Usable, attest, attest_key, open_plain, open_sealed};
+
+/// The status of a request that was sealed to another key (RFC 9458 §5.3).
+const OTHER_KEY: u16 = 422;
 
 /// The connections of a client.
 pub(crate) struct Pool {
@@ -24,6 +27,8 @@ pub(crate) struct Pool {
     /// where none is idle, so that there are never more than this in all.
     slots: Semaphore,
     kept: Mutex<Kept>,
+    /// Held by whoever has the key for sealed requests attested: one quote will do for all connections.
+    attesting: Turn<()>,
 }
 
 #[derive(Default)]
@@ -41,6 +46,7 @@ impl Pool {
         Pool {
             slots: Semaphore::new(connections.min(Semaphore::MAX_PERMITS)),
             kept: Mutex::default(),
+            attesting: Turn::default(),
         }
     }
 
@@ -51,6 +57,14 @@ impl Pool {
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the next connection for sealed requests may rest on.
+    fn attested_key(&self, settings: &Settings) -> Option<Arc<Session>> {
+        let kept = self.kept();
+        let newest = kept.newest.as_ref()?;
+        let good = Some(newest.keyset()) != kept.retired && newest.alive(settings);
+        good.then(|| newest.clone())
     }
 
     fn put(&self, usable: Usable, life: Duration) {
@@ -88,7 +102,9 @@ impl Inner {
     }
 
     /// Sends a request and reads its answer. It is sent a second time only where the first was not received
-    /// (a connection that had ended) or not processed (421).
+    /// (a connection that had ended) or not processed (421). A sealed request is also sent again where it was refused as sealed to
+    /// another key, if there is another by then that proves itself: that refusal is nobody's word, and a host that lies has the enclave
+    /// answer twice, under two keysets.
     pub async fn exchange(
         &self,
         request: Request<Bytes>,
@@ -102,11 +118,29 @@ impl Inner {
         };
         let mut resent = false;
         loop {
-            let sending = usable.http.send(request.clone(), max_body);
+            let sending = usable.send(&self.settings, request.clone(), max_body);
             let answer = match timeout(limit, sending).await {
                 Ok(Ok(answer)) => answer,
                 Ok(Err(SendError::Unsent(_))) if kept => {
                     (usable, kept) = (self.open().await?, false);
+                    continue;
+                }
+                Ok(Err(SendError::Failed(
+                    error @ Error::OhttpRefused {
+                        status: OTHER_KEY, ..
+                    },
+                ))) if !resent => {
+                    let Some(used) = usable.session.as_ref().map(|session| session.keyset()) else {
+                        return Err(error);
+                    };
+                    self.pool.retire(used);
+                    resent = true;
+                    (usable, kept) = (self.open().await?, false);
+                    if usable.is_of(Some(used)) {
+                        self.pool.put(usable, self.settings.session_life);
+                        return Err(error);
+                    }
+                    count(&self.counts.resent);
                     continue;
                 }
                 Ok(Err(error)) => return Err(error.into()),
@@ -152,14 +186,32 @@ impl Inner {
 
     /// A new connection that may be used.
     async fn open(&self) -> Result<Usable, Error> {
-        if !self.settings.server.tls {
-            return open_plain(&self.settings).await;
+        let settings = &self.settings;
+        if settings.sealed {
+            let turn = self.pool.attesting.lock().await;
+            if let Some(session) = self.pool.attested_key(settings) {
+                drop(turn);
+                return open_sealed(settings, session).await;
+            }
+            let mut attested = attest_key(settings).await;
+            // The keyset was replaced while its quote was made.
+            if let Err(Error::SessionRefused { status: 421, .. }) = &attested {
+                attested = attest_key(settings).await;
+            }
+            return self.opened(attested);
         }
-        let mut attested = attest(&self.settings).await;
+        if !settings.server.tls {
+            return open_plain(settings).await;
+        }
+        let mut attested = attest(settings).await;
         // The keyset was replaced between handshake and request: nothing is wrong with the next one.
         if let Err(Error::SessionRefused { status: 421, .. }) = &attested {
-            attested = attest(&self.settings).await;
+            attested = attest(settings).await;
         }
+        self.opened(attested)
+    }
+
+    fn opened(&self, attested: Result<Usable, Error>) -> Result<Usable, Error> {
         match &attested {
             Ok(usable) => {
                 count(&self.counts.sessions);

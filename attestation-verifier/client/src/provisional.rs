@@ -119,7 +119,7 @@ impl Provisional {
         self.0.header.state
     }
 
-    /// What the connection rests on that the answer came over; none without TLS.
+    /// What the connection rests on that the answer came over, or the key of its sealed request; none in plain HTTP.
     pub fn session(&self) -> Option<&Arc<Session>> {
         self.0.session.as_ref()
     }
@@ -437,7 +437,7 @@ impl Verified {
         &self.asked.question
     }
 
-    /// What the connection rests on that the answer came over; none without TLS.
+    /// What the connection rests on that the answer came over, or the key of its sealed request; none in plain HTTP.
     pub fn session(&self) -> Option<&Arc<Session>> {
         self.asked.session.as_ref()
     }

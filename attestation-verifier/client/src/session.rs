@@ -1,32 +1,33 @@
-//! One attested connection: the handshake, the first exchange, and its judgement.
+//! One attested connection, or key for sealed requests: the handshake, the first exchange, and its judgement.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use attestation_verifier::exchange::SessionRecord;
+use attestation_verifier::ohttp::ConnectionRecord;
 use attestation_verifier::verdict::{Fault, refusal};
 use attestation_verifier::{At, Binding, Bound, Connection, SessionVerdict, Verdict};
 use bytes::Bytes;
 use hyper::Request;
-use hyper::header::{CONTENT_TYPE, RETRY_AFTER};
+use hyper::header::CONTENT_TYPE;
 use tokio::time::timeout;
 use touchstone_formats::limits::MAX_BUNDLE;
-use touchstone_formats::session::{SESSION_TARGET, SessionRequest};
+use touchstone_formats::session::{BOOT_TARGET, SESSION_TARGET, SessionRequest};
 use touchstone_formats::{CollateralFile, Digest};
+use touchstone_ohttp::PublicKey;
 
 use crate::client::Settings;
-use crate::http::{CONNECT, Http, connect};
+use crate::http::{Answer, CONNECT, Http, SendError, connect};
 use crate::question::random;
-use crate::{Error, collateral, manifest, tls};
+use crate::{Error, collateral, manifest, ohttp, tls};
 
 /// How long a session may take, at most: the enclave makes a quote for it, in turn with others.
 const ATTEST: Duration = Duration::from_secs(30);
 
-/// What one attested connection rests on. There is none but of a connection that held.
+/// What one attested connection, or key for sealed requests, rests on. There is none but of one that held.
 #[derive(Clone, Debug)]
 pub struct Session {
     /// What to keep beside the answers that came over it (`session.json`).
-    pub record: SessionRecord,
+    pub record: ConnectionRecord,
     /// The judgement: exit 0.
     pub verdict: Verdict,
     bound: Bound,
@@ -35,6 +36,10 @@ pub struct Session {
     ends: Option<u64>,
     /// Which manifest that was: [`Keeper::replaced`](crate::manifest::Keeper::replaced).
     manifest: u64,
+    /// When it was attested.
+    pub(crate) opened: Instant,
+    /// The key that requests are sealed to; none where TLS ends in the enclave.
+    pub(crate) key: Option<PublicKey>,
 }
 
 impl Session {
@@ -47,38 +52,58 @@ impl Session {
     pub fn keyset(&self) -> Digest {
         self.keyset
     }
+
+    /// Whether something may still be sent by it.
+    pub(crate) fn alive(&self, settings: &Settings) -> bool {
+        let now = settings.at().time;
+        now <= self.record.keyset().not_after
+            && self.ends.is_none_or(|ends| now <= ends)
+            && self.manifest == replaced(settings)
+            && self.opened.elapsed() < settings.session_life
+    }
 }
 
 /// A connection that may be used.
 pub(crate) struct Usable {
     pub http: Http,
-    /// None where there is no TLS, because the caller said so.
+    /// None where there is no TLS, because the caller said so. Connections to one host share that of sealed requests.
     pub session: Option<Arc<Session>>,
-    opened: Instant,
 }
 
 impl Usable {
     /// Whether it may take a request now.
     pub async fn fit(&mut self, settings: &Settings) -> bool {
-        let now = settings.at().time;
-        let alive = self.session.as_ref().is_none_or(|session| {
-            now <= session.record.keyset.not_after
-                && session.ends.is_none_or(|ends| now <= ends)
-                && session.manifest == replaced(settings)
-        });
-        alive && !self.ended(settings.session_life) && self.http.ready().await
+        let session = self.session.as_ref();
+        session.is_none_or(|session| session.alive(settings))
+            && !self.http.is_closed()
+            && self.http.ready().await
     }
 
     /// Whether it is closed, or attested too long ago.
     pub fn ended(&self, life: Duration) -> bool {
-        let old = self.session.is_some() && self.opened.elapsed() >= life;
-        old || self.http.is_closed()
+        let session = self.session.as_ref();
+        session.is_some_and(|session| session.opened.elapsed() >= life) || self.http.is_closed()
     }
 
     /// Whether it is a connection under this keyset.
     pub fn is_of(&self, keyset: Option<Digest>) -> bool {
         let own = self.session.as_ref().map(|session| session.keyset);
         own.is_some() && own == keyset
+    }
+
+    /// Sends a request and reads the answer, whose body may have `max_body` bytes: sealed, if that is how it is done here.
+    pub async fn send(
+        &mut self,
+        settings: &Settings,
+        request: Request<Bytes>,
+        max_body: usize,
+    ) -> Result<Answer, SendError> {
+        match &self.session {
+            Some(session) if session.key.is_some() => {
+                ohttp::send(&mut self.http, &settings.server, session, request, max_body).await
+            }
+            _ => self.http.send(request, max_body).await,
+        }
     }
 }
 
@@ -94,7 +119,18 @@ pub(crate) async fn open_plain(settings: &Settings) -> Result<Usable, Error> {
     Ok(Usable {
         http: Http::over(&settings.server, stream).await?,
         session: None,
-        opened: Instant::now(),
+    })
+}
+
+/// A connection to the host for requests that are sealed to a key which was attested before.
+pub(crate) async fn open_sealed(
+    settings: &Settings,
+    session: Arc<Session>,
+) -> Result<Usable, Error> {
+    let stream = connect(&settings.server).await?;
+    Ok(Usable {
+        http: Http::over(&settings.server, stream).await?,
+        session: Some(session),
     })
 }
 
@@ -108,55 +144,96 @@ pub(crate) async fn attest(settings: &Settings) -> Result<Usable, Error> {
         .await
         .map_err(|_| Error::late(format!("TLS with {}", server.authority), CONNECT))??;
     let opened = Instant::now();
-    let connection = Connection {
+    let seen = Seen::Tls(Connection {
         nonce,
         exporter: secured.exporter,
         tls_spki_sha256: secured.tls_spki_sha256,
-    };
-    let mut http = Http::over(server, secured.stream).await?;
+    });
+    let http = Http::over(server, secured.stream).await?;
+    proven(settings, http, seen, opened).await
+}
+
+/// Attests the key that requests are sealed to. Until this returns nothing but the request for its evidence has been sent.
+pub(crate) async fn attest_key(settings: &Settings) -> Result<Usable, Error> {
+    let seen = Seen::Key(random()?);
+    let opened = Instant::now();
+    let stream = connect(&settings.server).await?;
+    let http = Http::over(&settings.server, stream).await?;
+    proven(settings, http, seen, opened).await
+}
+
+/// The caller's own end.
+enum Seen {
+    /// Of a TLS connection.
+    Tls(Connection),
+    /// None: evidence of a key is wanted, for this nonce.
+    Key([u8; 32]),
+}
+
+/// The first exchange and its judgement.
+async fn proven(
+    settings: &Settings,
+    mut http: Http,
+    seen: Seen,
+    opened: Instant,
+) -> Result<Usable, Error> {
     // The host may be asked while the enclave makes its quote.
-    let ((answer, at), given) =
-        tokio::try_join!(request(settings, &mut http, &connection), async {
-            Ok(Given::obtain(settings).await)
-        })?;
-    let (judged, manifest) = judge(settings, &answer, &connection, given, at).await;
+    let ((answer, at), given) = tokio::try_join!(request(settings, &mut http, &seen), async {
+        Ok(Given::obtain(settings).await)
+    })?;
+    let (judged, manifest) = judge(settings, &answer, &seen, given, at).await;
     let refused = |verdict| Err(Error::Refused(Box::new(verdict)));
     if judged.verdict.exit() != 0 {
         return refused(judged.verdict);
     }
-    let record = judged.record(&connection, at.time);
-    match (record, judged.keyset(), judged.verdict.binding()) {
-        (Some(record), Some(keyset), Binding::TlsExporter) => Ok(Usable {
-            http,
-            session: Some(Arc::new(Session {
-                record,
-                bound: judged.bound(),
-                keyset: keyset.digest(),
-                ends: manifest::end(&judged.verdict),
-                manifest,
-                verdict: judged.verdict,
-            })),
-            opened,
-        }),
+    let (record, expected) = match &seen {
+        Seen::Tls(connection) => {
+            let record = judged.record(connection, at.time);
+            (record.map(ConnectionRecord::Tls), Binding::TlsExporter)
+        }
+        Seen::Key(nonce) => {
+            let record = judged.ohttp_record(nonce, at.time);
+            (record.map(ConnectionRecord::Ohttp), Binding::OhttpKey)
+        }
+    };
+    let (Some(record), Some(keyset), true) = (
+        record,
+        judged.keyset(),
+        judged.verdict.binding() == expected,
+    ) else {
         // The judge gives exit 0 to nothing else; and whatever a policy accepts, this client settles
         // for no less.
-        _ => {
-            let reason = "nothing binds the connection to the enclave";
-            refused(refusal("session.binding", Fault::Policy, reason, Some(at)))
-        }
-    }
+        let reason = "nothing binds the connection to the enclave";
+        return refused(refusal("session.binding", Fault::Policy, reason, Some(at)));
+    };
+    let key = match &seen {
+        Seen::Tls(_) => None,
+        Seen::Key(_) => Some(ohttp::key(keyset)?),
+    };
+    let session = Session {
+        record,
+        bound: judged.bound(),
+        keyset: keyset.digest(),
+        ends: manifest::end(&judged.verdict),
+        manifest,
+        opened,
+        key,
+        verdict: judged.verdict,
+    };
+    Ok(Usable {
+        http,
+        session: Some(Arc::new(session)),
+    })
 }
 
 /// The first exchange: the answer's bytes, and when they came.
-async fn request(
-    settings: &Settings,
-    http: &mut Http,
-    connection: &Connection,
-) -> Result<(Bytes, At), Error> {
-    let body = SessionRequest {
-        nonce: connection.nonce,
+async fn request(settings: &Settings, http: &mut Http, seen: &Seen) -> Result<(Bytes, At), Error> {
+    let (target, nonce) = match seen {
+        Seen::Tls(connection) => (SESSION_TARGET, connection.nonce),
+        Seen::Key(nonce) => (BOOT_TARGET, *nonce),
     };
-    let request = Request::post(SESSION_TARGET)
+    let body = SessionRequest { nonce };
+    let request = Request::post(target)
         .header(CONTENT_TYPE, "application/json")
         .body(body.to_file().into())
         .map_err(|e| Error::Usage(e.to_string()))?;
@@ -165,11 +242,10 @@ async fn request(
         .await
         .map_err(|_| Error::late("the answer to the request for a session", limit))??;
     if answer.status != 200 {
-        let retry_after = answer.headers.get(RETRY_AFTER);
         return Err(Error::SessionRefused {
             status: answer.status,
             reason: answer.problem(),
-            retry_after: retry_after.and_then(|seconds| seconds.to_str().ok()?.parse().ok()),
+            retry_after: answer.retry_after(),
         });
     }
     Ok((answer.body, settings.at()))
@@ -222,15 +298,18 @@ impl Given {
 async fn judge(
     settings: &Settings,
     answer: &[u8],
-    connection: &Connection,
+    seen: &Seen,
     given: Given,
     at: At,
 ) -> (SessionVerdict, u64) {
     let by = |collateral: Option<&CollateralFile>| {
-        let expect_simulated = settings.expect_simulated;
-        settings
-            .verifier
-            .check_session(answer, connection, collateral, at, expect_simulated)
+        let (verifier, simulated) = (&settings.verifier, settings.expect_simulated);
+        match seen {
+            Seen::Tls(connection) => {
+                verifier.check_session(answer, connection, collateral, at, simulated)
+            }
+            Seen::Key(nonce) => verifier.check_ohttp(answer, nonce, collateral, at, simulated),
+        }
     };
     let once = || {
         let judged = by(given.first.as_ref());

@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 
 /// Where a session is asked for, with POST.
 pub const SESSION_TARGET: &str = "/v1/session";
+/// Where boot evidence for a nonce of the caller's is asked for, with POST and the same request and answer.
+pub const BOOT_TARGET: &str = "/v1/boot";
+/// Where sealed requests go, with POST.
+pub const OHTTP_TARGET: &str = "/v1/ohttp";
 /// Label of the TLS exporter (RFC 8446 §7.5); the context is the nonce.
 pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-touchstone-v1";
 /// The exporter's length: bytes.

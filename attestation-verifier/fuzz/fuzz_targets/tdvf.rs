@@ -24,7 +24,14 @@ fuzz_target!(|input: &[u8]| {
     }
     for order in PageAddOrder::ALL {
         let steps = derivation(&tdvf, order);
-        assert!(steps.iter().all(|step| step.section < tdvf.sections().len()));
-        assert_eq!(steps.last().map(|step| step.after), Some(mrtd(&tdvf, order)));
+        assert!(
+            steps
+                .iter()
+                .all(|step| step.section < tdvf.sections().len())
+        );
+        assert_eq!(
+            steps.last().map(|step| step.after),
+            Some(mrtd(&tdvf, order))
+        );
     }
 });

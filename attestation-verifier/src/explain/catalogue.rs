@@ -291,6 +291,14 @@ const WHY: &[(&str, &str)] = &[
         "connection.*",
         "Without a connection that stands nothing is sent.",
     ),
+    (
+        "ohttp.refused",
+        "What is said outside the seal is nobody's word: the host may have made it up. Nothing was answered.",
+    ),
+    (
+        "ohttp.answer",
+        "Only the enclave that opened your request can seal an answer for it: this is not one, or not all of it.",
+    ),
     ("answer.*", "An answer that is not one proves nothing."),
     (
         "evidence.purpose",

@@ -246,17 +246,10 @@ fn session(value: Value) -> Result<SessionPolicy> {
 }
 
 fn bindings(at: &str, value: &Value) -> Result<Vec<Binding>> {
-    let expected = "a list of bindings out of tls-exporter, spki-pin, none, or one";
+    let expected = "a list of bindings out of tls-exporter, ohttp-key, spki-pin, none, or one";
     list(at, value, expected, |at, value| {
         let name = value.as_str().unwrap_or_default();
-        match Binding::from_name(name) {
-            Some(binding) => Ok(binding),
-            None if name == "ohttp-key" => {
-                let expected = format!("{expected}: this version has no Oblivious HTTP");
-                wrong(at, value, expected)
-            }
-            None => wrong(at, value, expected),
-        }
+        Binding::from_name(name).map_or_else(|| wrong(at, value, expected), Ok)
     })
 }
 

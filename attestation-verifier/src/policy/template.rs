@@ -48,12 +48,13 @@ collateral_age_seconds = { expect = 2592000 }
 [session]
 
 # What must bind a connection to the enclave before anything is sent on it. tls-exporter: the enclave
-# made a quote for this very TLS session and your nonce, so that nobody stands between. none: whoever
-# relays the connection may read it.
+# made a quote for this very TLS session and your nonce, so that nobody stands between. ohttp-key: each
+# request is sealed to a key of the enclave, which made a quote over it for your nonce (Oblivious HTTP).
+# none: whoever relays the connection may read it.
 binding = { expect = ["tls-exporter"] }
 
 # What must have bound the connection that a kept answer came over, which `check` reads in its record,
-# session.json: tls-exporter; spki-pin, where the TLS key alone was noted, as for curl with
+# session.json: tls-exporter; ohttp-key; spki-pin, where the TLS key alone was noted, as for curl with
 # --pinnedpubkey; none.
 answers = { waive = "a receipt proves who answered, whatever the answer came over; expect tls-exporter if nobody may have read it on its way" }
 

@@ -278,7 +278,7 @@ async fn verified(client: &Client) -> Digest {
         Err(unverified) => panic!("{unverified}"),
     };
     assert_eq!(answer.verdict().binding(), Binding::TlsExporter);
-    answer.session().unwrap().record.keyset.digest()
+    answer.session().unwrap().keyset()
 }
 
 /// Keysets that live for six seconds, and callers who keep asking: nobody is given an answer that does not verify, and nobody

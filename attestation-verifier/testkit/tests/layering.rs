@@ -39,11 +39,13 @@ fn dependencies_run_downward_only() {
         linked("touchstone-quote-source"),
         set(&["touchstone-formats"])
     );
+    assert_eq!(linked("touchstone-ohttp"), set(&[]));
     assert_eq!(
         linked("enclave"),
         set(&[
             "measurements",
             "touchstone-formats",
+            "touchstone-ohttp",
             "touchstone-quote-source",
             "touchstone-settings"
         ])
@@ -55,7 +57,11 @@ fn dependencies_run_downward_only() {
     assert_eq!(linked("attestation-verifier"), set(&["touchstone-formats"]));
     assert_eq!(
         linked("touchstone-client"),
-        set(&["attestation-verifier", "touchstone-formats"])
+        set(&[
+            "attestation-verifier",
+            "touchstone-formats",
+            "touchstone-ohttp"
+        ])
     );
     assert_eq!(
         linked("touchstone-collateral"),
@@ -69,6 +75,7 @@ fn dependencies_run_downward_only() {
             "touchstone-collateral",
             "touchstone-formats",
             "touchstone-launch",
+            "touchstone-ohttp",
             "touchstone-quote-source"
         ])
     );
@@ -88,6 +95,7 @@ fn dependencies_run_downward_only() {
         "enclave",
         "touchstone-init",
         "touchstone-formats",
+        "touchstone-ohttp",
         "touchstone-quote-source",
         "touchstone-settings",
         "measurements",

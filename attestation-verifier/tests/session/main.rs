@@ -6,6 +6,7 @@ mod bits;
 #[path = "../common/held.rs"]
 mod held;
 mod lies;
+mod ohttp;
 mod records;
 mod support;
 

@@ -113,6 +113,7 @@ fn every_setting_changes_the_digest() {
         ("limits.connections", "77"),
         ("limits.control_connections", "77"),
         ("limits.in_flight", "77"),
+        ("limits.ohttp_requests", "77"),
         ("limits.unacknowledged_bytes", "777777"),
         ("limits.drain_ms", "77"),
         ("runtime.library", "\"other.so\""),

@@ -32,14 +32,7 @@ pub(super) fn header_length(headers: &HeaderMap) -> Result<Option<u64>, Problem>
     if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH) {
         return Err(bad("Content-Length beside Transfer-Encoding is refused"));
     }
-    let encoding = single(headers, &CONTENT_ENCODING, "Content-Encoding")?;
-    if encoding.is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
-        return Err(Problem::new(
-            415,
-            "Content-Encoding not supported",
-            "send the body without a Content-Encoding: its bytes are what the receipt is about",
-        ));
-    }
+    identity(headers)?;
     let length = match single(headers, &HEADER_LENGTH, "Inference-Header-Content-Length")? {
         None => None,
         Some(digits) => Some(canonical(digits).ok_or_else(|| {
@@ -64,6 +57,22 @@ pub(super) fn header_length(headers: &HeaderMap) -> Result<Option<u64>, Problem>
         ));
     }
     Ok(length)
+}
+
+/// Refuses a body that is encoded.
+///
+/// # Errors
+/// 415
+pub(super) fn identity(headers: &HeaderMap) -> Result<(), Problem> {
+    let encoding = single(headers, &CONTENT_ENCODING, "Content-Encoding")?;
+    if encoding.is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
+        return Err(Problem::new(
+            415,
+            "Content-Encoding not supported",
+            "send the body without a Content-Encoding: its bytes are what the receipt is about",
+        ));
+    }
+    Ok(())
 }
 
 /// The one value of a header; repeating it is refused.
@@ -107,6 +116,14 @@ fn is_type(found: &str, expected: &str) -> bool {
         && parameter.trim_start().eq_ignore_ascii_case("charset=utf-8")
 }
 
+/// A request's body.
+pub(super) enum RequestBody {
+    /// Still to be read.
+    Unread(Incoming),
+    /// Read: it came sealed. With its share of what all requests may hold.
+    Read(Bytes, Share),
+}
+
 /// Reads a whole body; gives it with the share that it takes of what all requests may hold. `body` is then
 /// empty: nothing is left to be read.
 ///
@@ -115,13 +132,20 @@ fn is_type(found: &str, expected: &str) -> bool {
 /// together hold more than `held` allows, 408 when it takes too long, 400 for trailers and for a
 /// body that breaks off.
 pub(super) async fn whole_body(
-    body: &mut Option<Incoming>,
+    body: &mut Option<RequestBody>,
     limit: usize,
     held: &Arc<Held>,
     time: Duration,
 ) -> Result<(Bytes, Share), Problem> {
-    let Some(incoming) = body else {
-        return Err(bad("the body was read before"));
+    let incoming = match body {
+        Some(RequestBody::Unread(incoming)) => incoming,
+        Some(RequestBody::Read(bytes, _)) if bytes.len() > limit => return Err(too_large(limit)),
+        _ => {
+            return match body.take() {
+                Some(RequestBody::Read(bytes, share)) => Ok((bytes, share)),
+                _ => Err(bad("the body was read before")),
+            };
+        }
     };
     let declared = incoming.size_hint().exact();
     if declared.is_some_and(|length| length > limit as u64) {

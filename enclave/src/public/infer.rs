@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use hyper::{HeaderMap, body::Incoming, header::HeaderName, http::request::Parts};
+use hyper::{HeaderMap, header::HeaderName, http::request::Parts};
 use touchstone_formats::{
     FormatError,
     guarantee::GuaranteeSet,
@@ -11,7 +11,8 @@ use touchstone_formats::{
 };
 
 use super::{
-    Channel, Reply, find, framing,
+    Channel, Reply, find,
+    framing::{self, RequestBody},
     reply::{TOUCHSTONE, reply},
 };
 use crate::{
@@ -37,7 +38,7 @@ pub(super) async fn infer(
     name: String,
     version: Option<String>,
     head: Parts,
-    body: &mut Option<Incoming>,
+    body: &mut Option<RequestBody>,
 ) -> Result<Reply, Problem> {
     let header_length = framing::header_length(&head.headers)?;
     let asked = asked_in_headers(&head.headers)?;

@@ -2,6 +2,7 @@
 
 mod framing;
 mod infer;
+mod ohttp;
 mod reply;
 mod session;
 mod target;
@@ -20,7 +21,10 @@ use touchstone_formats::digest::Digest;
 
 pub use self::session::{Channel, TlsChannel};
 
-use self::target::{ModelTarget, Target, Verb};
+use self::{
+    framing::RequestBody,
+    target::{ModelTarget, Target, Verb},
+};
 use crate::{
     models::Model,
     problem::Problem,
@@ -42,13 +46,13 @@ pub async fn handle(service: Arc<Service>, channel: Channel, request: Request<In
     let (head, body) = request.into_parts();
     // The caller waits to hear whether the body is wanted. Reading it would say that it is.
     let waits = head.headers.contains_key(header::EXPECT);
-    let mut body = Some(body);
+    let mut body = Some(RequestBody::Unread(body));
     let mut reply = match route(service, &channel, head, &mut body).await {
         Ok(reply) => reply,
         Err(problem) => problem.response(),
     };
     let headers = reply.headers_mut();
-    if let Some(unread) = body
+    if let Some(RequestBody::Unread(unread)) = body
         && !unread.is_end_stream()
         && (waits || !framing::discard(unread).await)
     {
@@ -67,7 +71,7 @@ async fn route(
     service: Arc<Service>,
     channel: &Channel,
     head: Parts,
-    body: &mut Option<Incoming>,
+    body: &mut Option<RequestBody>,
 ) -> Result<Reply, Problem> {
     let target = Target::parse(&head.uri);
     channel.open_for(&service, &head.method, &target)?;
@@ -93,6 +97,8 @@ async fn route(
     }
     match target {
         Target::Session => session::session(service, channel, head, body).await,
+        Target::Boot => session::boot(service, channel, head, body).await,
+        Target::Ohttp => Box::pin(ohttp::answer(service, channel, head, body)).await,
         Target::Model(ModelTarget {
             verb: Verb::Infer,
             name,
@@ -203,7 +209,7 @@ fn preflight(methods: &'static str) -> Reply {
     headers.insert(
         header::ACCESS_CONTROL_ALLOW_HEADERS,
         HeaderValue::from_static(
-            "Content-Type, Inference-Header-Content-Length, Prefer, Touchstone",
+            "Content-Type, Inference-Header-Content-Length, Prefer, Touchstone, Touchstone-Keyset",
         ),
     );
     headers.insert(

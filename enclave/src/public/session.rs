@@ -1,5 +1,5 @@
-//! Sessions: what a request came in through, and the exchange that binds a TLS connection to this
-//! enclave (formats.md §10).
+//! Sessions: what a request came in through, the exchange that binds a TLS connection to this
+//! enclave (formats.md §10), and boot evidence for whoever seals requests instead (§13).
 //!
 //! A TLS connection belongs to the keyset in force when its handshake began. It serves nothing before a
 //! session was answered on it, and nothing once another keyset is in force: its caller trusts that keyset
@@ -14,18 +14,26 @@ use std::{
 };
 
 use bytes::Bytes;
-use hyper::{Method, StatusCode, body::Incoming, http::request::Parts};
+use hyper::{Method, StatusCode, http::request::Parts};
 use touchstone_formats::{
     digest::Digest,
-    report_data::{Purpose, bind_session, report_data},
+    keyset::Keyset,
+    report_data::{Purpose, bind_boot, bind_session, report_data},
     session::{MAX_SESSION_REQUEST, SessionAnswer, SessionRequest},
 };
 
-use super::{Reply, framing, json, reply::Counted, target::Target};
+use super::{
+    Reply,
+    framing::{self, RequestBody},
+    json,
+    reply::Counted,
+    target::Target,
+};
 use crate::{
-    admission::{self, RETRY_LOAD},
+    admission::{self, RETRY_LOAD, Share},
     net::Stream,
     problem::Problem,
+    quote::QuoteSlot,
     service::Service,
     tls::SharedStream,
 };
@@ -37,6 +45,8 @@ pub enum Channel {
     Plain,
     /// TLS that ends here.
     Tls(Arc<TlsChannel>),
+    /// A sealed request (Oblivious HTTP), opened by the key of this keyset.
+    Sealed(Digest),
 }
 
 /// One TLS connection.
@@ -109,6 +119,9 @@ impl Channel {
                     "another keyset is in force since this connection was made: connect anew and ask for a session",
                 )
             }),
+            Self::Sealed(own) if own != keyset => Err(misdirected(
+                "another keyset is in force since this request was sealed: ask for it, and seal to its key",
+            )),
             _ => Ok(()),
         }
     }
@@ -123,43 +136,20 @@ pub(super) async fn session(
     service: Arc<Service>,
     channel: &Channel,
     head: Parts,
-    body: &mut Option<Incoming>,
+    body: &mut Option<RequestBody>,
 ) -> Result<Reply, Problem> {
     let Channel::Tls(tls) = channel else {
         return Err(misdirected(
             "a session binds a TLS connection that ends inside the enclave, and this connection is none",
         ));
     };
-    if framing::header_length(&head.headers)?.is_some() {
-        return Err(framing::bad(
-            "a request for a session has no Inference-Header-Content-Length",
-        ));
-    }
-    let time = service.config.limits.body_timeout;
-    let (bytes, mut share) =
-        framing::whole_body(body, MAX_SESSION_REQUEST, &service.held, time).await?;
-    let request = SessionRequest::parse(&bytes)
-        .map_err(|error| framing::bad(format!("not a request for a session: {error}")))?;
-
-    // No guest beyond this block: whoever waits for a quote of a session keeps no log open.
-    let keyset = {
-        let guest = service.enter()?;
-        channel.belongs_to(&guest.digest)?;
-        if guest.issued_at().is_none() {
-            return Err(admission::expired());
-        }
-        guest.keyset.clone()
-    };
-    if service.quoter.failing() {
-        return Err(no_quotes());
-    }
-    let slot = service.quoter.reserve_session().ok_or_else(|| {
-        Problem::unavailable(
-            "Too many sessions waiting",
-            "too many callers wait for the quote of their session",
-            RETRY_LOAD,
-        )
-    })?;
+    let Asked {
+        request,
+        share,
+        keyset,
+        slot,
+        ..
+    } = asked(&service, channel, head, body).await?;
     let exporter = tls.stream.exporter(&request.nonce).map_err(|error| {
         tracing::error!(%error, "a TLS connection has no exporter");
         Problem::new(500, "Internal error", "this connection has no exporter")
@@ -178,10 +168,100 @@ pub(super) async fn session(
         channel.belongs_to(&epoch.digest)?;
     }
     tls.established.store(true, Ordering::Relaxed);
-    let answer = SessionAnswer { keyset, evidence }.to_file();
+    Ok(answered(SessionAnswer { keyset, evidence }, share))
+}
+
+/// Answers `POST /v1/boot`: evidence of purpose `boot` over the keyset in force and the caller's nonce, so that he may seal
+/// requests to its key. It proves itself, whatever it comes over.
+///
+/// # Errors
+/// 503 while there are no quotes, or too many callers wait for one; 421 when another keyset comes into force meanwhile; 4xx for a
+/// request that is not as it should be.
+pub(super) async fn boot(
+    service: Arc<Service>,
+    channel: &Channel,
+    head: Parts,
+    body: &mut Option<RequestBody>,
+) -> Result<Reply, Problem> {
+    let Asked {
+        request,
+        share,
+        keyset,
+        digest,
+        slot,
+    } = asked(&service, channel, head, body).await?;
+    let data = report_data(Purpose::Boot, digest, Some(&request.nonce), bind_boot());
+    let quote = service.quoter.session(slot, data).await;
+    let evidence = quote
+        .ok_or_else(no_quotes)?
+        .into_evidence(Purpose::Boot, Some(request.nonce.to_vec()));
+    if service.current().is_none_or(|epoch| epoch.digest != digest) {
+        return Err(misdirected(
+            "another keyset came into force while the quote was made: ask again",
+        ));
+    }
+    Ok(answered(SessionAnswer { keyset, evidence }, share))
+}
+
+/// What a request for evidence asks for, and what it is to be about.
+struct Asked {
+    request: SessionRequest,
+    share: Share,
+    keyset: Keyset,
+    digest: Digest,
+    slot: QuoteSlot,
+}
+
+async fn asked(
+    service: &Service,
+    channel: &Channel,
+    head: Parts,
+    body: &mut Option<RequestBody>,
+) -> Result<Asked, Problem> {
+    if framing::header_length(&head.headers)?.is_some() {
+        return Err(framing::bad(
+            "a request for a session has no Inference-Header-Content-Length",
+        ));
+    }
+    let time = service.config.limits.body_timeout;
+    let (bytes, share) =
+        framing::whole_body(body, MAX_SESSION_REQUEST, &service.held, time).await?;
+    let request = SessionRequest::parse(&bytes)
+        .map_err(|error| framing::bad(format!("not a request for a session: {error}")))?;
+
+    // No guest beyond this block: whoever waits for a quote of a session keeps no log open.
+    let (keyset, digest) = {
+        let guest = service.enter()?;
+        channel.belongs_to(&guest.digest)?;
+        if guest.issued_at().is_none() {
+            return Err(admission::expired());
+        }
+        (guest.keyset.clone(), guest.digest)
+    };
+    if service.quoter.failing() {
+        return Err(no_quotes());
+    }
+    let slot = service.quoter.reserve_session().ok_or_else(|| {
+        Problem::unavailable(
+            "Too many sessions waiting",
+            "too many callers wait for the quote of their session",
+            RETRY_LOAD,
+        )
+    })?;
+    Ok(Asked {
+        request,
+        share,
+        keyset,
+        digest,
+        slot,
+    })
+}
+
+fn answered(answer: SessionAnswer, mut share: Share) -> Reply {
+    let answer = answer.to_file();
     share.set(answer.len());
     let answer = Bytes::from_owner(Counted(answer.into(), share));
-    Ok(json(StatusCode::OK, answer))
+    json(StatusCode::OK, answer)
 }
 
 fn no_quotes() -> Problem {

@@ -26,6 +26,10 @@ pub(super) enum Target {
     Receipt,
     /// `/v1/session`
     Session,
+    /// `/v1/boot`
+    Boot,
+    /// `/v1/ohttp`
+    Ohttp,
 }
 
 /// `/v2/models/<name>[/versions/<version>][/ready|/infer]`
@@ -104,6 +108,8 @@ impl Target {
                 .map_err(|_| bad("a digest is 64 lower-case hex digits")),
             (Some("v1"), Some("receipts"), Some(_), None, ..) => Ok(Self::Receipt),
             (Some("v1"), Some("session"), None, ..) => Ok(Self::Session),
+            (Some("v1"), Some("boot"), None, ..) => Ok(Self::Boot),
+            (Some("v1"), Some("ohttp"), None, ..) => Ok(Self::Ohttp),
             _ => Err(unknown()),
         }
     }
@@ -120,7 +126,8 @@ impl Target {
     /// Whether it is for POST, and not for GET and HEAD.
     pub(super) fn is_posted(&self) -> bool {
         let infer = |target: &ModelTarget| target.verb == Verb::Infer;
-        matches!(self, Self::Session) || matches!(self, Self::Model(target) if infer(target))
+        matches!(self, Self::Session | Self::Boot | Self::Ohttp)
+            || matches!(self, Self::Model(target) if infer(target))
     }
 }
 
@@ -181,6 +188,8 @@ mod tests {
         );
         assert_eq!(parse("/v1/receipts/00"), Ok(Target::Receipt));
         assert_eq!(parse("/v1/session"), Ok(Target::Session));
+        assert_eq!(parse("/v1/boot"), Ok(Target::Boot));
+        assert_eq!(parse("/v1/ohttp"), Ok(Target::Ohttp));
     }
 
     #[test]
@@ -204,6 +213,8 @@ mod tests {
             ("/v1/objects/", 400),
             ("/v1/session/", 404),
             ("/v1/session?", 400),
+            ("/v1/boot/", 404),
+            ("/v1/ohttp?", 400),
         ] {
             assert_eq!(parse(target), Err(status), "{target}");
         }

@@ -44,10 +44,14 @@ const FOLDER: [&str; 6] = [
     its verdict's exit code, and nothing was sent"
 )]
 pub struct Args {
-    /// Server: https://HOST or https://HOST:PORT
+    /// Server: https://HOST or https://HOST:PORT; with --ohttp http://HOST:PORT
     url: String,
     /// Model to ask
     model: String,
+    /// Seal the question to a key of the enclave's, and send it by way of the host's own HTTP (http://), which cannot
+    /// read it (Oblivious HTTP). The policy has to accept the binding ohttp-key
+    #[arg(long, conflicts_with = "plaintext")]
+    ohttp: bool,
     /// Ask over http:// and let whoever relays it read question and answer
     #[arg(long)]
     plaintext: bool,
@@ -157,15 +161,22 @@ impl Args {
         let mut builder = Client::builder(url, policy)
             .map_err(usage)?
             .manifests(manifests);
-        if !https && !self.plaintext {
+        if self.ohttp && https {
+            let error = anyhow!("{url}: --ohttp goes by way of the host's own HTTP: http://");
+            return Err(error.into());
+        }
+        if !https && !self.plaintext && !self.ohttp {
             let error = anyhow!(
                 "{url}: http:// would show your question to whoever relays it: use https:// \
-                (attested TLS), or --plaintext"
+                (attested TLS), --ohttp (each question sealed), or --plaintext"
             );
             return Err(error.into());
         }
         if self.plaintext {
             builder = builder.readable_by_the_host();
+        }
+        if self.ohttp {
+            builder = builder.sealed();
         }
         if let Some(records) = &self.records {
             builder = builder.records(records);
@@ -273,7 +284,7 @@ impl Asking {
             );
             return Ok(());
         };
-        say(&connection(&session.record.keyset.name, &session.verdict));
+        say(&connection(&session.record.keyset().name, &session.verdict));
         self.folder
             .write("session.json", &session.record.to_file()?)
     }

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use attestation_verifier::exchange::{
-    Comparison, Expect, RequestBytes, ResponseBytes, ResponseInfo, SessionRecord,
+    Comparison, Expect, RequestBytes, ResponseBytes, ResponseInfo,
 };
+use attestation_verifier::ohttp::ConnectionRecord;
 use attestation_verifier::{At, Binding, Fault, SessionVerdict, Verdict};
 use serde_json::Value;
 use touchstone_formats::GuaranteeSet;
@@ -203,7 +204,7 @@ pub fn judge_from(
     let bundle = source.read_prefix(&bundle_path(target), "bundle", MAX_BUNDLE as u64)?;
     let at = at()?;
     let session = session_record(source, args, target)?
-        .map(|record| verifier.check_session_record(&record, at, args.expect_simulated));
+        .map(|record| verifier.check_connection_record(&record, at, args.expect_simulated));
     comparison.session = session.as_ref().map(SessionVerdict::bound);
     let mut verdict = verifier.check(&bundle, &comparison, at);
     if let Some(session) = session {
@@ -278,9 +279,9 @@ pub fn session_record(
     source: &dyn Source,
     args: &Held,
     target: &Path,
-) -> Result<Option<SessionRecord>, Failure> {
+) -> Result<Option<ConnectionRecord>, Failure> {
     session_file(source, args, target)
-        .map(|path| record(source, &path, "session.format", SessionRecord::parse))
+        .map(|path| record(source, &path, "session.format", ConnectionRecord::parse))
         .transpose()
 }
 

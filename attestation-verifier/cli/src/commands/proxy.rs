@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use attestation_verifier::Binding;
 use hyper::http::uri::Authority;
 use tokio::net::TcpListener;
 use touchstone_client::Client;
@@ -39,9 +40,13 @@ pub struct Args {
     /// Another name (and port) that clients may have in their Host header; repeat for each
     #[arg(long, value_name = "NAME:PORT")]
     allow_host: Vec<Authority>,
-    /// Server: https://HOST or https://HOST:PORT
+    /// Server: https://HOST or https://HOST:PORT; with --ohttp http://HOST:PORT
     #[arg(long, value_name = "URL")]
     server: String,
+    /// Seal every request to a key of the enclave's, and send it by way of the host's own HTTP (http://), which cannot
+    /// read it (Oblivious HTTP). The policy has to accept the binding ohttp-key
+    #[arg(long)]
+    ohttp: bool,
     /// Policy that the enclave and every answer is judged by
     #[arg(long, value_name = "P.toml")]
     policy: PathBuf,
@@ -95,7 +100,11 @@ pub fn run(args: Args) -> Result<Outcome, Failure> {
         )
         .into());
     }
-    let policy = bound(inputs::policy(&args.policy)?);
+    let binding = match args.ohttp {
+        true => Binding::OhttpKey,
+        false => Binding::TlsExporter,
+    };
+    let policy = bound(inputs::policy(&args.policy)?, binding);
     let roots = inputs::roots(args.trust_simulated_root.as_deref())?;
     let manifests = args.manifests.read(&policy)?;
     let floor = match &args.require {
@@ -120,6 +129,9 @@ pub fn run(args: Args) -> Result<Outcome, Failure> {
             .timeout(Duration::from_secs(args.timeout)),
         Err(error) => return Ok(refused(&error)),
     };
+    if args.ohttp {
+        builder = builder.sealed();
+    }
     if let Some(url) = args.records {
         builder = builder.records(url);
     }

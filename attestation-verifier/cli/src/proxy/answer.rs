@@ -227,10 +227,13 @@ impl Proxy {
             421 => Problem::busy("the enclave is changing its keys").into_response(),
             _ => reply(answer, None),
         };
+        let session = self.client.session();
         self.settings.log.answer(&Line {
             model,
             status: reply.status().as_u16(),
-            binding: Binding::TlsExporter.name(),
+            binding: session
+                .map_or(Binding::None, |s| s.verdict.binding())
+                .name(),
             total: started.elapsed(),
             ..Line::default()
         });

@@ -79,9 +79,9 @@ pub struct Settings {
     pub log: Log,
 }
 
-/// The policy that a proxy judges by: an answer has to come from the enclave that the connection was bound to, even
-/// where the user's policy leaves that open for answers that come some other way.
-pub fn bound(mut policy: Policy) -> Policy {
+/// The policy that a proxy judges by: an answer has to come from the enclave that the connection (or its sealed request) was
+/// bound to by `binding`, even where the user's policy leaves that open for answers that come some other way.
+pub fn bound(mut policy: Policy, binding: Binding) -> Policy {
     let exporter = || Rule::Expect(vec![Binding::TlsExporter]);
     let waived = || {
         Rule::Waive(Waiver {
@@ -94,7 +94,7 @@ pub fn bound(mut policy: Policy) -> Policy {
         answers: exporter(),
         name: waived(),
     });
-    session.answers = exporter();
+    session.answers = Rule::Expect(vec![binding]);
     policy
 }
 
@@ -331,10 +331,14 @@ mod tests {
         };
         let exporter = Rule::Expect(vec![Binding::TlsExporter]);
         assert_ne!(session.answers, exporter, "the template leaves it open");
-        let found = bound(strict.clone()).session.unwrap();
+        let found = bound(strict.clone(), Binding::TlsExporter).session.unwrap();
         assert_eq!(found.answers, exporter);
         assert_eq!((found.binding, found.name), (session.binding, session.name));
-        let found = bound(silent).session.unwrap();
+        let sealed = bound(silent.clone(), Binding::OhttpKey).session.unwrap();
+        let key = Rule::Expect(vec![Binding::OhttpKey]);
+        // Who says nothing of connections has accepted no other.
+        assert_eq!((&sealed.binding, &sealed.answers), (&exporter, &key));
+        let found = bound(silent, Binding::TlsExporter).session.unwrap();
         assert_eq!((&found.binding, &found.answers), (&exporter, &exporter));
         assert!(matches!(found.name, Rule::Waive(_)));
     }

@@ -142,10 +142,10 @@ impl SessionView {
     pub fn of(session: &Session) -> SessionView {
         let (record, verdict) = (&session.record, &session.verdict);
         SessionView {
-            name: record.keyset.name.clone(),
-            keyset: record.keyset.digest().to_string(),
-            not_after: rfc3339(record.keyset.not_after),
-            opened_at: rfc3339(record.opened_at),
+            name: record.keyset().name.clone(),
+            keyset: session.keyset().to_string(),
+            not_after: rfc3339(record.keyset().not_after),
+            opened_at: rfc3339(record.opened_at()),
             binding: verdict.binding().to_string(),
             measurement: verdict.context.measurement.clone(),
             platform: verdict.context.platform.as_ref().clone(),

@@ -9,4 +9,5 @@ mod lies;
 mod limits;
 mod manifests;
 mod running;
+mod sealed;
 mod stack;

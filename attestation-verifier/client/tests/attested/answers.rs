@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use attestation_verifier::exchange::{Expect, ResponseInfo, SessionRecord};
+use attestation_verifier::ohttp::ConnectionRecord;
 use attestation_verifier::verdict::Class;
 use touchstone_client::oip::Encoding;
 use touchstone_client::{Client, Error, Question, Unverified, Waited};
@@ -373,7 +374,8 @@ async fn what_is_kept_is_all_that_check_needs() {
         200
     );
     let record = SessionRecord::parse(&read("session.json")).unwrap();
-    assert_eq!(record, client.session().unwrap().record);
+    let attested = ConnectionRecord::Tls(record.clone());
+    assert_eq!(attested, client.session().unwrap().record);
     assert!(record.evidence.unwrap().collateral.is_some());
 
     let mut said = Vec::new();

@@ -55,7 +55,7 @@ async fn a_new_keyset_is_attested_and_the_request_sent_once_more() {
     assert_eq!(client.counters().resent, 1);
     let new = client.session().unwrap();
     assert_ne!(old.keyset(), new.keyset());
-    assert_eq!(new.record.keyset, server.enclave().world.keyset);
+    assert_eq!(*new.record.keyset(), server.enclave().world.keyset);
 
     // None of the others is left to stumble over.
     ask(&client, [5.0; 4]).await;

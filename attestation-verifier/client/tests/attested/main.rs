@@ -3,6 +3,7 @@
 mod answers;
 mod connections;
 mod manifests;
+mod ohttp;
 mod refreshing;
 mod sessions;
 mod support;

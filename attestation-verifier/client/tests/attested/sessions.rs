@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use attestation_verifier::ohttp::ConnectionRecord;
 use attestation_verifier::verdict::Class;
 use attestation_verifier::{At, Binding, Policy, check_session_record};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -60,7 +61,10 @@ async fn an_attested_connection_carries_questions() {
         time: World::AT,
         asserted: false,
     };
-    let again = check_session_record(&session.record, client.policy(), &server.roots(), at, true);
+    let ConnectionRecord::Tls(record) = &session.record else {
+        panic!("a TLS connection")
+    };
+    let again = check_session_record(record, client.policy(), &server.roots(), at, true);
     assert_eq!(again.verdict.exit(), 0, "{}", again.verdict.words());
 
     let counters = client.counters();

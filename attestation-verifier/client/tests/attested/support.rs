@@ -20,10 +20,12 @@ use tokio_rustls::rustls::{HandshakeKind, ServerConfig, crypto::ring, version::T
 use touchstone_client::{Builder, Client, Error};
 use touchstone_formats::evidence::{Collateral, CollateralFile, Tee};
 use touchstone_formats::headers::{OpeningSalts, State, TouchstoneRequest, TouchstoneResponse};
-use touchstone_formats::report_data::bind_session;
+use touchstone_formats::report_data::{bind_boot, bind_session};
 use touchstone_formats::session::{EXPORTER_LABEL, SessionAnswer, SessionRequest};
-use touchstone_formats::text::hex_encode;
+use touchstone_formats::text::{Base64Bytes, hex_encode};
 use touchstone_formats::{Datatype, Digest, Evidence, Purpose};
+use touchstone_ohttp::bhttp::{self, Bounds};
+use touchstone_ohttp::{ANSWER_TYPE, GatewayKey, REQUEST_TYPE};
 use touchstone_testkit::mint::{Exchange, Minted, Tensor, World};
 use touchstone_testkit::policy::edit;
 
@@ -36,6 +38,8 @@ pub struct Enclave {
     collateral: Collateral,
     certificate: CertificateDer<'static>,
     tls: Arc<ServerConfig>,
+    /// The key that requests are sealed to.
+    gateway: GatewayKey,
 }
 
 fn tls_of(certificate: &CertificateDer<'static>, key: &rcgen::KeyPair) -> Arc<ServerConfig> {
@@ -66,6 +70,8 @@ impl Enclave {
             .unwrap();
         let spki = Digest::of(&key.subject_public_key_info());
         world.keyset.tls_spki_sha256 = Some(spki);
+        let gateway = GatewayKey::generate(1).unwrap();
+        world.keyset.ohttp_keys = Some(Base64Bytes(gateway.configurations()));
         let evidence = world.evidence(Purpose::Boot, None, Digest::ZERO);
         Enclave {
             world,
@@ -73,6 +79,17 @@ impl Enclave {
             collateral: evidence.collateral.unwrap(),
             tls: tls_of(certificate.der(), &key),
             certificate: certificate.der().clone(),
+            gateway,
+        }
+    }
+
+    /// Boot evidence for this nonce.
+    pub fn boot_evidence(&self, nonce: [u8; 32]) -> Evidence {
+        let nonce = Some(nonce.to_vec());
+        let evidence = self.world.evidence(Purpose::Boot, nonce, bind_boot());
+        Evidence {
+            collateral: None,
+            ..evidence
         }
     }
 
@@ -175,6 +192,10 @@ pub type Hook = Box<dyn FnMut(&Enclave, &Seen, Reply) -> Reply + Send>;
 #[derive(Default)]
 pub struct Hooks {
     pub session: Option<Hook>,
+    /// Of the answer to a request for boot evidence.
+    pub boot: Option<Hook>,
+    /// Of what the host sees of the answer to a sealed request.
+    pub sealed: Option<Hook>,
     pub infer: Option<Hook>,
     pub receipt: Option<Hook>,
     pub collateral: Option<Hook>,
@@ -193,6 +214,8 @@ pub struct Inner {
     pub enclave: Mutex<Arc<Enclave>>,
     pub hooks: Mutex<Hooks>,
     pub seen: Mutex<Vec<Seen>>,
+    /// Sealed requests, as the enclave opened them.
+    pub opened: Mutex<Vec<Seen>>,
     pub minted: Mutex<HashMap<String, Minted>>,
     /// Bytes that came over TLS and are part of no request in `seen`.
     pub stray: AtomicUsize,
@@ -234,6 +257,7 @@ impl Server {
             enclave: Mutex::new(Arc::new(enclave)),
             hooks: Mutex::default(),
             seen: Mutex::default(),
+            opened: Mutex::default(),
             minted: Mutex::default(),
             stray: AtomicUsize::new(0),
             handshakes: Mutex::default(),
@@ -532,6 +556,13 @@ impl Inner {
             let reply = if seen.target == "/v1/collateral" {
                 let honest = Reply::new(200, enclave.collateral_file().to_file());
                 hooks(|hooks| &mut hooks.collateral, honest)
+            } else if seen.target == "/v1/boot" {
+                let nonce = SessionRequest::parse(&seen.body).unwrap().nonce;
+                let honest = enclave.session(enclave.boot_evidence(nonce));
+                hooks(|hooks| &mut hooks.boot, honest)
+            } else if seen.target == "/v1/ohttp" {
+                let honest = self.sealed(&enclave, &seen);
+                hooks(|hooks| &mut hooks.sealed, honest)
             } else if seen.target == "/v1/manifest" {
                 hooks(|hooks| &mut hooks.manifest, Reply::problem(404, "None"))
             } else if let Some(id) = seen.target.strip_prefix("/v1/receipts/") {
@@ -549,6 +580,47 @@ impl Inner {
                 break;
             }
         }
+    }
+
+    /// What an enclave makes of a sealed request.
+    fn sealed(&self, enclave: &Enclave, outer: &Seen) -> Reply {
+        assert_eq!(outer.headers["content-type"], REQUEST_TYPE);
+        if outer.headers["touchstone-keyset"] != enclave.world.keyset.digest().to_string() {
+            return Reply::problem(422, "Another keyset");
+        }
+        let opened = enclave.gateway.open(&outer.body).unwrap();
+        let bounds = Bounds {
+            fields: 100,
+            field_bytes: 1 << 14,
+        };
+        let message = bhttp::Request::decode(opened.content.into(), bounds).unwrap();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let fields = message.fields.iter();
+        let asked = Seen {
+            tls: false,
+            method: text(&message.method),
+            target: text(&message.path),
+            headers: fields.map(|(n, v)| (text(n), text(v))).collect(),
+            body: message.content.to_vec(),
+            exporter: [0; 32],
+        };
+        let mut reply = self.answer(enclave, &asked);
+        if let Some(hook) = &mut self.hooks.lock().unwrap().infer {
+            reply = hook(enclave, &asked, reply);
+        }
+        self.opened.lock().unwrap().push(asked);
+        let Reply::Http {
+            status,
+            headers,
+            body,
+        } = reply
+        else {
+            return reply;
+        };
+        let fields = headers.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes()));
+        let answer = bhttp::Answer::encode(status, fields, &body);
+        let answer = opened.responder.seal(&answer).unwrap();
+        Reply::new(200, answer).header("content-type", ANSWER_TYPE)
     }
 
     /// What an enclave makes of a request; the receipt's bundle is then to be had.

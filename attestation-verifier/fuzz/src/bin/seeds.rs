@@ -7,10 +7,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use attestation_verifier::exchange::SessionRecord;
+use attestation_verifier::ohttp::OhttpRecord;
 use attestation_verifier::policy::template;
 use attestation_verifier::{Comparison, Policy, Roots, check};
 use touchstone_formats::headers::{OpeningSalts, State, TouchstoneRequest, TouchstoneResponse};
-use touchstone_formats::report_data::bind_session;
+use touchstone_formats::report_data::{bind_boot, bind_session};
+use touchstone_formats::text::{Base64Bytes, hex_decode};
 use touchstone_formats::{
     CollateralFile, Digest, Evidence, GuaranteeSet, LogSigner, Purpose, SessionAnswer,
     SessionRequest, Tee, quote_agent,
@@ -304,6 +306,62 @@ fn formats(snp: &World) {
     put("kernel", "signed", kernel);
     put("tdvf", "ovmf", TdxFirmware::new(0x1000, 0x1000).image());
     session(snp);
+    sealed(snp);
+}
+
+/// The examples of RFC 9292 (figures 13 and 14) and RFC 9458 (appendix A); and a key that holds.
+fn sealed(snp: &World) {
+    let bytes = |hex: &str| hex_decode(hex).expect("hex");
+    let head = "03474554056874747073000a2f68656c6c6f2e747874";
+    let fields = "0a757365722d6167656e74346375726c2f372e31362e33206c69626375726c2f372e31362e33204f70656e53534c2f302e392e376c207a6c69622f312e322e3304686f73740f7777772e6578616d706c652e636f6d0f6163636570742d6c616e677561676506656e2c206d69";
+    put(
+        "bhttp",
+        "known",
+        bytes(&format!("00{head}406c{fields}0000")),
+    );
+    put(
+        "bhttp",
+        "indeterminate",
+        bytes(&format!("02{head}{fields}0002616202636400")),
+    );
+    put("bhttp", "answer", bytes("0140c80603616765013704626f647900"));
+    put(
+        "ohttp",
+        "configurations",
+        bytes(
+            "002d01002031e1f05a740102115220e9af918f738674aec95f54db6e04eb705aae8e79815500080001000100010003",
+        ),
+    );
+    put(
+        "ohttp",
+        "request",
+        bytes(
+            "010020000100014b28f881333e7c164ffc499ad9796f877f4e1051ee6d31bad19dec96c208b4726374e469135906992e1268c594d2a10c695d858c40a026e7965e7d86b83dd440b2c0185204b4d63525",
+        ),
+    );
+
+    let nonce = [1; 32];
+    let mut world = snp.clone();
+    let keys = b"application/ohttp-keys".to_vec();
+    let ohttp_keys_sha256 = Digest::of(&keys);
+    world.keyset.ohttp_keys = Some(Base64Bytes(keys));
+    let evidence = world.evidence(Purpose::Boot, Some(nonce.to_vec()), bind_boot());
+    let keyset = world.keyset.clone();
+    let answer = SessionAnswer {
+        keyset: keyset.clone(),
+        evidence: evidence.clone(),
+    };
+    let record = OhttpRecord {
+        nonce,
+        ohttp_keys_sha256,
+        opened_at: AT.time,
+        keyset,
+        evidence,
+    };
+    let record = record.to_file().expect("a record");
+    put("check_session", "boot", answer.to_file());
+    put("check_session", "ohttp-record", &record);
+    put("session_record", "ohttp.json", &record);
 }
 
 /// A connection that holds: what the target `check_session` says of its own end is what the evidence was made for.

@@ -312,6 +312,12 @@ static FIXED: &[FixedCheck] = &[
         "formats §2, §10",
     ),
     check(
+        "session.ohttp_key",
+        "3",
+        "The key that requests are sealed to is the keyset's.",
+        "RFC 9458 §3; formats §2, §13",
+    ),
+    check(
         "session.nonce",
         "3",
         "The evidence names the caller's nonce.",
@@ -350,6 +356,18 @@ static FIXED: &[FixedCheck] = &[
         "formats §10",
     ),
     check(
+        "ohttp.refused",
+        "4",
+        "Neither host nor enclave refuses the sealed request unopened. Made by clients.",
+        "RFC 9458 §5; formats §13",
+    ),
+    check(
+        "ohttp.answer",
+        "3",
+        "The answer is sealed for this very request, whole and unaltered. Made by clients.",
+        "RFC 9458 §4.4; formats §13",
+    ),
+    check(
         "answer.format",
         "2",
         "The answer is HTTP, of the form that an answer to this request has. Made by clients.",
@@ -370,7 +388,8 @@ static FIXED: &[FixedCheck] = &[
     check(
         "evidence.purpose",
         "2",
-        "Evidence in a bundle has the purpose boot, checkpoint or receipt, evidence of a connection session.",
+        "Evidence in a bundle has the purpose boot, checkpoint or receipt, evidence of a connection session, \
+         of a key for sealed requests boot.",
         "formats §1, §7, §10",
     ),
     check(

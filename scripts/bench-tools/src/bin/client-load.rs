@@ -10,14 +10,17 @@ use bench_tools::{
 };
 use bytes::Bytes;
 use clap::{Parser, Subcommand};
-use touchstone_client::{Builder, Client, Question};
+use touchstone_client::{Builder, Client, Provisional, Question};
 
 /// Proves, asks and verifies, and prints figures as JSON.
 #[derive(Parser)]
 struct Arguments {
-    /// Server, https://HOST:PORT
+    /// Server, https://HOST:PORT; in plain HTTP or sealed http://HOST:PORT
     #[arg(long)]
     server: String,
+    /// How requests go there
+    #[arg(long, value_enum, default_value_t = Way::Tls)]
+    way: Way,
     /// The policy
     #[arg(long)]
     policy: PathBuf,
@@ -31,6 +34,17 @@ struct Arguments {
     command: Command,
 }
 
+/// How requests go.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Way {
+    /// Attested TLS
+    Tls,
+    /// Plain HTTP, which the host reads
+    Plain,
+    /// Each sealed to the enclave's key
+    Sealed,
+}
+
 #[derive(Subcommand)]
 enum Command {
     /// Attested connections and nothing on them, one after the other on each of N lines
@@ -40,6 +54,13 @@ enum Command {
         /// How often
         #[arg(long)]
         times: usize,
+        #[command(flatten)]
+        request: Request,
+    },
+    /// Answers as they come, unproven, from one client, on each of N lines
+    Ask {
+        #[command(flatten)]
+        measured: Measured,
         #[command(flatten)]
         request: Request,
     },
@@ -82,11 +103,14 @@ impl Asked {
         }))
     }
 
+    async fn provisional(&self, client: &Client) -> Result<Provisional> {
+        let question = Question::raw(self.path.clone(), self.header_length, self.body.clone())?;
+        Ok(client.ask(question).await?)
+    }
+
     /// Asks, waits for what the policy demands, and judges.
     async fn verified(&self, client: &Client) -> Result<()> {
-        let question = Question::raw(self.path.clone(), self.header_length, self.body.clone())?;
-        let provisional = client.ask(question).await?;
-        let verified = provisional.verified().await;
+        let verified = self.provisional(client).await?.verified().await;
         verified
             .map_err(|refused| anyhow::anyhow!("{}", refused.verdict.deciding().unwrap_or("?")))?;
         Ok(())
@@ -96,6 +120,7 @@ impl Asked {
 /// How connections are made.
 struct Server {
     url: String,
+    way: Way,
     policy: Policy,
     roots: Roots,
 }
@@ -103,7 +128,12 @@ struct Server {
 impl Server {
     fn builder(&self) -> Result<Builder> {
         let builder = Client::builder(&self.url, self.policy.clone())?;
-        Ok(builder.roots(self.roots.clone()).expect_simulated(true))
+        let builder = builder.roots(self.roots.clone()).expect_simulated(true);
+        Ok(match self.way {
+            Way::Tls => builder,
+            Way::Plain => builder.readable_by_the_host(),
+            Way::Sealed => builder.sealed(),
+        })
     }
 }
 
@@ -111,6 +141,7 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let server = Arc::new(Server {
         url: arguments.server,
+        way: arguments.way,
         policy: Policy::parse(&std::fs::read_to_string(&arguments.policy).context("the policy")?)?,
         roots: Roots::pinned().with_simulated_pem(&std::fs::read(&arguments.root)?)?,
     });
@@ -128,6 +159,16 @@ fn main() -> Result<()> {
                 measured.run(connect).await
             }
             Command::First { times, request } => first(&server, times, request).await,
+            Command::Ask { measured, request } => {
+                let asked = Asked::read(request)?;
+                let builder = server.builder()?.connections(measured.connections);
+                let client = builder.connect().await?;
+                let ask = move || {
+                    let (client, asked) = (client.clone(), Arc::clone(&asked));
+                    async move { asked.provisional(&client).await.map(drop) }
+                };
+                measured.run(ask).await
+            }
             Command::Steady { measured, request } => {
                 let asked = Asked::read(request)?;
                 let builder = server.builder()?.connections(measured.connections);

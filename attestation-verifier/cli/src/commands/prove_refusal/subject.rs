@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use attestation_verifier::exchange::{Comparison, SessionRecord};
+use attestation_verifier::ohttp::ConnectionRecord;
 use attestation_verifier::{At, Binding, Verdict, events};
 use serde_json::Value;
 use touchstone_formats::limits::MAX_BUNDLE;
@@ -210,8 +211,11 @@ impl Subject {
         if !matches!(verdict.exit(), 0 | 6) || verdict.binding() == Binding::None {
             return Ok(None);
         }
-        let record = check::session_record(&source, &self.held, &self.target)?;
-        Ok(record.map(|record| (path, record)))
+        match check::session_record(&source, &self.held, &self.target)? {
+            Some(ConnectionRecord::Tls(record)) => Ok(Some((path, record))),
+            // Of sealed requests no lies are made up yet.
+            Some(ConnectionRecord::Ohttp(_)) | None => Ok(None),
+        }
     }
 
     /// Whether there is a record of the connection that this run cannot speak of: it binds nothing here.
@@ -308,7 +312,11 @@ impl Subject {
             meaning.comparison.request_sha256 = None;
         }
         if self.session.is_some() {
-            let record = check::session_record(&source, &self.held, &self.target).ok()?;
+            let record = match check::session_record(&source, &self.held, &self.target).ok()? {
+                Some(ConnectionRecord::Tls(record)) => Some(record),
+                Some(ConnectionRecord::Ohttp(_)) => return None,
+                None => None,
+            };
             meaning.session = record.map(|mut record| {
                 // Any second of the keyset's life will do; outside of it is a change of its own.
                 // Clocks may differ by five minutes (formats.md §7, "Time").
@@ -460,7 +468,7 @@ fn name_of(what: &str, bytes: &[u8]) -> Option<&'static str> {
             match v.rsplit_once('/')?.0 {
                 "touchstone/expect" => Some("expect.json"),
                 "touchstone/response" => Some("response.json"),
-                "touchstone/session-record" => Some("session.json"),
+                "touchstone/session-record" | "touchstone/ohttp-record" => Some("session.json"),
                 _ => None,
             }
         }
