@@ -16,6 +16,12 @@ use crate::relay::body::Answer;
 /// The methods of everything that the host itself serves.
 pub const METHODS: &str = "GET, HEAD, OPTIONS";
 
+/// Type and title of the problem that RFC 9458 §5.3 defines.
+const OTHER_KEY: (&str, &str) = (
+    "https://iana.org/assignments/http-problem-types#ohttp-key",
+    "Oblivious HTTP key configuration not acceptable",
+);
+
 /// An answer that is JSON and nobody is to keep: collateral changes, and so do states. Readable from any
 /// origin, as the enclave's own answers are.
 pub fn json(status: StatusCode, body: Bytes) -> Response<Answer> {
@@ -60,6 +66,8 @@ pub struct Problem {
     pub detail: String,
     /// Seconds after which asking again may help.
     pub retry_after: Option<u32>,
+    /// Type and title, where the status does not say all.
+    kind: Option<(&'static str, &'static str)>,
 }
 
 #[derive(Serialize)]
@@ -78,6 +86,7 @@ impl Problem {
             status,
             detail: detail.into(),
             retry_after: None,
+            kind: None,
         }
     }
 
@@ -98,17 +107,26 @@ impl Problem {
     /// A problem that may be gone after `seconds`.
     pub fn passing(status: StatusCode, seconds: u32, detail: impl Into<String>) -> Self {
         Self {
-            status,
-            detail: detail.into(),
             retry_after: Some(seconds),
+            ..Self::new(status, detail)
+        }
+    }
+
+    /// What a sealed request is told that nobody here opens (RFC 9458 §5.3).
+    pub fn other_key(detail: impl Into<String>) -> Self {
+        Self {
+            kind: Some(OTHER_KEY),
+            ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
         }
     }
 
     /// The answer. Readable from any origin, as the enclave's own answers are.
     pub fn into_response(self) -> Response<Answer> {
+        let plain = ("about:blank", self.status.canonical_reason());
+        let (kind, title) = self.kind.map_or(plain, |(kind, title)| (kind, Some(title)));
         let document = Document {
-            r#type: "about:blank",
-            title: self.status.canonical_reason().unwrap_or("Error"),
+            r#type: kind,
+            title: title.unwrap_or("Error"),
             status: self.status.as_u16(),
             detail: &self.detail,
             error: &self.detail,

@@ -31,6 +31,7 @@ impl Fleet {
         let mut silent = 0;
         loop {
             let began = Instant::now();
+            let number = member.begun.fetch_add(1, Relaxed).saturating_add(1);
             let look = async {
                 let status = member.control.status().await;
                 member.judge(status, &mut silent).await;
@@ -40,6 +41,7 @@ impl Fleet {
                 () = look => {}
                 _ = stopped => return,
             }
+            member.looked.send_replace(number);
             let pause = match member.health().condition {
                 Condition::Serving | Condition::Draining => self.health_interval,
                 _ => self.health_interval.min(SEEK),

@@ -12,14 +12,17 @@ use std::{
     collections::HashSet,
     sync::{
         Arc, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use serde::Serialize;
-use tokio::sync::Notify;
-use touchstone_formats::Catalog;
+use tokio::{
+    sync::{Notify, watch},
+    time::timeout,
+};
+use touchstone_formats::{Catalog, Digest};
 
 use crate::{
     address::Address,
@@ -31,6 +34,9 @@ use crate::{
 };
 
 pub use drain::DrainError;
+
+/// Longest time that a request waits for enclaves to be looked at.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How an enclave is, as far as it was last seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -84,13 +90,13 @@ pub struct Health {
 /// The models of a catalog.
 #[derive(Debug)]
 struct Models {
-    digest: touchstone_formats::Digest,
+    digest: Digest,
     versions: HashSet<(String, String)>,
     names: HashSet<String>,
 }
 
 impl Models {
-    fn new(digest: touchstone_formats::Digest, catalog: Catalog) -> Self {
+    fn new(digest: Digest, catalog: Catalog) -> Self {
         let versions = catalog.models.into_iter().map(|m| (m.name, m.version));
         let versions: HashSet<(String, String)> = versions.collect();
         Self {
@@ -151,6 +157,9 @@ pub struct Member {
     pub tls: Option<Address>,
     health: RwLock<Health>,
     look: Notify,
+    /// Looks that were begun, and the number of the last that ended.
+    begun: AtomicU64,
+    looked: watch::Sender<u64>,
     /// The operator wants nothing more to go there.
     held: AtomicBool,
     requests: AtomicUsize,
@@ -195,6 +204,15 @@ impl Member {
     /// Something is odd: whether it is there is to be looked at soon.
     pub fn look_again(&self) {
         self.look.notify_one();
+    }
+
+    /// Has a look begun that sees all that was true when this was called. Gives what tells of looks that ended,
+    /// and its number.
+    fn next_look(&self) -> (watch::Receiver<u64>, u64) {
+        // What was begun before may have been answered before.
+        let number = self.begun.load(Relaxed).saturating_add(1);
+        self.look_again();
+        (self.looked.subscribe(), number)
     }
 
     /// Whether the operator keeps requests from it.
@@ -245,6 +263,11 @@ impl Member {
                 Some(_) => Has::No,
                 None => Has::Maybe,
             },
+            Wanted::Keyset(keyset) => match &health.status {
+                Some(status) if status.keyset_digest == Some(keyset) => Has::Yes,
+                // Nobody else opens what was sealed for it.
+                _ => return None,
+            },
         };
         Some(match (serves, has) {
             (true, Has::Yes) => Suits::Well,
@@ -265,6 +288,8 @@ pub enum Wanted<'a> {
     Any,
     /// One that has this model.
     Model(Model<'a>),
+    /// The one that has this keyset in force.
+    Keyset(Digest),
     /// One with a TLS listener.
     Tls,
 }
@@ -324,6 +349,8 @@ impl Fleet {
                     models: None,
                 }),
                 look: Notify::new(),
+                begun: AtomicU64::new(0),
+                looked: watch::Sender::new(0),
                 held: AtomicBool::new(false),
                 requests: AtomicUsize::new(0),
                 passed: AtomicUsize::new(0),
@@ -380,6 +407,35 @@ impl Fleet {
     pub fn choose_well(&self, wanted: Wanted<'_>, tried: &[usize]) -> Option<Arc<Member>> {
         let (suits, member) = self.best(wanted, tried)?;
         (suits <= Suits::Perhaps).then_some(member)
+    }
+
+    /// Whether an enclave takes requests that are sealed for this keyset. What is not known is looked for: a keyset may
+    /// have come into force since the enclaves were looked at.
+    pub async fn opens(&self, keyset: Digest) -> bool {
+        if !self.known_to_open(keyset) {
+            self.look_through().await;
+        }
+        self.known_to_open(keyset)
+    }
+
+    /// As [`Self::opens`], as far as it was last seen.
+    pub fn known_to_open(&self, keyset: Digest) -> bool {
+        self.choose_well(Wanted::Keyset(keyset), &[]).is_some()
+    }
+
+    /// Looks at all enclaves that are there, and waits for what is seen; not for long, as one may hang.
+    pub async fn look_through(&self) {
+        // One that is away is looked for all the time.
+        let there = |member: &&Arc<Member>| member.health().condition != Condition::Away;
+        let there: Vec<_> = self.members.iter().filter(there).collect();
+        let looks: Vec<_> = there.iter().map(|member| member.next_look()).collect();
+        let all = async {
+            for (mut looked, number) in looks {
+                // The sender is the member's own.
+                let _ = looked.wait_for(|ended| *ended >= number).await;
+            }
+        };
+        let _ = timeout(LOOK, all).await;
     }
 
     fn best(&self, wanted: Wanted<'_>, tried: &[usize]) -> Option<(Suits, Arc<Member>)> {

@@ -12,6 +12,8 @@
 //! - The connection ended before the first byte of an answer, and the request is one of which it does not matter
 //!   how often it is carried out (`may_be_repeated`). Once.
 //!
+//! A sealed request is for the one enclave that opens it, and goes there once or not at all ([`super::sealed`]).
+//!
 //! A request that is merely slow is never sent to a second enclave: that would double the load when there is most.
 
 use std::sync::Arc;
@@ -31,6 +33,7 @@ use touchstone_formats::Digest;
 use super::{
     body::{self, Answer, BodyFailure, CallerBody, FailureCell, Outgoing, Streamed},
     headers::{announced_trailers, strip_hop_by_hop},
+    sealed,
     upstream::{Exchange, Failure},
 };
 use crate::{
@@ -127,7 +130,17 @@ impl Forwarder {
         let object = object_of(&head.method, &head.uri);
         let asked = Asked::of(&self.fleet, head.uri.path(), &head.headers);
         let began = Instant::now();
-        let sent = self.send(Request::from_parts(head, body), &failure).await;
+        let sent = match self.sealed_for(&head) {
+            Ok(Some(keyset)) => {
+                let request = Request::from_parts(head, body);
+                self.send_sealed(request, keyset, &failure).await
+            }
+            Ok(None) => {
+                let request = Request::from_parts(head, body);
+                self.send(request, None, &failure).await
+            }
+            Err(problem) => Err(problem),
+        };
         let (promised, status) = match &sent {
             Ok(Answered { head, member, .. }) => {
                 let promised = self.pending.observe(&head.headers, member.index);
@@ -149,11 +162,46 @@ impl Forwarder {
         self.answer(sent?, (permit, place), activity).await
     }
 
+    /// The keyset that a request is sealed for, where that decides which enclave it goes to.
+    fn sealed_for(&self, head: &hyper::http::request::Parts) -> Result<Option<Digest>, Problem> {
+        // One alone says itself what it opens.
+        match self.fleet.is_several() && sealed::is_sealed(&head.method, &head.uri) {
+            true => sealed::keyset(&head.headers).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    /// Sends a sealed request to the enclave that opens it, or says why it was not sent.
+    async fn send_sealed(
+        &self,
+        request: Request<Outgoing>,
+        keyset: Digest,
+        failure: &FailureCell,
+    ) -> Result<Answered, Problem> {
+        if !self.fleet.opens(keyset).await {
+            return Err(sealed::not_opened(&self.fleet));
+        }
+        let sent = self.send(request, Some(keyset), failure).await;
+        let status = match &sent {
+            Ok(answered) => answered.head.status,
+            Err(problem) => problem.status,
+        };
+        // Outside the seal, 503 is about a request that was not opened, or not sent.
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            self.fleet.look_through().await;
+            if !self.fleet.known_to_open(keyset) && self.fleet.is_ready() {
+                return Err(sealed::not_opened(&self.fleet));
+            }
+        }
+        sent
+    }
+
     /// Sends a request to the enclave that suits it best, and to others where that is right. Gives the
     /// head of the answer.
     async fn send(
         &self,
         mut request: Request<Outgoing>,
+        sealed_for: Option<Digest>,
         failure: &FailureCell,
     ) -> Result<Answered, Problem> {
         // A streamed body has a deadline of its own; the answer's time begins after it.
@@ -166,9 +214,10 @@ impl Forwarder {
         };
         let deadline = Instant::now() + within;
         let uri = request.uri().clone();
-        let wanted = match Model::of(uri.path()) {
-            Some(model) => Wanted::Model(model),
-            None => Wanted::Any,
+        let wanted = match (sealed_for, Model::of(uri.path())) {
+            (Some(keyset), _) => Wanted::Keyset(keyset),
+            (None, Some(model)) => Wanted::Model(model),
+            (None, None) => Wanted::Any,
         };
         let is_object = object_of(request.method(), &uri).is_some();
         let repeatable = may_be_repeated(request.method(), uri.path());
@@ -257,7 +306,7 @@ impl Forwarder {
         let Outgoing::Full(bytes) = request.body() else {
             return None;
         };
-        if !self.fleet.is_several() {
+        if !self.fleet.is_several() || sealed::is_sealed(request.method(), request.uri()) {
             return None;
         }
         let mut spare = Request::new(Outgoing::Full(bytes.clone()));

@@ -29,6 +29,7 @@ use touchstone_formats::{
     },
     headers::{State, TouchstoneRequest, TouchstoneResponse},
     merkle::{EntryKind, append_batch, entry, leaf_hash},
+    session::{BOOT_TARGET, OHTTP_TARGET},
     text::{Base64Bytes, Base64Digest, Hex16, hex_array, hex_encode},
 };
 
@@ -481,6 +482,18 @@ impl Enclave {
         self.strings.lock().unwrap().refusing = refusing;
     }
 
+    /// Another keyset comes into force.
+    pub fn rotate(&self) {
+        let mut boot = self.boot.lock().unwrap();
+        boot.keyset.previous = Some(boot.keyset.digest());
+    }
+
+    /// Told to stop by somebody else than the host.
+    pub fn drains(&self) {
+        let mut boot = self.boot.lock().unwrap();
+        (boot.draining, boot.closed) = (true, true);
+    }
+
     /// The catalog in force has these models from now on.
     pub fn has_models(&self, names: &[&str]) {
         let mut boot = self.boot.lock().unwrap();
@@ -514,6 +527,7 @@ impl Enclave {
             .get("touchstone")
             .map(|value| value.to_str().unwrap().to_owned());
         let method = request.method().clone();
+        let sealed_for = request.headers().get("touchstone-keyset").cloned();
         let body = request.into_body().collect().await.ok()?.to_bytes();
         tokio::time::sleep(delay).await;
         if path.starts_with("/control") || path.starts_with("/v1/objects/") {
@@ -538,6 +552,13 @@ impl Enclave {
                 "touchstone, prefer".parse().unwrap(),
             );
             return Some(response);
+        }
+        let keyset = self.keyset_digest().to_string();
+        if path == BOOT_TARGET {
+            return Some(Response::new(Full::new(keyset.into())));
+        }
+        if path == OHTTP_TARGET && sealed_for.is_some_and(|meant| meant != keyset) {
+            return Some(status(422));
         }
         let mut response = Response::new(Full::new(body));
         if method == Method::POST && path.ends_with("/infer") {

@@ -30,14 +30,14 @@ use crate::{
 
 const INFER: &str = "/v2/models/digits/infer";
 
-struct Two {
-    a: Arc<Enclave>,
-    b: Arc<Enclave>,
-    place: Place,
+pub struct Two {
+    pub a: Arc<Enclave>,
+    pub b: Arc<Enclave>,
+    pub place: Place,
 }
 
 impl Two {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let (a, b) = (Enclave::start().await, Enclave::start().await);
         let place = Place::several(&[
             ("a", a.public, a.control, None),
@@ -46,7 +46,7 @@ impl Two {
         Self { a, b, place }
     }
 
-    async fn started() -> (Self, Host) {
+    pub async fn started() -> (Self, Host) {
         let two = Self::new().await;
         let host = two.place.start().await;
         all_are(&host, Condition::Serving).await;
@@ -54,13 +54,13 @@ impl Two {
     }
 }
 
-async fn all_are(host: &Host, condition: Condition) {
+pub async fn all_are(host: &Host, condition: Condition) {
     for name in 0..host.fleet().members().len() {
         is(host, name, condition).await;
     }
 }
 
-async fn is(host: &Host, number: usize, condition: Condition) {
+pub async fn is(host: &Host, number: usize, condition: Condition) {
     let end = Instant::now() + Duration::from_secs(10);
     let member = &host.fleet().members()[number];
     while member.health().condition != condition || member.health().status.is_none() {

@@ -16,5 +16,6 @@ mod receipts;
 mod relay;
 mod restart;
 mod run;
+mod sealed;
 #[allow(dead_code, reason = "the bench prints more of it")]
 mod siege;

@@ -1,0 +1,85 @@
+//! Sealed requests (Oblivious HTTP, formats.md §13), as far as a host has to know of them: which enclave opens one.
+//!
+//! That is the one whose keyset it was sealed for, and no other. So it is sent there or not at all, and never twice: an
+//! enclave would refuse it as sent again, and the caller could not tell from what. Where no enclave opens it the caller is
+//! told so, proves another keyset and seals his request to that.
+
+use hyper::{HeaderMap, Method, StatusCode, Uri, header::HeaderName};
+use touchstone_formats::{Digest, session::OHTTP_TARGET};
+
+use crate::{fleet::Fleet, problem::Problem};
+
+/// The keyset that a request was sealed for.
+const KEYSET: HeaderName = HeaderName::from_static("touchstone-keyset");
+
+/// Whether a request is sealed.
+pub(super) fn is_sealed(method: &Method, uri: &Uri) -> bool {
+    *method == Method::POST && uri.path() == OHTTP_TARGET
+}
+
+/// The keyset that a request says it is sealed for.
+///
+/// # Errors
+/// 400: it does not say so, or not in one way.
+pub(super) fn keyset(headers: &HeaderMap) -> Result<Digest, Problem> {
+    let mut fields = headers.get_all(KEYSET).iter();
+    let field = fields.next().filter(|_| fields.next().is_none());
+    let digest = field
+        .and_then(|field| field.to_str().ok())
+        .and_then(|hex| Digest::from_hex(hex).ok());
+    digest.ok_or_else(|| {
+        Problem::new(
+            StatusCode::BAD_REQUEST,
+            "expected one Touchstone-Keyset with 64 lower-case hex digits: there are several enclaves here, and each opens \
+             what is sealed for its own keyset",
+        )
+    })
+}
+
+/// Why a request goes to no enclave: another keyset is to be asked for, or there is none to be had just now.
+pub(super) fn not_opened(fleet: &Fleet) -> Problem {
+    if fleet.is_ready() {
+        return Problem::other_key(
+            "no enclave here takes requests under the keyset that this one is sealed for, and none opened it: \
+             ask for a keyset and its evidence anew",
+        );
+    }
+    Problem::passing(
+        StatusCode::SERVICE_UNAVAILABLE,
+        1,
+        "no enclave takes requests",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sealed_request_names_one_keyset() {
+        let digest = Digest::of(b"keyset");
+        let named = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(KEYSET, value.parse().unwrap());
+            }
+            keyset(&headers).map_err(|problem| problem.status)
+        };
+        let hex = digest.to_string();
+        assert_eq!(named(&[&hex]), Ok(digest));
+        let upper = hex.to_uppercase();
+        for wrong in [&[][..], &[&hex, &hex], &["", &hex], &[&hex[1..]], &[&upper]] {
+            assert_eq!(named(wrong), Err(StatusCode::BAD_REQUEST), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_posted_to_one_target_is_sealed() {
+        let sealed = |method, target: &str| is_sealed(&method, &target.parse().unwrap());
+        assert!(sealed(Method::POST, "/v1/ohttp"));
+        assert!(sealed(Method::POST, "/v1/ohttp?x"));
+        assert!(!sealed(Method::OPTIONS, "/v1/ohttp"));
+        assert!(!sealed(Method::POST, "/v1/ohttp/"));
+        assert!(!sealed(Method::POST, "/v1/boot"));
+    }
+}
