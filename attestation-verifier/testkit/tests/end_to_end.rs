@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use attestation_verifier::exchange::OwnedTensor;
 use attestation_verifier::{Binding, Policy, Roots};
 use serde_json::Value;
-use touchstone_client::{Client, Verified};
+use touchstone_client::{Builder, Client, Verified};
 use touchstone_formats::headers::TouchstoneResponse;
 use touchstone_formats::{Datatype, Digest};
 use touchstone_testkit::fixtures;
@@ -19,12 +19,15 @@ const MODEL: &str = "digits_mlp_plain";
 
 /// Asks the digits model about its held-out rows, over attested TLS; gives what the command said.
 fn ask(stack: &Stack, policy: &Path, folder: &str, more: &[&str]) -> Output {
+    ask_at(stack, &stack.https_url(), policy, folder, more)
+}
+
+fn ask_at(stack: &Stack, url: &str, policy: &Path, folder: &str, more: &[&str]) -> Output {
     let input = fixtures::test_data().join(format!("held-out/{MODEL}_x.npy"));
     let input = format!("X={}", input.display());
-    let mut arguments = vec!["ask", "URL", MODEL, "--input", &input, "--policy"];
-    let (url, policy) = (stack.https_url(), policy.display().to_string());
+    let mut arguments = vec!["ask", url, MODEL, "--input", &input, "--policy"];
+    let policy = policy.display().to_string();
     let root = stack.root().display().to_string();
-    arguments[1] = &url;
     arguments.extend([policy.as_str(), "-o", folder]);
     arguments.extend(["--trust-simulated-root", root.as_str()]);
     arguments.extend(more);
@@ -253,9 +256,14 @@ fn a_killed_host_forgets_nothing_and_a_killed_enclave_is_not_papered_over() {
 /// A client of the real host that demands all its policy's template does.
 async fn client(stack: &Stack) -> Client {
     let policy = std::fs::read_to_string(stack.policy("client.toml", &[])).unwrap();
+    let policy = Policy::parse(&policy).unwrap();
+    let builder = Client::builder(&stack.https_url(), policy).unwrap();
+    connected(stack, builder).await
+}
+
+async fn connected(stack: &Stack, builder: Builder) -> Client {
     let root = std::fs::read(stack.root()).unwrap();
-    Client::builder(&stack.https_url(), Policy::parse(&policy).unwrap())
-        .unwrap()
+    builder
         .roots(Roots::pinned().with_simulated_pem(&root).unwrap())
         .expect_simulated(true)
         .connect()
@@ -265,6 +273,10 @@ async fn client(stack: &Stack) -> Client {
 
 /// Asks about 64 zeros and waits for the seal; gives the digest of the keyset that the connection was bound to.
 async fn verified(client: &Client) -> Digest {
+    verified_as(client, Binding::TlsExporter).await
+}
+
+async fn verified_as(client: &Client, binding: Binding) -> Digest {
     let zeros = OwnedTensor {
         name: "X".into(),
         datatype: Datatype::Fp32,
@@ -277,7 +289,7 @@ async fn verified(client: &Client) -> Digest {
         Ok(answer) => answer,
         Err(unverified) => panic!("{unverified}"),
     };
-    assert_eq!(answer.verdict().binding(), Binding::TlsExporter);
+    assert_eq!(answer.verdict().binding(), binding);
     answer.session().unwrap().keyset()
 }
 
@@ -344,6 +356,78 @@ async fn a_restarted_enclave_is_proven_anew() {
     stack.kill_enclave();
     let error = client.infer(MODEL, &[]).await.unwrap_err();
     assert_eq!((error.deciding(), error.exit()), ("connection.io", 1));
+}
+
+/// One host, two enclaves: sealed requests reach the one whose key was proven, and when that one stops, or dies, the other's
+/// key is proven and nobody notices.
+#[tokio::test(flavor = "multi_thread")]
+async fn sealed_requests_find_their_enclave_among_two() {
+    let test = "sealed_requests_find_their_enclave_among_two";
+    let builder = StackBuilder::new().model(MODEL).without_host();
+    let Some(mut stack) = builder.start(test) else {
+        return;
+    };
+    let machine = (*stack.platform.machine()).clone();
+    let other = StackBuilder::new().model(MODEL).without_host();
+    let Some(mut other) = other.machine(machine).start(test) else {
+        return;
+    };
+    stack.join(&[&other]);
+    stack.start_host();
+    let either = "{ expect = [\"tls-exporter\", \"ohttp-key\"] }";
+    let changes = [("binding", either), ("answers", either)];
+    let policy = stack.policy("sealed.toml", &changes);
+    let text_of = std::fs::read_to_string(&policy).unwrap();
+
+    // Whoever comes next proves the key of the one whose turn it is.
+    let (mut of, mut clients) = (BTreeSet::new(), Vec::new());
+    let began = Instant::now();
+    while of.len() < 2 {
+        assert!(
+            began.elapsed() < Duration::from_secs(60),
+            "{}",
+            logs(&stack)
+        );
+        let builder = Client::builder(&stack.url(), Policy::parse(&text_of).unwrap());
+        let client = connected(&stack, builder.unwrap().sealed()).await;
+        if of.insert(verified_as(&client, Binding::OhttpKey).await) {
+            clients.push(client);
+        }
+    }
+    for _ in 0..5 {
+        let first = verified_as(&clients[0], Binding::OhttpKey).await;
+        assert_ne!(verified_as(&clients[1], Binding::OhttpKey).await, first);
+    }
+    for client in &clients {
+        assert_eq!(client.counters().sessions, 1);
+    }
+
+    // Told to stop, by somebody else than the host.
+    let drained = stack.enclave_control().post("/control/v1/drain", &[], b"");
+    assert_eq!(drained.status, 202);
+    let left = verified_as(&clients[0], Binding::OhttpKey).await;
+    assert_eq!(verified_as(&clients[1], Binding::OhttpKey).await, left);
+    stack.kill_enclave();
+    stack.start_enclave();
+    until("the enclave that was started anew", || {
+        let ready = stack.host_process().tail();
+        (ready.matches("after=Serving").count() >= 3).then_some(())
+    });
+    // Killed, with callers who had its key.
+    other.kill_enclave();
+    let after = verified_as(&clients[0], Binding::OhttpKey).await;
+    assert_eq!(verified_as(&clients[1], Binding::OhttpKey).await, after);
+    assert!(after != left && !of.contains(&after));
+
+    // And the command.
+    let url = stack.url();
+    let asked = ask_at(&stack, &url, &policy, "sealed", &["--ohttp"]);
+    assert!(asked.status.success(), "{}", text(&asked.stderr));
+    let root = stack.root().display().to_string();
+    let trusted = ["--trust-simulated-root", root.as_str()];
+    let (exit, verdict) = check(&stack, &policy, "sealed", &trusted);
+    assert_eq!(exit, 6, "{verdict:#}");
+    assert_eq!(verdict["binding"], "ohttp-key");
 }
 
 /// Asks about 64 zeros under these guarantees, waiting so many seconds for them to hold. Over plain HTTP, deliberately: these

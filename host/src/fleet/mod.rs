@@ -442,7 +442,12 @@ impl Fleet {
         if let ([member], []) = (&self.members[..], tried) {
             return Some((member.suits(wanted)?, member.clone()));
         }
-        let turn = self.turn.fetch_add(1, Relaxed);
+        let turn = match wanted {
+            // One has it at most. Were turns taken for what has no choice, callers who ask for a keyset and then seal a
+            // request would come round to the same enclave each time.
+            Wanted::Keyset(_) => 0,
+            _ => self.turn.fetch_add(1, Relaxed),
+        };
         let count = self.members.len();
         let load = |member: &Member| match wanted {
             Wanted::Tls => (member.passed(), member.requests()),

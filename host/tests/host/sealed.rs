@@ -220,6 +220,17 @@ async fn when_its_enclave_is_gone_another_keyset_is_to_be_had() {
 async fn boot_evidence_is_that_of_the_enclave_with_the_least_to_do() {
     let (two, host) = Two::started().await;
     let address = host.address();
+    // With nothing to do, each in its turn, whatever is sealed in between.
+    let (mut of_a, mut of_b) = (0, 0);
+    for _ in 0..4 {
+        let keyset = boot(address).await;
+        match keyset == two.a.keyset_digest() {
+            true => of_a += 1,
+            false => of_b += 1,
+        }
+        assert_eq!(sealed(address, keyset).await.status, StatusCode::OK);
+    }
+    assert_eq!((of_a, of_b), (2, 2));
     two.a.answers_after(Duration::from_millis(1_000));
     let slow: Vec<_> = (0..3)
         .map(|_| tokio::spawn(sealed(address, two.a.keyset_digest())))

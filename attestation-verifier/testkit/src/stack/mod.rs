@@ -263,18 +263,40 @@ impl<M: TeeMachine> Stack<M> {
         self.enclave_process = Some(process);
     }
 
+    /// From its next start on the host of this stack has several enclaves: this stack's own, and those of these others,
+    /// which are to have the same machine. Their names are `e0`, `e1`, ….
+    pub fn join(&mut self, others: &[&Self]) {
+        let own = self.listeners();
+        let all = std::iter::once(own).chain(others.iter().map(|other| other.listeners()));
+        for (number, listeners) in all.enumerate() {
+            for (listener, address) in listeners {
+                let key = format!("enclaves.e{number}.{listener}");
+                self.host_settings
+                    .insert(key, quoted(format!("tcp://{address}")));
+            }
+        }
+    }
+
+    fn listeners(&self) -> [(&'static str, SocketAddr); 3] {
+        [
+            ("public", self.addresses.enclave_public),
+            ("control", self.addresses.enclave_control),
+            ("tls", self.addresses.enclave_tls),
+        ]
+    }
+
     /// Starts the host (again: then at the address it had), and waits until it relays.
     ///
     /// # Panics
     /// When it does not.
     pub fn start_host(&mut self) {
-        for (key, address) in [
-            ("enclave.public", self.addresses.enclave_public),
-            ("enclave.control", self.addresses.enclave_control),
-            ("enclave.tls", self.addresses.enclave_tls),
-        ] {
+        let several = self
+            .host_settings
+            .keys()
+            .any(|key| key.starts_with("enclaves."));
+        for (listener, address) in self.listeners().into_iter().filter(|_| !several) {
             self.host_settings
-                .entry(key.into())
+                .entry(format!("enclave.{listener}"))
                 .or_insert_with(|| quoted(format!("tcp://{address}")));
         }
         let file = self.write_settings("host.toml", &self.host_settings);
