@@ -6,11 +6,16 @@
 //! revocation lists of today. `GET /v1/collateral` gives it by itself, to callers who have evidence from
 //! the enclave, which knows none.
 
+pub mod platform;
+
 use std::{
     fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
@@ -84,6 +89,9 @@ pub struct CollateralFolder {
     snp: RwLock<Option<Written>>,
     /// For TDX evidence.
     tdx: RwLock<Option<Written>>,
+    /// The VEK that the platform gave, for a folder that has none.
+    platform_vek: RwLock<Option<Vec<u8>>>,
+    lacks_vek: AtomicBool,
     outlook: Outlook,
     seen: RwLock<Option<Vec<Stamp>>>,
     warned: RwLock<Option<Instant>>,
@@ -116,6 +124,8 @@ impl CollateralFolder {
             folder,
             snp: RwLock::default(),
             tdx: RwLock::default(),
+            platform_vek: RwLock::default(),
+            lacks_vek: AtomicBool::new(false),
             outlook: Outlook::default(),
             seen: RwLock::default(),
             warned: RwLock::default(),
@@ -144,10 +154,21 @@ impl CollateralFolder {
         {
             return;
         }
-        let snp = read_snp(folder).map(|snp| {
+        let tdx = read_tdx(folder);
+        let snp = read_snp(folder).and_then(|mut snp| {
+            let lacks = snp.vek.is_none() && matches!(tdx, Ok(None));
+            self.lacks_vek.store(lacks, Relaxed);
+            if lacks {
+                let given = self.platform_vek.read();
+                snp.vek = given.unwrap_or_else(PoisonError::into_inner).clone();
+            }
+            bounded(snp).map(|snp| (snp, lacks))
+        });
+        let snp = snp.map(|(snp, lacks)| {
             tracing::info!(
                 folder = %folder.display(),
                 vek = snp.vek.is_some(),
+                from_platform = lacks && snp.vek.is_some(),
                 chain = snp.chain.len(),
                 crls = snp.crls.len(),
                 "collateral read"
@@ -158,7 +179,7 @@ impl CollateralFolder {
                 collateral: Collateral::SevSnp(snp),
             })
         });
-        let tdx = read_tdx(folder).inspect(|tdx| {
+        let tdx = tdx.inspect(|tdx| {
             if tdx.is_some() {
                 tracing::info!(folder = %folder.display(), tdx = true, "collateral read");
             }
@@ -183,6 +204,23 @@ impl CollateralFolder {
             }
         }
         *self.seen.write().unwrap_or_else(PoisonError::into_inner) = Some(stamps);
+    }
+
+    /// Whether the folder has no VEK, and is not for TDX, which needs none.
+    pub fn lacks_vek(&self) -> bool {
+        self.lacks_vek.load(Relaxed)
+    }
+
+    /// The platform's own VEK, for as long as the folder has none; in use with the next [`Self::refresh`].
+    pub fn offer_vek(&self, vek: Vec<u8>) {
+        let mut given = self
+            .platform_vek
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        if given.as_ref() != Some(&vek) {
+            *given = Some(vek);
+            *self.seen.write().unwrap_or_else(PoisonError::into_inner) = None;
+        }
     }
 
     /// Whether there is a folder to look at.
@@ -330,11 +368,14 @@ fn read_snp(folder: &Path) -> Result<SnpCollateral, CollateralError> {
             limit: 1,
         });
     }
-    let snp = SnpCollateral {
+    bounded(SnpCollateral {
         vek: veks.pop(),
         chain: read_all(&folder.join("chain"), "chain")?,
         crls: read_all(&folder.join("crls"), "crls")?,
-    };
+    })
+}
+
+fn bounded(snp: SnpCollateral) -> Result<SnpCollateral, CollateralError> {
     let bytes = snp
         .vek
         .iter()

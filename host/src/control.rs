@@ -13,6 +13,7 @@ use tokio::{sync::Semaphore, time::timeout};
 use touchstone_formats::{
     Catalog, Digest,
     control::{Ack, Batches, Keysets, MAX_BATCHES, MAX_WAIT, PATH, PendingReceipt, Status},
+    evidence::{Collateral, CollateralFile},
     text::{Hex16, hex_encode},
 };
 
@@ -228,6 +229,21 @@ impl Control {
         let path = format!("{PATH}/receipts/{}", hex_encode(&id));
         let body = self.get(&path, SHORT, SHORT_ANSWER).await?;
         body.map(|body| read(&path, &body)).transpose()
+    }
+
+    /// What certificates the platform's host puts beside quotes.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn collateral(&self) -> Result<Option<Collateral>, ControlError> {
+        let path = format!("{PATH}/collateral");
+        let body = self.get(&path, SHORT, SHORT_ANSWER).await?;
+        let file = body.map(|body| CollateralFile::parse(&body)).transpose();
+        file.map(|file| file.map(|file| file.collateral))
+            .map_err(|error| ControlError::Body {
+                path,
+                error: error.to_string(),
+            })
     }
 
     /// The catalog with this digest; its canonical JSON.

@@ -37,7 +37,7 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-use collateral::CollateralFolder;
+use collateral::{CollateralFolder, platform::watch_collateral};
 use config::Config;
 use fleet::Fleet;
 use manifest::ManifestFile;
@@ -199,6 +199,7 @@ impl Host {
         if collateral.is_watched() {
             others.push(tokio::spawn(watch_collateral(
                 collateral,
+                fleet.clone(),
                 config.collateral.poll,
                 pulling_stopped.clone(),
             )));
@@ -287,19 +288,4 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(QUEUE)
-}
-
-async fn watch_collateral(
-    collateral: Arc<CollateralFolder>,
-    every: std::time::Duration,
-    mut stop: watch::Receiver<bool>,
-) {
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(every) => {}
-            _ = stop.wait_for(|stop| *stop) => return,
-        }
-        let collateral = collateral.clone();
-        let _ = tokio::task::spawn_blocking(move || collateral.refresh()).await;
-    }
 }

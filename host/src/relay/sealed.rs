@@ -1,8 +1,8 @@
 //! Sealed requests (Oblivious HTTP, formats.md §13), as far as a host has to know of them: which enclave opens one.
 //!
-//! That is the one whose keyset it was sealed for, and no other. So it is sent there or not at all, and never twice: an
-//! enclave would refuse it as sent again, and the caller could not tell from what. Where no enclave opens it the caller is
-//! told so, proves another keyset and seals his request to that.
+//! That is the one whose keyset it was sealed for, and no other. So it is sent there or not at all, and never twice: the
+//! enclave would answer the second one that it came before, and the first answer is lost. Where no enclave opens it the
+//! caller is told so, proves another keyset and seals his request to that.
 
 use hyper::{HeaderMap, Method, StatusCode, Uri, header::HeaderName};
 use touchstone_formats::{Digest, session::OHTTP_TARGET};
@@ -65,10 +65,10 @@ mod tests {
             }
             keyset(&headers).map_err(|problem| problem.status)
         };
-        let hex = digest.to_string();
-        assert_eq!(named(&[&hex]), Ok(digest));
-        let upper = hex.to_uppercase();
-        for wrong in [&[][..], &[&hex, &hex], &["", &hex], &[&hex[1..]], &[&upper]] {
+        let hex = &*digest.to_string();
+        assert_eq!(named(&[hex]), Ok(digest));
+        let upper = &*hex.to_uppercase();
+        for wrong in [&[][..], &[hex, hex], &["", hex], &[&hex[1..]], &[upper]] {
             assert_eq!(named(wrong), Err(StatusCode::BAD_REQUEST), "{wrong:?}");
         }
     }

@@ -233,6 +233,8 @@ struct Strings {
     /// Called with method and target of a public request that was read whole; `true`: the connection ends
     /// without an answer, whatever was done.
     break_off: Option<Hook>,
+    /// What the platform gives on; `None`: nothing.
+    collateral: Option<Vec<u8>>,
     /// Public requests are refused before any work is done for them.
     refusing: bool,
 }
@@ -480,6 +482,11 @@ impl Enclave {
 
     pub fn refuses(&self, refusing: bool) {
         self.strings.lock().unwrap().refusing = refusing;
+    }
+
+    /// The platform gives this on, as collateral.
+    pub fn gives(&self, collateral: Vec<u8>) {
+        self.strings.lock().unwrap().collateral = Some(collateral);
     }
 
     /// Another keyset comes into force.
@@ -746,6 +753,10 @@ impl Enclave {
                     None => status(404),
                 }
             }
+            ("GET", ["collateral"]) => match &self.strings.lock().unwrap().collateral {
+                Some(file) => Response::new(Full::new(Bytes::copy_from_slice(file))),
+                None => status(404),
+            },
             ("POST", ["ack"]) => {
                 let ack: Ack = serde_json::from_slice(body).unwrap();
                 let mut boot = self.boot.lock().unwrap();

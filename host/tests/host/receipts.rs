@@ -312,6 +312,49 @@ async fn collateral_is_the_newest_there_is() {
     host.stop().await;
 }
 
+/// What the platform's host put beside its reports, in place of what the operator has not: nothing more of it, and never in
+/// place of what he has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_that_is_not_in_the_folder_comes_from_the_platform() {
+    let (enclave, place, host) = started().await;
+    let address = host.address();
+    let target = "/v1/collateral";
+    let folder = place.path("collateral");
+    std::fs::create_dir_all(folder.join("chain")).unwrap();
+    let der = |byte: u8| [&[0x30, 100][..], &[byte; 100]].concat();
+    std::fs::write(folder.join("chain/ark.der"), der(1)).unwrap();
+    let file = |vek: Option<u8>, chain: u8| {
+        let snp = SnpCollateral {
+            vek: vek.map(der),
+            chain: vec![der(chain)],
+            crls: Vec::new(),
+        };
+        let file = CollateralFile {
+            tee: Tee::SevSnp,
+            collateral: Collateral::SevSnp(snp),
+        };
+        file.to_file()
+    };
+    let is = |file: Vec<u8>| move |answer: &Answer| answer.body == file;
+    until(address, target, "the folder's", is(file(None, 1))).await;
+    // What is no collateral changes nothing.
+    enclave.gives(b"{}\n".to_vec());
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(is(file(None, 1))(&get(address, target).await));
+
+    enclave.gives(file(Some(2), 9));
+    until(address, target, "the platform's", is(file(Some(2), 1))).await;
+    // With the firmware another one comes.
+    enclave.gives(file(Some(3), 9));
+    until(address, target, "the next", is(file(Some(3), 1))).await;
+    // The operator's own counts.
+    std::fs::write(folder.join("vek.der"), der(4)).unwrap();
+    until(address, target, "the operator's", is(file(Some(4), 1))).await;
+    std::fs::remove_file(folder.join("vek.der")).unwrap();
+    until(address, target, "the platform's", is(file(Some(3), 1))).await;
+    host.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn collateral_is_to_be_had_by_itself() {
     let (enclave, place, host) = started().await;

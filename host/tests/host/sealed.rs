@@ -204,6 +204,8 @@ async fn when_its_enclave_is_gone_another_keyset_is_to_be_had() {
     assert_eq!(at(&two), (0, 1));
     // None is left: no keyset is to be had either.
     two.b.die().await;
+    host.fleet().members()[1].look_again();
+    is(&host, 1, Condition::Away).await;
     for keyset in [of_b, of_a] {
         let answer = sealed(address, keyset).await;
         assert_eq!(
