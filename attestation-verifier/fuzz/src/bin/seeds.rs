@@ -307,6 +307,31 @@ fn formats(snp: &World) {
     put("tdvf", "ovmf", TdxFirmware::new(0x1000, 0x1000).image());
     session(snp);
     sealed(snp);
+    requests();
+}
+
+/// Requests to the host, each after a byte that says how it is cut; and what has two readings.
+fn requests() {
+    let put = |name: &str, text: &str| put("http_request", name, text.as_bytes().to_vec());
+    put("get", "\x07GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    put(
+        "pipeline",
+        "\x01POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nab\nGET /b HTTP/1.0\r\n\r\n",
+    );
+    put(
+        "chunked",
+        "\x10POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: Chunked\r\n\r\n3\r\n\r\n0\r\n00A\r\n0123456789\r\n0\r\nX-Late: 1\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n",
+    );
+    put(
+        "two-lengths",
+        "\x20POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    );
+    put("fold", "\0GET / HTTP/1.1\r\nHost: h\r\nX: 1\r\n 2\r\n\r\n");
+    put(
+        "extension",
+        "\x03POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1;x=y\r\na\r\n0\r\n\r\n",
+    );
+    put("connect", "\x05CONNECT h:1 HTTP/1.1\r\nHost: h:1\r\n\r\n");
 }
 
 /// The examples of RFC 9292 (figures 13 and 14) and RFC 9458 (appendix A); and a key that holds.
