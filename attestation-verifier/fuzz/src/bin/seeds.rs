@@ -312,7 +312,7 @@ fn formats(snp: &World) {
 
 /// Requests to the host, each after a byte that says how it is cut; and what has two readings.
 fn requests() {
-    let put = |name: &str, text: &str| put("http_request", name, text.as_bytes().to_vec());
+    let put = |name: &str, text: &str| put("http_request", name, text);
     put("get", "\x07GET / HTTP/1.1\r\nHost: h\r\n\r\n");
     put(
         "pipeline",
