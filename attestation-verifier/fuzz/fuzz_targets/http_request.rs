@@ -44,10 +44,13 @@ fuzz_target!(|input: &[u8]| {
             return;
         };
         at += length;
-        let mut upto = reader();
-        assert_eq!(upto.follow(&input[..at]), at);
-        assert_eq!(upto.follow(NEXT), NEXT.len(), "it ends elsewhere");
-        assert_eq!(upto.follow(NONE), 0, "it ends elsewhere");
+        // What comes then can only be a request line, and is its first byte.
+        for (next, after) in [(NEXT, NONE), (b"", b" ")] {
+            let mut upto = reader();
+            assert_eq!(upto.follow(&input[..at]), at);
+            assert_eq!(upto.follow(next), next.len(), "it ends elsewhere");
+            assert_eq!(upto.follow(after), 0, "it ends elsewhere");
+        }
     }
 });
 

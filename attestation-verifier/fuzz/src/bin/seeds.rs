@@ -319,6 +319,10 @@ fn requests() {
         "\x01POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nab\nGET /b HTTP/1.0\r\n\r\n",
     );
     put(
+        "one-byte",
+        "\x02POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nxGET / HTTP/1.1\r\nHost: h\r\n\r\n",
+    );
+    put(
         "chunked",
         "\x10POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: Chunked\r\n\r\n3\r\n\r\n0\r\n00A\r\n0123456789\r\n0\r\nX-Late: 1\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n",
     );
