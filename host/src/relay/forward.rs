@@ -12,7 +12,7 @@
 //! - The connection ended before the first byte of an answer, and the request is one of which it does not matter
 //!   how often it is carried out (`may_be_repeated`). Once.
 //!
-//! A sealed request is for the one enclave that opens it, and goes there once or not at all ([`super::sealed`]).
+//! A sealed request is for the one enclave that opens it, and goes there once or not at all (`sealed`).
 //!
 //! A request that is merely slow is never sent to a second enclave: that would double the load when there is most.
 

@@ -335,6 +335,10 @@ fn requests() {
         "extension",
         "\x03POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1;x=y\r\na\r\n0\r\n\r\n",
     );
+    put(
+        "chunk-end",
+        "\x09POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nax\r\n0\r\n\r\n",
+    );
     put("connect", "\x05CONNECT h:1 HTTP/1.1\r\nHost: h:1\r\n\r\n");
 }
 
