@@ -11,7 +11,6 @@ use serde_json::Value;
 use touchstone_client::{Client, Verified};
 use touchstone_formats::headers::TouchstoneResponse;
 use touchstone_formats::{Datatype, Digest};
-use touchstone_testkit::fixtures;
 use touchstone_testkit::platform::Fault;
 use touchstone_testkit::stack::{Response, Stack, StackBuilder};
 
@@ -19,16 +18,7 @@ const MODEL: &str = "digits_mlp_plain";
 
 /// Asks the digits model about its held-out rows, over attested TLS; gives what the command said.
 fn ask(stack: &Stack, policy: &Path, folder: &str, more: &[&str]) -> Output {
-    let input = fixtures::test_data().join(format!("held-out/{MODEL}_x.npy"));
-    let input = format!("X={}", input.display());
-    let mut arguments = vec!["ask", "URL", MODEL, "--input", &input, "--policy"];
-    let (url, policy) = (stack.https_url(), policy.display().to_string());
-    let root = stack.root().display().to_string();
-    arguments[1] = &url;
-    arguments.extend([policy.as_str(), "-o", folder]);
-    arguments.extend(["--trust-simulated-root", root.as_str()]);
-    arguments.extend(more);
-    stack.touchstone(arguments)
+    stack.ask(MODEL, policy, folder, more)
 }
 
 fn check(stack: &Stack, policy: &Path, folder: &str, more: &[&str]) -> (i32, Value) {
