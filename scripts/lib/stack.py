@@ -79,18 +79,8 @@ class Process:
                 self.child.wait()
 
 
-class Stack:
-    """Simulated platform, enclave and, unless it is left out, host. A context manager."""
-
-    def __init__(self, folder: Path, models: Path, *, measurement: str, name="enclave.example", latency_ms=5,
-                 host=True, cpus=None, host_cpus=None, platform_cpus=None, threads=None, enclave="", keys=None,
-                 tee="sev-snp"):  # fmt: skip
-        self.folder, self.models, self.measurement, self.name = folder, models, measurement, name
-        self.latency_ms, self.with_host = latency_ms, host
-        self.cpus, self.host_cpus, self.platform_cpus = cpus, host_cpus or cpus, platform_cpus
-        self.threads, self.extra, self.keys, self.tee = threads, enclave, keys, tee
-        self.root = folder / "platform" / "root.pem"
-        self.processes: list[Process] = []
+class Ends:
+    """A context manager of what `_start` starts: it ends with it, also where starting fails."""
 
     def __enter__(self):
         try:
@@ -102,6 +92,20 @@ class Stack:
 
     def __exit__(self, *_):
         self.stop()
+
+
+class Stack(Ends):
+    """Simulated platform, enclave and, unless it is left out, host. A context manager."""
+
+    def __init__(self, folder: Path, models: Path, *, measurement: str, name="enclave.example", latency_ms=5,
+                 host=True, cpus=None, host_cpus=None, platform_cpus=None, threads=None, enclave="", keys=None,
+                 tee="sev-snp"):  # fmt: skip
+        self.folder, self.models, self.measurement, self.name = folder, models, measurement, name
+        self.latency_ms, self.with_host = latency_ms, host
+        self.cpus, self.host_cpus, self.platform_cpus = cpus, host_cpus or cpus, platform_cpus
+        self.threads, self.extra, self.keys, self.tee = threads, enclave, keys, tee
+        self.root = folder / "platform" / "root.pem"
+        self.processes: list[Process] = []
 
     def stop(self) -> None:
         # The enclave before the host: its last seal is the host's to store.

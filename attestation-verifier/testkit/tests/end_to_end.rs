@@ -11,7 +11,6 @@ use serde_json::Value;
 use touchstone_client::{Builder, Client, Verified};
 use touchstone_formats::headers::TouchstoneResponse;
 use touchstone_formats::{Datatype, Digest};
-use touchstone_testkit::fixtures;
 use touchstone_testkit::platform::Fault;
 use touchstone_testkit::stack::{Response, Stack, StackBuilder};
 
@@ -19,19 +18,7 @@ const MODEL: &str = "digits_mlp_plain";
 
 /// Asks the digits model about its held-out rows, over attested TLS; gives what the command said.
 fn ask(stack: &Stack, policy: &Path, folder: &str, more: &[&str]) -> Output {
-    ask_at(stack, &stack.https_url(), policy, folder, more)
-}
-
-fn ask_at(stack: &Stack, url: &str, policy: &Path, folder: &str, more: &[&str]) -> Output {
-    let input = fixtures::test_data().join(format!("held-out/{MODEL}_x.npy"));
-    let input = format!("X={}", input.display());
-    let mut arguments = vec!["ask", url, MODEL, "--input", &input, "--policy"];
-    let policy = policy.display().to_string();
-    let root = stack.root().display().to_string();
-    arguments.extend([policy.as_str(), "-o", folder]);
-    arguments.extend(["--trust-simulated-root", root.as_str()]);
-    arguments.extend(more);
-    stack.touchstone(arguments)
+    stack.ask(MODEL, policy, folder, more)
 }
 
 fn check(stack: &Stack, policy: &Path, folder: &str, more: &[&str]) -> (i32, Value) {
@@ -421,7 +408,7 @@ async fn sealed_requests_find_their_enclave_among_two() {
 
     // And the command.
     let url = stack.url();
-    let asked = ask_at(&stack, &url, &policy, "sealed", &["--ohttp"]);
+    let asked = stack.ask_at(&url, MODEL, &policy, "sealed", &["--ohttp"]);
     assert!(asked.status.success(), "{}", text(&asked.stderr));
     let root = stack.root().display().to_string();
     let trusted = ["--trust-simulated-root", root.as_str()];

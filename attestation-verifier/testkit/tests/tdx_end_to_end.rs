@@ -5,7 +5,6 @@ use std::process::Output;
 
 use serde_json::Value;
 use touchstone_testkit::events::event_type;
-use touchstone_testkit::fixtures;
 use touchstone_testkit::machine::{TdxMachine, TeeMachine as _};
 use touchstone_testkit::stack::{Stack, StackBuilder};
 use touchstone_testkit::tdx::{TdReport, attributes};
@@ -16,25 +15,7 @@ type TdxStack = Stack<TdxMachine>;
 
 /// Asks the digits model about its held-out rows, over attested TLS; gives what the command said.
 fn ask(stack: &TdxStack, policy: &Path, folder: &str) -> Output {
-    let input = fixtures::test_data().join(format!("held-out/{MODEL}_x.npy"));
-    let input = format!("X={}", input.display());
-    let (url, policy) = (stack.https_url(), policy.display().to_string());
-    let root = stack.root().display().to_string();
-    stack.touchstone([
-        "ask",
-        &url,
-        MODEL,
-        "--input",
-        &input,
-        "--policy",
-        &policy,
-        "-o",
-        folder,
-        "--trust-simulated-root",
-        &root,
-        "--require",
-        "logged quoted",
-    ])
+    stack.ask(MODEL, policy, folder, &["--require", "logged quoted"])
 }
 
 /// Exit code and deciding check.

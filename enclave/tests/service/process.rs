@@ -63,11 +63,32 @@ fn write_model(folder: &Path, name: &str, model: &[u8]) {
     std::fs::write(folder.join("model.onnx"), model).unwrap();
 }
 
+type LogLines = Lines<BufReader<tokio::process::ChildStderr>>;
+
+/// Starts the program, which ends with what is given; its log.
+fn start(config: &Path) -> (tokio::process::Child, LogLines) {
+    let mut child = tokio::process::Command::new(ENCLAVE)
+        .arg("--config")
+        .arg(config)
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    (child, lines)
+}
+
+/// Waits until the program has ended, and well.
+async fn ends_well(mut child: tokio::process::Child) {
+    let status = tokio::time::timeout(Duration::from_secs(20), child.wait())
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(status.success(), "{status}");
+}
+
 /// Waits for a log line with this message; gives its fields.
-async fn line(
-    lines: &mut Lines<BufReader<tokio::process::ChildStderr>>,
-    message: &str,
-) -> serde_json::Value {
+async fn line(lines: &mut LogLines, message: &str) -> serde_json::Value {
     let found = async {
         while let Some(line) = lines.next_line().await.unwrap() {
             let line: serde_json::Value = serde_json::from_str(&line).unwrap();
@@ -102,14 +123,7 @@ async fn a_life_from_start_to_drain() {
     let config = write_config(folder.path(), &library, "");
     write_model(folder.path(), "reciprocal", &onnx::reciprocal());
     serve_quotes(&folder.path().join("agent.sock"));
-    let mut child = tokio::process::Command::new(ENCLAVE)
-        .arg("--config")
-        .arg(&config)
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let (mut child, mut lines) = start(&config);
     let mut address = async |name| {
         let fields = line(&mut lines, "listening").await;
         assert_eq!(fields["name"], name);
@@ -182,11 +196,7 @@ async fn a_life_from_start_to_drain() {
         "it waits for the acknowledgement"
     );
     follower.acknowledge().await;
-    let status = tokio::time::timeout(Duration::from_secs(20), child.wait())
-        .await
-        .unwrap()
-        .unwrap();
-    assert!(status.success(), "{status}");
+    ends_well(child).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -216,14 +226,7 @@ async fn a_confined_process_serves_every_model_over_sessions() {
         }
         assert!(names.len() >= 5, "{names:?}");
         serve_quotes(&folder.path().join("agent.sock"));
-        let mut child = tokio::process::Command::new(ENCLAVE)
-            .arg("--config")
-            .arg(&config)
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let (child, mut lines) = start(&config);
         for name in ["public", "control"] {
             assert_eq!(line(&mut lines, "listening").await["name"], name);
         }
@@ -276,14 +279,7 @@ async fn what_is_not_acknowledged_does_not_hold_the_end_up_for_ever() {
     let config = write_config(folder.path(), &library, "limits.drain_ms = 300");
     write_model(folder.path(), "reciprocal", &onnx::reciprocal());
     serve_quotes(&folder.path().join("agent.sock"));
-    let mut child = tokio::process::Command::new(ENCLAVE)
-        .arg("--config")
-        .arg(&config)
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let (child, mut lines) = start(&config);
     line(&mut lines, "keyset in force").await;
     signal(&child, "INT");
     line(
@@ -291,11 +287,7 @@ async fn what_is_not_acknowledged_does_not_hold_the_end_up_for_ever() {
         "not everything was sealed and acknowledged in time; the rest is lost",
     )
     .await;
-    let status = tokio::time::timeout(Duration::from_secs(20), child.wait())
-        .await
-        .unwrap()
-        .unwrap();
-    assert!(status.success(), "{status}");
+    ends_well(child).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

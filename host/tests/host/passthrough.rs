@@ -24,7 +24,7 @@ use tokio_vsock::{VsockAddr, VsockListener};
 use crate::{
     client::{get, raw, read_all, until},
     enclave::Enclave,
-    raw::{RawEnclave, Then, nobody},
+    raw::{RawEnclave, Then, nobody, nobody_yet},
     run::{Place, Process},
 };
 
@@ -285,7 +285,7 @@ async fn each_side_can_end_and_hear_the_other_to_its_end() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_enclave_that_is_away_ends_the_connection_at_once() {
     let public = RawEnclave::start((0..3).map(|_| Then::Say(OK.to_vec()))).await;
-    let away = nobody().await;
+    let (away, later) = nobody_yet();
     let place = Place::new(public.address, nobody().await).with_tls(away);
     let host = place.start().await;
     let mut stream = TcpStream::connect(host.address()).await.unwrap();
@@ -295,7 +295,7 @@ async fn an_enclave_that_is_away_ends_the_connection_at_once() {
     assert!(began.elapsed() < Duration::from_secs(1));
     // HTTP does not care; and when the enclave is there, TLS goes through.
     assert_eq!(get(host.address(), "/x").await.status, StatusCode::OK);
-    let listener = TcpListener::bind(away).await.unwrap();
+    let listener = later.listen(16).unwrap();
     let answers = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         stream.write_all(b"here").await.unwrap();

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
 };
 
 /// What to do when a request has come in.
@@ -101,8 +101,17 @@ impl RawEnclave {
     }
 }
 
-/// An address where nobody listens.
+/// An address where nobody listens until the socket is told to. A port that is let go is soon another test's, and what is sent
+/// to nobody would come in there: this one stays taken.
+pub fn nobody_yet() -> (SocketAddr, TcpSocket) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    (socket.local_addr().unwrap(), socket)
+}
+
+/// An address where nobody listens, for as long as the tests run.
 pub async fn nobody() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    listener.local_addr().unwrap()
+    let (address, socket) = nobody_yet();
+    std::mem::forget(socket);
+    address
 }

@@ -48,6 +48,20 @@ exit codes:
 Guide: docs/boot.md"""
 
 
+def shared_options(parser: argparse.ArgumentParser) -> None:
+    """The options that scripts/boot-image and scripts/image-test have in common."""
+    add = parser.add_argument
+    add("--work", type=Path, metavar="DIR", default=ROOT / "target" / "image-work", help="where tools are unpacked and programs built (target/image-work)")
+    add("--test-image", type=Path, metavar="DIR", default=ROOT / "target" / "image-test", help="where test images go (target/image-test)")
+    add("--ingredients", type=Path, metavar="DIR", help="as scripts/build-image takes it")
+    add("--offline", action="store_true", help="fetch nothing")
+    add("--mirror", metavar="URL", help="as scripts/build-image takes it")
+    add("--security-mirror", metavar="URL", help="likewise")
+    add("--jobs", type=int, metavar="N", help="jobs of cargo's at once")
+    add("--json", action="store_true", help="print one JSON object: outcomes, boot times, sizes, where the logs are; or what went wrong")
+    add("--quiet", action="store_true", help="say nothing of progress")
+
+
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Arguments(prog="scripts/boot-image", description=HELP, epilog=CODES, formatter_class=argparse.RawDescriptionHelpFormatter,
                        allow_abbrev=False)  # fmt: skip
@@ -59,15 +73,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--tee", choices=("sev-snp", "tdx"), default="sev-snp", help="which hardware's quotes are simulated (%(default)s)")
     add("--hardware", choices=("snp", "tdx", "both"), help="print the command line for a host with that hardware, and boot nothing")
     add("--logs", type=Path, metavar="DIR", help="where consoles, logs and answers are kept (a new folder below target/boot)")
-    add("--work", type=Path, metavar="DIR", default=ROOT / "target" / "image-work", help="where tools are unpacked and programs built (target/image-work)")
-    add("--test-image", type=Path, metavar="DIR", default=ROOT / "target" / "image-test", help="where the test image goes (target/image-test)")
-    add("--ingredients", type=Path, metavar="DIR", help="as scripts/build-image takes it")
-    add("--offline", action="store_true", help="fetch nothing")
-    add("--mirror", metavar="URL", help="as scripts/build-image takes it")
-    add("--security-mirror", metavar="URL", help="likewise")
-    add("--jobs", type=int, metavar="N", help="jobs of cargo's at once")
-    add("--json", action="store_true", help="print one JSON object: outcomes, boot times, sizes, where the logs are; or what went wrong")
-    add("--quiet", action="store_true", help="say nothing of progress")
+    shared_options(parser)
     return parser.parse_args(argv)
 
 

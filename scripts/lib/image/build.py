@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
 import ipaddress
 import json
 import os
@@ -23,7 +22,7 @@ from ingredients import Ingredients, put, sha256
 from mirror import Mirror
 from pins import ROOT, Pins
 from programs import Builder
-from toolroot import Rust, Toolroot, check_machine
+from toolroot import Rust, Toolroot, alone_in, check_machine
 
 SETTINGS = ROOT / "enclave" / "image"
 EXAMPLES = ROOT / "enclave" / "tests" / "data" / "models"
@@ -173,12 +172,7 @@ class Image:
         rust.check()
         self.ingredients.all_packages(list(self.pins.packages) if o.disk else [p for p in self.pins.packages if "stub" not in p.use])
         library = self.ingredients.library()
-        work.mkdir(parents=True, exist_ok=True)
-        with (work / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise cannot(f"another build works in {work}: wait for it, or name another folder with --work") from None
+        with alone_in(work):
             return self._build(work, out, rust, library)
 
     def _build(self, work: Path, out: Path, rust: Rust, library: Path) -> dict:

@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import initrd  # noqa: E402
 import outcomes as o  # noqa: E402
-from boot import MARK, Bench, answers, disk_answers, ended  # noqa: E402
+from boot import MARK, Bench, answers, disk_answers, ended, shared_options  # noqa: E402
 from build import ours  # noqa: E402
 from errors import Arguments, Say, Stop  # noqa: E402
 from pins import ROOT  # noqa: E402
@@ -46,15 +46,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--image", type=Path, metavar="DIR", help="an image that scripts/build-image made, instead of building one")
     add("--only", action="append", metavar="WORD", help="only outcomes whose names have this word; repeat")
     add("--logs", type=Path, metavar="DIR", default=ROOT / "target" / "image-test-logs", help="consoles, logs and answers, emptied first (target/image-test-logs)")
-    add("--work", type=Path, metavar="DIR", default=ROOT / "target" / "image-work", help="where tools are unpacked and programs built (target/image-work)")
-    add("--test-image", type=Path, metavar="DIR", default=ROOT / "target" / "image-test", help="where test images go (target/image-test)")
-    add("--ingredients", type=Path, metavar="DIR", help="as scripts/build-image takes it")
-    add("--offline", action="store_true", help="fetch nothing")
-    add("--mirror", metavar="URL", help="as scripts/build-image takes it")
-    add("--security-mirror", metavar="URL", help="likewise")
-    add("--jobs", type=int, metavar="N", help="jobs of cargo's at once")
-    add("--json", action="store_true", help="print one JSON object: outcomes, boot times, sizes, where the logs are; or what went wrong")
-    add("--quiet", action="store_true", help="say nothing of progress")
+    shared_options(parser)
     return parser.parse_args(argv)
 
 

@@ -47,8 +47,8 @@ class Ingredients:
         supplied = self.given / pin.file if self.given else None
         if supplied is not None and supplied.is_file():
             data = supplied.read_bytes()
-            if hashlib.sha256(data).hexdigest() != pin.sha256:
-                raise ingredient(f"{supplied} is not what is pinned: it has {len(data)} bytes and SHA-256 {hashlib.sha256(data).hexdigest()}, "
+            if (found := hashlib.sha256(data).hexdigest()) != pin.sha256:
+                raise ingredient(f"{supplied} is not what is pinned: it has {len(data)} bytes and SHA-256 {found}, "
                                  f"{pin.name} {pin.version} has {pin.size} bytes and SHA-256 {pin.sha256}")
             return data
         kept = self.cache / pin.file

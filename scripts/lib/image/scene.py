@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "attestation-verifi
 import demo  # noqa: E402
 import policies  # noqa: E402
 from second_opinion import npy, policy  # noqa: E402
-from stack import ROOT, Failed, Process, binary, touchstone, verdict  # noqa: E402
+from stack import ROOT, Ends, Failed, Process, binary, touchstone, verdict  # noqa: E402
 
 from testimage import Measured, TestImage  # noqa: E402
 from vm import QUOTES, VSOCK_SOCKET, Guest  # noqa: E402
@@ -25,24 +25,13 @@ DATA = ROOT / "enclave" / "tests" / "data"
 INPUTS = {"digits_cnn": "image", "wine_rf": "X"}
 
 
-class Scene:
+class Scene(Ends):
     """A guest and what is around it. A context manager: all of it ends with it."""
 
     def __init__(self, folder: Path, guest: Guest, *, platform: list[str] | None = None, tee: str = "sev-snp"):
         self.folder, self.guest, self.platform, self.tee = folder, guest, platform, tee
         self.processes: list[Process] = []
         self.root = folder / "platform" / "root.pem"
-
-    def __enter__(self) -> "Scene":
-        try:
-            self._start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.stop()
 
     def _start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,6 @@ Everything else is the release's, byte for byte. image.json says "test": true, a
 """
 from __future__ import annotations
 
-import fcntl
 import json
 import re
 import shutil
@@ -27,7 +26,7 @@ from ingredients import Ingredients, put, sha256
 from kbuild import MODULE, Kbuild
 from pins import ROOT, Pins
 from programs import Builder
-from toolroot import Rust, Toolroot
+from toolroot import Rust, Toolroot, alone_in
 
 ENCLAVE, REAL = "usr/bin/enclave", "usr/bin/enclave.real"
 PROBE = ("touchstone-image-probe", "image-probe")
@@ -225,12 +224,7 @@ def workshop(pins: Pins, ingredients: Ingredients, work: Path, say: Say, facts: 
     """The pinned tools, the kernel's build system, and the probe program, in the folder in which scripts/build-image works."""
     rust = Rust(pins)
     rust.check()
-    work.mkdir(parents=True, exist_ok=True)
-    with (work / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise cannot(f"a build works in {work}: wait for it, or name another folder with --work") from None
+    with alone_in(work):
         tools = Toolroot.unpack(work / "toolroot", pins, ingredients)
         builder = Builder(pins, rust, tools, ingredients, work, say, jobs)
         builder.check_configuration()

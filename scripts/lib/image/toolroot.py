@@ -6,12 +6,15 @@ start files and C library alone.
 """
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import platform
 import shlex
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from deb import BadDeb, extract
@@ -105,6 +108,18 @@ def check_machine() -> None:
     kind, version = platform.libc_ver()
     if kind == "glibc" and tuple(int(n) for n in version.split(".")[:2]) < (2, 36):
         raise cannot(f"the pinned tools need glibc 2.36 or later (Debian 12); this machine has {version}")
+
+
+@contextmanager
+def alone_in(work: Path) -> Iterator[None]:
+    """Makes the folder in which tools are unpacked and programs built, for one build at a time."""
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise cannot(f"another build works in {work}: wait for it, or name another folder with --work") from None
+        yield
 
 
 class Rust:

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from stack import ROOT, Failed, Process  # noqa: E402
+from stack import ROOT, Ends, Failed, Process  # noqa: E402
 
 QEMU = "qemu-system-x86_64"
 # The guest's context id; the host is always 2.
@@ -60,7 +60,7 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-class Guest:
+class Guest(Ends):
     """A running guest. A context manager; `console()` is what it has said."""
 
     def __init__(self, folder: Path, *, kernel: Path | None = None, initrd: Path | None = None, cmdline: str = "", firmware: tuple[Path, Path] | None = None,
@@ -95,17 +95,6 @@ class Guest:
             forwards = "".join(f",hostfwd=tcp:127.0.0.1:{port}-:{PORTS[name]}" for name, port in self.ports.items())
             words += ["-netdev", f"user,id=net{',restrict=on' if self.alone else ''}{forwards}", "-device", "virtio-net-pci,netdev=net,romfile="]
         return words
-
-    def __enter__(self) -> "Guest":
-        try:
-            self._start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.stop()
 
     def _start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -32,6 +32,7 @@ use touchstone_formats::{Digest, ModelFile, ModelManifest};
 
 use builder::Needs;
 
+use crate::fixtures;
 use crate::machine::{Machine, TeeMachine};
 use crate::platform::{PlatformConfig, PlatformHandle, SimulatedPlatform};
 
@@ -324,6 +325,37 @@ impl<M: TeeMachine> Stack<M> {
             .current_dir(self.folder.path())
             .output()
             .expect("touchstone runs")
+    }
+
+    /// Asks a shipped model whose input is `X` about its held-out rows, over attested TLS, with the simulated root named and these options
+    /// beside; what comes of it goes to `folder`. Gives what the command said.
+    ///
+    /// # Panics
+    /// When the command cannot be started.
+    pub fn ask(&self, model: &str, policy: &Path, folder: &str, more: &[&str]) -> Output {
+        self.ask_at(&self.https_url(), model, policy, folder, more)
+    }
+
+    /// [`Self::ask`] at another address, such as the host's plain HTTP.
+    ///
+    /// # Panics
+    /// When the command cannot be started.
+    pub fn ask_at(
+        &self,
+        url: &str,
+        model: &str,
+        policy: &Path,
+        folder: &str,
+        more: &[&str],
+    ) -> Output {
+        let input = fixtures::test_data().join(format!("held-out/{model}_x.npy"));
+        let input = format!("X={}", input.display());
+        let policy = policy.display().to_string();
+        let root = self.root().display().to_string();
+        let mut arguments = vec!["ask", url, model, "--input", &input, "--policy", &policy];
+        arguments.extend(["-o", folder, "--trust-simulated-root", &root]);
+        arguments.extend(more);
+        self.touchstone(arguments)
     }
 
     /// Writes a policy: the strict template that `touchstone policy init` gives, with this stack's measurements and models, and

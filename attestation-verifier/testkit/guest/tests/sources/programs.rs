@@ -53,26 +53,10 @@ fn beside_quotes(machine: &Machine) -> CollateralFile {
 
 /// Asks a question, and judges the folder that comes of it offline.
 fn ask_and_check<M: TeeMachine>(stack: &Stack<M>, changes: &[(&str, &str)], folder: &str) {
-    let policy = stack.policy("policy.toml", changes).display().to_string();
+    let policy = stack.policy("policy.toml", changes);
+    let asked = stack.ask(MODEL, &policy, folder, &["--require", "logged quoted"]);
+    let policy = policy.display().to_string();
     let root = stack.root().display().to_string();
-    let input = fixtures::test_data().join(format!("held-out/{MODEL}_x.npy"));
-    let input = format!("X={}", input.display());
-    let url = stack.https_url();
-    let asked = stack.touchstone([
-        "ask",
-        &url,
-        MODEL,
-        "--input",
-        &input,
-        "--policy",
-        &policy,
-        "-o",
-        folder,
-        "--require",
-        "logged quoted",
-        "--trust-simulated-root",
-        &root,
-    ]);
     let said = String::from_utf8_lossy(&asked.stderr).into_owned();
     let log = stack.enclave_process().tail();
     assert!(asked.status.success(), "{said}\n{log}");
