@@ -11,6 +11,7 @@ use std::{
 };
 
 use fuser::{BackgroundSession, FileAttr, FileType, Filesystem, MountOption};
+use rustix::mount::{UnmountFlags, unmount};
 
 /// Longest wait for files to be closed before unmounting.
 const LAST_CLOSE: Duration = Duration::from_secs(5);
@@ -96,6 +97,9 @@ impl<S: Shared> Drop for Mounted<S> {
             thread::sleep(Duration::from_millis(5));
         }
         if let Some(session) = self.session.take() {
+            // The kernel tells of a file's last close before it lets go of the mount. An unmount between the two would be "busy",
+            // and the session would go on for ever. If this is not allowed, fusermount does it.
+            let _ = unmount(&self.place, UnmountFlags::DETACH);
             session.join();
         }
     }
