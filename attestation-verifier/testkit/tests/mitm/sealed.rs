@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use attestation_verifier::verdict::Class;
 use touchstone_client::{Error, Verified};
 use touchstone_testkit::mitm::{Config, Kind, Lie, ManInTheMiddle, Record, Upstream};
 
@@ -193,6 +194,8 @@ async fn the_library_believes_no_lie_about_sealed_requests() {
                     refused += 1;
                     assert_eq!(error.deciding(), lie.refused_by(), "{lie}: {error}");
                     assert_eq!(i32::from(error.exit()), exit_of(lie.refused_by()), "{lie}");
+                    let retry = error.verdict().conclusion.class == Some(Class::Retry);
+                    assert_eq!(retry, lie == Lie::Ohttp503, "{lie}");
                 }
             }
         }
