@@ -4,10 +4,11 @@
     outside.py measure      launch digests beside sev-snp-measure's
     outside.py signing      OpenSSF Model Signing's own program signs models, `touchstone model verify` judges them
     outside.py manifest     manifests: sigstore's, in-toto's and the Secure Systems Lab's code reads ours, and we read theirs
-    outside.py second       the second implementation: known answers, bundles and lies, sessions, kept answers
+    outside.py second       the second implementation: known answers, bundles and lies, sessions, sealed requests, kept answers
 """
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -101,10 +102,36 @@ def session(python: Path) -> None:
     descr, shape, raw = npy.read(DATA / "held-out" / f"{model}_x.npy")
     npy.write(folder / "row.npy", descr, [1, *shape[1:]], raw[: len(raw) // shape[0]])
     with Stack(folder, DATA / "models", measurement=measurement) as stack:
-        run(
-            python, SECOND / "session.py", "--server", stack.url.removeprefix("http://"), "--root", stack.root,
+        common = (
+            "--server", stack.url.removeprefix("http://"), "--root", stack.root,
             "--measurement", measurement, "--model", model, "--input", f"image={folder / 'row.npy'}",
         )  # fmt: skip
+        run(python, SECOND / "session.py", *common)
+        keep = folder / "sealed"
+        run(python, SECOND / "sealed.py", *common, "--liar", binary("man-in-the-middle"), "--keep", keep)
+    sealed_answers_hold(folder, keep, stack.root, policies.accepting(measurement, policies.model_digest(DATA / "models" / model / "1")))
+
+
+def sealed_answers_hold(folder: Path, keep: Path, root: Path, reference: dict[str, str]) -> None:
+    """`touchstone check` judges what the second implementation asked, sealed, and kept."""
+    rules = folder / "policy.toml"
+    answers = {"answers": policy.expect(policy.strings("ohttp-key"))}
+    rules.write_text(policy.edit(policies.template(folder), reference | answers))
+    kept = sorted(path for path in keep.iterdir())
+    for answer in kept:
+        done = touchstone("check", answer, "--policy", rules, "--trust-simulated-root", root, "--expect-simulated", "--json")
+        found = verdict(done)
+        if (found["exit"], found["binding"]) != (0, "ohttp-key") or not {"logged", "signed"} <= set(found["achieved"]):
+            raise Failed(f"{answer}: exit {found['exit']}, {found.get('deciding')}, binding {found['binding']}")
+    if len(kept) != 2:
+        raise Failed(f"{len(kept)} answers were kept, expected 2")
+    # The twin: its record says another key.
+    record = kept[0] / "session.json"
+    record.write_text(re.sub(r'("ohttp_keys_sha256":)"[0-9a-f]{64}"', rf'\1"{"00" * 32}"', record.read_text()))
+    found = verdict(touchstone("check", kept[0], "--policy", rules, "--trust-simulated-root", root, "--expect-simulated", "--json"))
+    if (found["exit"], found["deciding"]) != (3, "session.ohttp_key"):
+        raise Failed(f"another key: exit {found['exit']}, {found['deciding']}")
+    print(f"second implementation: sealed requests: touchstone check accepts the {len(kept)} answers that were kept, bound by ohttp-key")
 
 
 if __name__ == "__main__":

@@ -245,8 +245,7 @@ fn what_a_server_says_is_harmless_on_a_terminal() {
     });
     let run = caller.ask(&server, &[]);
     assert_eq!(run.code, 2);
-    let said =
-        "error: the server's bundle: JSON: byte 1: unknown field `\\u{9b}2J\\nHOLDS, exit 0`";
+    let said = "because answer.format: the server's bundle: JSON: byte 1: unknown field `\\u{9b}2J\\nHOLDS, exit 0`";
     assert!(run.stderr.contains(said), "{}", run.stderr);
 }
 
@@ -280,6 +279,12 @@ fn refusals_are_shown_and_kept() {
     assert!(
         run.stderr
             .contains("Unknown model; \\u{1b}[31mno such model"),
+        "{}",
+        run.stderr
+    );
+    assert!(
+        run.stderr
+            .contains("because answer.refused: refused without a receipt: status 422"),
         "{}",
         run.stderr
     );

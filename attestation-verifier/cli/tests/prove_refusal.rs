@@ -9,10 +9,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use attestation_verifier::dates::rfc3339;
 use attestation_verifier::exchange::SessionRecord;
+use attestation_verifier::ohttp::OhttpRecord;
 use attestation_verifier::policy::template;
 use serde_json::Value;
 use support::{Run, npy, touchstone_in};
-use touchstone_formats::report_data::bind_session;
+use touchstone_formats::report_data::{bind_boot, bind_session};
+use touchstone_formats::text::Base64Bytes;
 use touchstone_formats::{Digest, Purpose};
 use touchstone_testkit::machine::{Machine, TdxMachine, TeeMachine};
 use touchstone_testkit::mint::{Exchange, World};
@@ -25,19 +27,40 @@ const EXPORTER: [u8; 32] = [8; 32];
 struct Kept<M: TeeMachine> {
     folder: tempfile::TempDir,
     world: World<M>,
+    /// Answers came sealed (Oblivious HTTP), not over attested TLS.
+    sealed: bool,
 }
 
 impl<M: TeeMachine> Kept<M> {
     /// `answer/` with evidence of every purpose, and a record of the connection; `policy.toml`, `root.pem`.
     fn new() -> Self {
+        Self::of(false)
+    }
+
+    /// The same, of answers that came sealed.
+    fn sealed() -> Self {
+        Self::of(true)
+    }
+
+    fn of(sealed: bool) -> Self {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap()
             .as_secs();
         let mut world = World::on(M::strict(now), 1, now);
         world.keyset.tls_spki_sha256 = Some(Digest::of(b"the TLS key"));
+        if sealed {
+            // One configuration (RFC 9458 §3); any 32 bytes are a public key of X25519.
+            let (head, tail) = ([0, 41, 1, 0x00, 0x20], [0, 4, 0, 1, 0, 1]);
+            let keys = [&head[..], &[9; 32], &tail].concat();
+            world.keyset.ohttp_keys = Some(Base64Bytes(keys));
+        }
         let folder = tempfile::tempdir().unwrap();
-        let kept = Kept { folder, world };
+        let kept = Kept {
+            folder,
+            world,
+            sealed,
+        };
         std::fs::write(kept.path("root.pem"), kept.world.root_pem()).unwrap();
         kept.answer("answer", Exchange::json(1).requiring("logged quoted"));
         kept.policy(&[]);
@@ -52,6 +75,27 @@ impl<M: TeeMachine> Kept<M> {
     fn answer(&self, name: &str, exchange: Exchange) {
         let minted = self.world.mint(exchange).finish();
         minted.write_to(&self.path(name)).unwrap();
+        let file = match self.sealed {
+            false => self.tls_record(),
+            true => self.ohttp_record(),
+        };
+        std::fs::write(self.path(name).join("session.json"), file).unwrap();
+    }
+
+    fn ohttp_record(&self) -> Vec<u8> {
+        let keys = self.world.keyset.ohttp_keys.as_ref().unwrap();
+        let nonce = Some(NONCE.to_vec());
+        let record = OhttpRecord {
+            nonce: NONCE,
+            ohttp_keys_sha256: Digest::of(&keys.0),
+            opened_at: self.world.at - 6,
+            keyset: self.world.keyset.clone(),
+            evidence: self.world.evidence(Purpose::Boot, nonce, bind_boot()),
+        };
+        record.to_file().unwrap()
+    }
+
+    fn tls_record(&self) -> Vec<u8> {
         let spki = self.world.keyset.tls_spki_sha256.unwrap();
         let bind = bind_session(spki, &EXPORTER);
         let record = SessionRecord {
@@ -65,8 +109,7 @@ impl<M: TeeMachine> Kept<M> {
                     .evidence(Purpose::Session, Some(NONCE.to_vec()), bind),
             ),
         };
-        let path = self.path(name).join("session.json");
-        std::fs::write(path, record.to_file().unwrap()).unwrap();
+        record.to_file().unwrap()
     }
 
     /// The strict template with what only this world's people know, and these changes.
@@ -178,8 +221,7 @@ const PARTS: [&str; 12] = [
 ];
 
 /// A hundred changes by default: all refused, of every kind, in every part.
-fn hundred_of_a_hundred<M: TeeMachine>(of_evidence: &[&str]) {
-    let kept = Kept::<M>::new();
+fn hundred_of_a_hundred<M: TeeMachine>(kept: &Kept<M>, record: &str, of_evidence: &[&str]) {
     let report = kept.proven("answer", &["--seed", "1"]);
     assert_eq!(report["count"], 100);
     assert_eq!(report["seed"], 1);
@@ -191,7 +233,7 @@ fn hundred_of_a_hundred<M: TeeMachine>(of_evidence: &[&str]) {
     }
     let mut parts: BTreeSet<String> = PARTS.iter().map(|p| p.to_string()).collect();
     parts.extend(["catalog", "openings"].map(str::to_owned));
-    for purpose in ["boot", "checkpoint", "receipt", "session"] {
+    for purpose in ["boot", "checkpoint", "receipt", record] {
         parts.extend(
             of_evidence
                 .iter()
@@ -207,14 +249,35 @@ fn hundred_of_a_hundred<M: TeeMachine>(of_evidence: &[&str]) {
 
 #[test]
 fn a_hundred_of_a_hundred_on_sev_snp() {
-    hundred_of_a_hundred::<Machine>(&[
-        "report",
-        "report signature",
-        "VEK certificate",
-        "chain certificate 1",
-        "revocation list 1",
-    ]);
+    hundred_of_a_hundred(&Kept::<Machine>::new(), "session", &SNP_PARTS);
 }
+
+/// An answer that came sealed, with the record of that.
+#[test]
+fn a_hundred_of_a_hundred_of_a_sealed_answer() {
+    let kept = Kept::<Machine>::sealed();
+    hundred_of_a_hundred(&kept, "sealing", &SNP_PARTS);
+    // The policy above asks for no binding of answers, and the record has to hold all the same. One that asks for this one accepts
+    // the twin, and no mutant of it either.
+    kept.policy(&[("answers", "{ expect = \"ohttp-key\" }")]);
+    kept.proven("answer", &["--seed", "1"]);
+    // Without its record it is another thing: it does not hold in the first place.
+    let path = kept.path("answer/session.json");
+    let record = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    kept.run("answer", &["--json"])
+        .refused(4, "session.binding");
+    std::fs::write(&path, record).unwrap();
+    kept.proven("answer", &["--count", "5"]);
+}
+
+const SNP_PARTS: [&str; 5] = [
+    "report",
+    "report signature",
+    "VEK certificate",
+    "chain certificate 1",
+    "revocation list 1",
+];
 
 const TDX_PARTS: [&str; 17] = [
     "header and TD report",
@@ -263,8 +326,7 @@ fn a_hundred_of_a_hundred_on_tdx() {
 }
 
 /// Everything that there is beside bits is made when there is room for it, and refused by checks of every sort.
-fn a_thousand<M: TeeMachine>(deciding: &[&str]) {
-    let kept = Kept::<M>::new();
+fn a_thousand<M: TeeMachine>(kept: &Kept<M>, deciding: &[&str]) -> Value {
     kept.answer("answer2", Exchange::binary(2).requiring("logged quoted"));
     let more = ["--seed", "2", "--count", "1000", "--other", "answer2"];
     let report = kept.proven("answer", &more);
@@ -278,9 +340,10 @@ fn a_thousand<M: TeeMachine>(deciding: &[&str]) {
             .iter()
             .any(|c| c.contains("another answer"))
     );
+    report
 }
 
-const DECIDING: [&str; 14] = [
+const DECIDING: [&str; 13] = [
     "bundle.format",
     "receipt.format",
     "expect.format",
@@ -294,13 +357,58 @@ const DECIDING: [&str; 14] = [
     "compare.request",
     "compare.response",
     "receipt.nonce",
-    "session.tls_key",
 ];
 
 #[test]
 fn a_thousand_on_sev_snp() {
-    let own = ["snp.signature", "snp.chain.signature", "snp.collateral"];
-    a_thousand::<Machine>(&[&DECIDING[..], &own].concat());
+    let own = [&SNP_DECIDING[..], &["session.tls_key"]].concat();
+    a_thousand(&Kept::<Machine>::new(), &[&DECIDING[..], &own].concat());
+}
+
+const SNP_DECIDING: [&str; 3] = ["snp.signature", "snp.chain.signature", "snp.collateral"];
+
+#[test]
+fn a_thousand_of_a_sealed_answer() {
+    let own = [
+        "session.ohttp_key",
+        "session.nonce",
+        "keyset.lifetime",
+        "evidence.purpose",
+    ];
+    let all = [&DECIDING[..], &SNP_DECIDING, &own].concat();
+    let report = a_thousand(&Kept::<Machine>::sealed(), &all);
+    let by = |change: &str| {
+        let of = |m: &&Value| m["where"] == "session.json" && m["change"] == change;
+        let found = mutants(&report).iter().find(of);
+        found.unwrap_or_else(|| panic!("no {change}"))["deciding"].clone()
+    };
+    for (change, check) in [
+        ("nonce: another", "session.nonce"),
+        ("ohttp_keys_sha256: another key", "session.ohttp_key"),
+        ("keyset: no key for sealed requests", "session.ohttp_key"),
+        (
+            "keyset: another key for sealed requests",
+            "session.ohttp_key",
+        ),
+        (
+            "a key of the liar's; the evidence is genuine",
+            "evidence.report_data",
+        ),
+        (
+            "a key of the liar's (ohttp-key); evidence under the old signature",
+            "snp.signature",
+        ),
+        (
+            "another nonce; the evidence is genuine",
+            "evidence.report_data",
+        ),
+        (
+            "another nonce (ohttp-key); evidence under the old signature",
+            "snp.signature",
+        ),
+    ] {
+        assert_eq!(by(change), check, "{change}");
+    }
 }
 
 #[test]
@@ -316,7 +424,14 @@ fn a_thousand_on_tdx() {
         "tdx.collateral",
         "tdx.chain.crl_signature",
     ];
-    a_thousand::<TdxMachine>(&[&DECIDING[..], &own].concat());
+    a_thousand(
+        &Kept::<TdxMachine>::new(),
+        &[&DECIDING[..], &own, &["session.tls_key"]].concat(),
+    );
+    a_thousand(
+        &Kept::<TdxMachine>::sealed(),
+        &[&DECIDING[..], &own, &["session.ohttp_key"]].concat(),
+    );
 }
 
 /// The same seed makes the same changes, refused in the same way. What ECDSA signatures hold is random, and decides nothing.

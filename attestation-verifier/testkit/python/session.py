@@ -22,7 +22,7 @@ from pathlib import Path
 
 from opinion import tensors
 from second_opinion import Malformed, Untrue, jcs, npy, receipt
-from second_opinion.digests import request_digest, response_digest
+from second_opinion.digests import request_digest, response_digest, sha256
 from second_opinion.encoding import b64, unb64
 from second_opinion.judge import Caller, judge as judge_bundle
 from second_opinion.session import TARGET, Connection, Seen, fresh_nonce, judge
@@ -96,12 +96,12 @@ class Examination:
             self.refused("the first nonce for the second session", "session: another nonce", answer.body, seen)
         self.transport()
 
-    def ask(self, connection: Connection, keyset_digest: bytes) -> None:
-        """An inference over the very connection, whose receipt must come from the keyset that was proven."""
+    def ask(self, connection, keyset_digest: bytes) -> dict[str, bytes]:
+        """An inference over the very connection, or sealed, whose receipt must come from the keyset that was proven; the files to keep."""
         _, shape, raw = self.row
         described = {"name": self.input, "shape": shape, "datatype": "FP32", "data": list(struct.unpack(f"<{len(raw) // 4}f", raw))}
         body, target, nonce = json.dumps({"inputs": [described]}).encode(), f"/v2/models/{self.model}/infer", fresh_nonce()
-        asked = f"require=(logged signed), nonce=:{b64(nonce)}:"
+        asked, at = f"require=(logged signed), nonce=:{b64(nonce)}:", int(time.time())
         answer = connection.exchange("POST", target, body, Touchstone=asked, Prefer="wait=20")
         self.equal("status of the answer", answer.status, 200)
         said = re.search(r'id="([0-9a-f]{32})", keyset=:([^:]+):', answer.headers["touchstone"])
@@ -118,6 +118,15 @@ class Examination:
         self.agree("the receipt's keyset is the session's", opinion.claims[receipt.KEYSET] == keyset_digest)
         self.equal("the receipt holds", opinion.achieved, {"logged", "signed"})
         self.equal("the receipt's measurement is the session's", opinion.measurements, {self.measurement})
+        expect = {
+            "v": "touchstone/expect/1", "method": "POST", "target": target, "header_length": None, "model": self.model, "nonce": nonce.hex(),
+            "require": ["logged", "signed"], "request_sha256": sha256(body).hex(), "asked_at": at,
+        }  # fmt: skip
+        told = {"v": "touchstone/response/1", "status": 200, "header_length": None}
+        return {
+            "request.bin": body, "expect.json": jcs.to_file(expect), "response.bin": answer.body, "response.json": jcs.to_file(told),
+            "bundle.json": jcs.to_file(bundle),
+        }  # fmt: skip
 
     def bundle(self, ticket: str) -> dict:
         """From the host, once it has stored the seal."""
@@ -171,20 +180,28 @@ class Examination:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    return examine(argument_parser(__doc__), Examination, "session")
+
+
+def argument_parser(about: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=about.split("\n")[0])
     parser.add_argument("--server", required=True, metavar="HOST:PORT", help="the host's one address")
     parser.add_argument("--root", type=Path, required=True, help="the root that signs the chain, PEM")
     parser.add_argument("--measurement", required=True, help="the launch measurement that the enclave must have, hex")
     parser.add_argument("--model", required=True)
     parser.add_argument("--input", required=True, metavar="NAME=FILE", help="a row of FP32, .npy")
-    examination = Examination(parser.parse_args())
+    return parser
+
+
+def examine(parser: argparse.ArgumentParser, kind: type, about: str) -> int:
+    examination = kind(parser.parse_args())
     try:
         examination.run()
     except (Malformed, Untrue) as error:
-        examination.agree("an honest session", False, error)
+        examination.agree("the honest part", False, error)
     for line in examination.wrong:
-        print("DISAGREE session:", line)
-    print(f"second implementation: session: {examination.count - len(examination.wrong)} of {examination.count} points agree")
+        print(f"DISAGREE {about}:", line)
+    print(f"second implementation: {about}: {examination.count - len(examination.wrong)} of {examination.count} points agree")
     return 1 if examination.wrong else 0
 
 

@@ -79,10 +79,17 @@ fn dependencies_run_downward_only() {
             "touchstone-quote-source"
         ])
     );
-    assert_eq!(linked("touchstone-testkit"), set(&["touchstone-formats"]));
+    assert_eq!(
+        linked("touchstone-testkit"),
+        set(&["touchstone-formats", "touchstone-ohttp"])
+    );
     assert_eq!(
         linked("touchstone-simulated-guest"),
-        set(&["touchstone-formats", "touchstone-testkit"])
+        set(&[
+            "touchstone-formats",
+            "touchstone-ohttp",
+            "touchstone-testkit"
+        ])
     );
 
     // The program that looks around in test images is in nothing else.

@@ -245,8 +245,9 @@ impl Asking {
         let started = Instant::now();
         let provisional = match self.client.ask(question).await {
             Ok(provisional) => provisional,
-            Err(Error::Answered(answer)) => {
-                self.keep_answer(&answer, started)?;
+            Err(ref error @ Error::Answered(ref answer)) => {
+                self.keep_answer(answer, started)?;
+                say(&format!("because {}: {error}\n", error.deciding()));
                 let folder = self.folder.0.display();
                 print(&format!("refused without a receipt; kept in {folder}\n"));
                 return Ok(Outcome::Exit(4));
@@ -374,7 +375,6 @@ fn connection(name: &str, session: &Verdict) -> String {
 fn refused(error: Error) -> Result<Outcome, Failure> {
     match error {
         Error::Usage(_) => Err(usage(error)),
-        Error::Malformed { .. } => Err(Failure::malformed("answer.format", error.into())),
         _ => Ok(output::refusal(&error.verdict())),
     }
 }

@@ -64,6 +64,16 @@ fn a_sealed_question_is_answered_kept_and_judged() {
         shown.stdout
     );
 
+    // No mutant of it is accepted, the record included.
+    let (kept, rules, root) = (text(&folder), text(&policy), text(&stack.root()));
+    let arguments = ["prove-refusal", &kept, "--policy", &rules, "--json"];
+    let more = ["--trust-simulated-root", &root, "--seed", "1"];
+    let run = touchstone(&[&arguments[..], &more].concat());
+    assert_eq!(run.code, 6, "{}", run.stderr);
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    let counted = (&report["refused"], &report["session_left_out"]);
+    assert_eq!(counted, (&100.into(), &false.into()), "{}", run.stderr);
+
     // The record counts: without it, or with another key in it, the answer is not what the policy asks for.
     let kept = std::fs::read(&record).unwrap();
     std::fs::remove_file(&record).unwrap();

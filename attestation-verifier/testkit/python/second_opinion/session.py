@@ -111,6 +111,16 @@ class Session:
 
 def judge(answer: bytes, seen: Seen, collateral: bytes, root: bytes, now: int) -> Session:
     """Raises where anything is malformed or untrue. `collateral`: the file of the host; `root`: the ARK, DER."""
+
+    def own(keys: dict) -> None:
+        need(keys.get("tls_spki_sha256") == seen.spki_digest.hex(), "session: another TLS key")
+
+    bind = keyset.bind_session(seen.spki_digest, seen.exporter)
+    return judge_evidence(answer, collateral, root, now, "session", seen.nonce, bind, own)
+
+
+def judge_evidence(answer: bytes, collateral: bytes, root: bytes, now: int, purpose: str, nonce: bytes, bind: bytes, own) -> Session:
+    """What sessions and sealed requests have in common. `own` needs of the keyset what only one of them does."""
     value, given = jcs.from_file(answer), jcs.from_file(collateral)
     if not isinstance(value, dict) or set(value) != {"v", "keyset", "evidence"} or value["v"] != "touchstone/session/1":
         raise Malformed("session: members or version")
@@ -120,16 +130,15 @@ def judge(answer: bytes, seen: Seen, collateral: bytes, root: bytes, now: int) -
     if not {"purpose", "nonce", "tee", "quote"} <= set(item) <= {"purpose", "nonce", "tee", "quote", "collateral"}:
         raise Malformed("session: members of the evidence")
     digest = keyset.check(keys)
-    need(keys.get("tls_spki_sha256") == seen.spki_digest.hex(), "session: another TLS key")
+    own(keys)
     need(keys["not_before"] - 300 <= now <= keys["not_after"], "session: outside the keyset's life")
-    need(item["purpose"] == "session", f"session: evidence of purpose {item['purpose']}")
-    need(unhex(item["nonce"], 32) == seen.nonce, "session: another nonce")
+    need(item["purpose"] == purpose, f"session: evidence of purpose {item['purpose']}")
+    need(item["nonce"] is not None and unhex(item["nonce"], 32) == nonce, "session: another nonce")
     need(item["tee"] == given["tee"] == "sev-snp", "session: a platform that is not judged here")
     report = unb64(item["quote"])
     if len(report) != SIZE:
         raise Malformed("session: length of the report")
-    bind = keyset.bind_session(seen.spki_digest, seen.exporter)
-    expected = keyset.report_data("session", digest, seen.nonce, bind)
+    expected = keyset.report_data(purpose, digest, nonce, bind)
     need(report_field(report, "report_data") == expected, "session: report data")
     signatures(report, given["collateral"], root)
     return Session(keys, digest, report_field(report, "measurement"))

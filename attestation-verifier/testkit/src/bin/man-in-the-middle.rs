@@ -38,7 +38,7 @@ struct Arguments {
     #[arg(long, value_name = "ADDR")]
     upstream: Option<SocketAddr>,
 
-    /// For "divert": the host or TLS listener of another genuine enclave
+    /// For "divert", "ohttp-forward" and "ohttp-422-endless": the host of another genuine enclave (for the first also its TLS listener)
     #[arg(long, value_name = "ADDR")]
     other: Option<SocketAddr>,
 
@@ -64,7 +64,10 @@ Example:
   man-in-the-middle --lie swap-keyset --dir liar &
   touchstone ask https://127.0.0.1:8443 digits --input x=row.npy --policy liar/policy.toml \\
       --trust-simulated-root liar/root.pem -o answer      # exit 3, evidence.report_data
-  man-in-the-middle --lie none --dir honest --listen 127.0.0.1:8444 &      # what must be accepted";
+  man-in-the-middle --lie ohttp-own-key --dir liar2 --listen 127.0.0.1:8444 &
+  touchstone ask http://127.0.0.1:8444 digits --ohttp --input x=row.npy --policy liar2/policy.toml \\
+      --trust-simulated-root liar2/root.pem -o answer2     # the same
+  man-in-the-middle --lie none --dir honest --listen 127.0.0.1:8445 &      # what must be accepted";
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
@@ -82,8 +85,8 @@ fn main() -> Result<()> {
             Config::before(Upstream::Own(Arc::new(server)), lie)
         }
     };
-    if lie == Lie::Divert && arguments.upstream.is_some() && arguments.other.is_none() {
-        bail!("divert: --other has to say to whom");
+    if lie.needs_another() && arguments.upstream.is_some() && arguments.other.is_none() {
+        bail!("{lie}: --other has to say to whom");
     }
     config.listen = arguments.listen;
     config.other = arguments.other.map(Upstream::Address);
@@ -132,9 +135,9 @@ fn list() -> String {
     for kind in Kind::ALL {
         let _ = writeln!(out, "{}", kind.title());
         for lie in Lie::ALL.iter().filter(|lie| lie.kind() == kind) {
-            let _ = writeln!(out, "  {:19}{}", lie.name(), lie.about());
+            let _ = writeln!(out, "  {:24}{}", lie.name(), lie.about());
             if !lie.refused_by().is_empty() {
-                let _ = writeln!(out, "  {:19}refused by {}", "", lie.refused_by());
+                let _ = writeln!(out, "  {:24}refused by {}", "", lie.refused_by());
             }
         }
     }
@@ -149,6 +152,7 @@ fn write_folder(folder: &Path, server: &Server) -> Result<()> {
     let world = server.world();
     let measurement = hex::encode(world.machine.report.measurement);
     let model = world.models.first().context("no model")?.model_digest;
+    let binding = "{ expect = [\"tls-exporter\", \"ohttp-key\"] }";
     // The strict template is the verifier's, whose crate is not linked here.
     let program = stack::programs().join("touchstone");
     let template = Command::new(&program)
@@ -164,6 +168,8 @@ fn write_folder(folder: &Path, server: &Server) -> Result<()> {
                         "snp.measurement",
                         &format!("{{ expect = [{measurement:?}] }}"),
                     ),
+                    ("binding", binding),
+                    ("answers", binding),
                 ],
             );
             let path = folder.join("policy.toml");

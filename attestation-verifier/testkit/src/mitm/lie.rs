@@ -16,16 +16,22 @@ pub enum Kind {
     Host,
     /// A server whose quotes are genuine, and which is dishonest all the same. Always the kit's own.
     Server,
+    /// A host that lies about the key that requests are to be sealed to (Oblivious HTTP).
+    Key,
+    /// A host that carries sealed requests, and damages or makes up what it carries. The key was proven.
+    Sealed,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 5] = [
+    pub const ALL: [Kind; 7] = [
         Kind::Honest,
         Kind::Relay,
         Kind::Stream,
         Kind::Host,
         Kind::Server,
+        Kind::Key,
+        Kind::Sealed,
     ];
 
     /// What a list of lies says above those of this kind.
@@ -38,6 +44,8 @@ impl Kind {
             }
             Kind::Host => "The host's own part, which is not secret and proves itself",
             Kind::Server => "A server whose quotes are genuine",
+            Kind::Key => "The key for sealed requests (Oblivious HTTP), before it is proven",
+            Kind::Sealed => "Sealed requests and their answers, once the key is proven",
         }
     }
 }
@@ -140,20 +148,87 @@ lies! {
         StaleNonce "stale-nonce" "session.nonce" "Shows evidence over another nonce than the client's.";
         OtherExporter "other-exporter" "evidence.report_data" "Shows evidence over another connection's exporter.";
     }
+    Key {
+        OhttpOwnKeyset "ohttp-own-keyset" "evidence.report_data"
+            "Shows a keyset that is all its own, key for sealed requests included, beside a genuine quote.";
+        OhttpOwnKey "ohttp-own-key" "evidence.report_data"
+            "Puts its own key for sealed requests into the genuine keyset.";
+        OhttpOtherKem "ohttp-other-kem" "evidence.report_data" "Says that the keyset's key is for another KEM.";
+        OhttpOtherAead "ohttp-other-aead" "evidence.report_data" "Says that the keyset's key is for another AEAD.";
+        OhttpReplay "ohttp-replay" "session.nonce" "Gives everybody the same boot evidence, made earlier.";
+        OhttpStaleNonce "ohttp-stale-nonce" "session.nonce" "Has boot evidence made over a nonce of its own.";
+        OhttpRenonced "ohttp-renonced" "evidence.report_data"
+            "Has boot evidence made over a nonce of its own, and writes the client's beside it.";
+        OhttpSessionEvidence "ohttp-session-evidence" "evidence.purpose"
+            "Hands over the evidence of a TLS session of its own, opened with the client's nonce.";
+        OhttpRelabelled "ohttp-relabelled" "evidence.report_data"
+            "The same, and says that it is boot evidence.";
+        OhttpLaunchEvidence "ohttp-launch-evidence" "session.nonce"
+            "Shows the evidence of its launch, which every bundle has, and which is over no nonce.";
+        OhttpExpiredKeyset "ohttp-expired-keyset" "keyset.lifetime" "Shows a quoted keyset whose life is over.";
+        OhttpNoKey "ohttp-no-key" "session.ohttp_key" "Has no key for sealed requests in its quoted keyset.";
+        OhttpForeignSuite "ohttp-foreign-suite" "answer.format"
+            "Has a key in its quoted keyset for a suite (AES-256-GCM) that the formats do not know.";
+    }
+    Sealed {
+        OhttpRequestAlter "ohttp-request-alter" "ohttp.refused" "Changes one bit of a sealed request.";
+        OhttpRequestCut "ohttp-request-cut" "ohttp.refused" "Hands over half of a sealed request.";
+        OhttpRequestExtend "ohttp-request-extend" "ohttp.refused" "Puts a byte behind a sealed request.";
+        OhttpRequestReplay "ohttp-request-replay" "answer.refused"
+            "Hands over every sealed request twice, and gives the second answer.";
+        OhttpForward "ohttp-forward" "ohttp.refused"
+            "Hands sealed requests to another genuine enclave than the one that was proven.";
+        OhttpKeysetHeader "ohttp-keyset-header" "ohttp.refused" "Says outside that a request is sealed for another keyset.";
+        OhttpAnswerAlter "ohttp-answer-alter" "ohttp.answer" "Changes one bit of a sealed answer.";
+        OhttpAnswerCut "ohttp-answer-cut" "ohttp.answer" "Gives half of a sealed answer, as if it were whole.";
+        OhttpAnswerExtend "ohttp-answer-extend" "ohttp.answer" "Puts a byte behind a sealed answer.";
+        OhttpAnswerReplay "ohttp-answer-replay" "ohttp.answer" "Gives everybody the first sealed answer once more.";
+        OhttpAnswerSwap "ohttp-answer-swap" "ohttp.answer" "Gives two clients each other's sealed answer.";
+        OhttpUnsealed "ohttp-unsealed" "ohttp.answer" "Answers itself, with 200 and JSON.";
+        OhttpMislabelled "ohttp-mislabelled" "ohttp.answer" "Answers itself, with 200 and JSON, and says that it is a sealed answer.";
+        Ohttp500 "ohttp-500" "ohttp.refused" "Hides every answer and says 500.";
+        Ohttp503 "ohttp-503" "ohttp.refused" "Hides every answer and says 503.";
+        Ohttp422 "ohttp-422" "ohttp.refused" "Hides every answer and says that the keyset changed. It did not.";
+        Ohttp422Unproven "ohttp-422-unproven" "evidence.report_data"
+            "Hides every answer, says that the keyset changed, and shows a key of its own for the next.";
+        Ohttp422Endless "ohttp-422-endless" "ohttp.refused"
+            "Hides every answer, says that the keyset changed, and sends the client from one genuine enclave to another and back.";
+    }
 }
 
 impl Lie {
     /// Whether it takes a server whose keys the kit knows: such a lie is not told before a real one.
     pub fn needs_own_server(self) -> bool {
-        self.kind() == Kind::Server || matches!(self, Lie::SameKey | Lie::Resumption)
+        self.kind() == Kind::Server
+            || matches!(
+                self,
+                Lie::SameKey
+                    | Lie::Resumption
+                    | Lie::OhttpLaunchEvidence
+                    | Lie::OhttpExpiredKeyset
+                    | Lie::OhttpNoKey
+                    | Lie::OhttpForeignSuite
+            )
     }
 
-    /// Whether it is told before a session is proven, and lets a client see that there is none: then nothing but the
-    /// request for a session may be sent. (`divert` is told to clients who do not mind; `resumption` on later connections.)
+    /// Whether it takes two genuine enclaves.
+    pub fn needs_another(self) -> bool {
+        matches!(self, Lie::Divert | Lie::OhttpForward | Lie::Ohttp422Endless)
+    }
+
+    /// Whether it is told to clients that seal their requests (Oblivious HTTP) alone. `none`, `divert`, and what is told of
+    /// receipts and collateral concern them as much as others.
+    pub fn is_about_sealing(self) -> bool {
+        matches!(self.kind(), Kind::Key | Kind::Sealed)
+    }
+
+    /// Whether it is told before a session or a key is proven, and lets a client see that there is none: then nothing but the
+    /// request for it may be sent. (`divert` is told to clients who do not mind; `resumption` on later connections;
+    /// `ohttp-422-unproven` once another key was proven.)
     pub fn leaves_nothing_proven(self) -> bool {
         match self.kind() {
             Kind::Relay => !matches!(self, Lie::Divert | Lie::Resumption),
-            Kind::Server => true,
+            Kind::Server | Kind::Key => true,
             _ => matches!(self, Lie::CollateralForeign | Lie::CollateralNone),
         }
     }

@@ -1,7 +1,7 @@
 //! A man in the middle: everything that can stand between a client and an enclave, as one program.
 //!
-//! It speaks to any client of `docs/formats.md` §10 on one port, as hosts do: attested TLS for what begins with a TLS record,
-//! the host's own HTTP for the rest. Behind it is a real host (or an enclave's TLS listener), or, without one, a
+//! It speaks to any client of `docs/formats.md` §10 and §13 on one port, as hosts do: attested TLS for what begins with a TLS record,
+//! the host's own HTTP, sealed requests included, for the rest. Behind it is a real host (or an enclave's TLS listener), or, without one, a
 //! [`Server`] of the kit's own with a simulated platform. It tells one [`Lie`] at a time; each says which check should
 //! refuse it. What every connection saw is in the [`Record`]: the wire, and whatever could be decrypted, so that a test can
 //! say that *nothing* was sent to a liar.
@@ -19,12 +19,14 @@
 //!
 //! The same from a shell: the program `man-in-the-middle` (`docs/man-in-the-middle.md`).
 
+mod gateway;
 mod inference;
 mod lie;
 mod message;
 mod plain;
 mod record;
 mod relay;
+mod sealed;
 mod server;
 mod stream;
 #[cfg(test)]
@@ -38,7 +40,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
@@ -49,6 +51,7 @@ pub use server::Server;
 use message::Message;
 use record::{Layer, Recorder, Tap};
 use relay::Relay;
+use sealed::{Enclaves, Sealed};
 use stream::{Crossing, Damage};
 use tls::ClientHello;
 
@@ -64,7 +67,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Who is behind it.
     pub upstream: Upstream,
-    /// Who [`Lie::Divert`] passes everything to. Without it: another server of the kit's own, on another chip of the same vendor.
+    /// The other genuine enclave of lies that take two ([`Lie::needs_another`]). Without it: another server of the kit's own, on
+    /// another chip of the same vendor.
     pub other: Option<Upstream>,
     /// In which turn of the server a [`Kind::Stream`] lie is told: 2, the session's answer; 3, the first answer after it.
     pub turn: u32,
@@ -128,6 +132,17 @@ impl Upstream {
                 Ok(Box::new(near))
             }
         }
+    }
+
+    /// Hands a plain request over on a connection of its own, and gives the answer.
+    async fn exchange(&self, request: &Message, recorder: Option<Recorder>) -> io::Result<Message> {
+        let mut request = request.clone();
+        request.set("connection", "close");
+        let mut server = self.connect(false, recorder).await?;
+        server.write_all(&request.to_bytes()).await?;
+        server.flush().await?;
+        let answer = Message::read(&mut server, &mut Vec::new()).await?;
+        answer.ok_or_else(|| io::Error::other("upstream gave no answer"))
     }
 }
 
@@ -209,19 +224,23 @@ struct Middle {
     other: Upstream,
     relay: Relay,
     host: plain::Host,
+    sealed: Sealed,
     crossing: Crossing<Vec<u8>>,
 }
 
 impl Middle {
     fn new(config: Config) -> Self {
-        let other = match (&config.other, &config.upstream, config.lie) {
-            (Some(other), ..) => other.clone(),
-            (None, Upstream::Own(server), Lie::Divert) => Upstream::Own(Arc::new(server.twin())),
-            (None, upstream, _) => upstream.clone(),
+        let other = match (&config.other, &config.upstream) {
+            (Some(other), _) => other.clone(),
+            (None, Upstream::Own(server)) if config.lie.needs_another() => {
+                Upstream::Own(Arc::new(server.twin()))
+            }
+            (None, upstream) => upstream.clone(),
         };
         Self {
             relay: Relay::new(),
             host: plain::Host::new(config.lie),
+            sealed: Sealed::new(config.lie),
             crossing: Crossing::new(),
             other,
             config,
@@ -237,7 +256,8 @@ impl Middle {
         let tls = first[0] == HANDSHAKE;
         let recorder = self.config.record.open(tls);
         recorder.change(|seen| {
-            seen.nothing_proven = tls && self.config.lie.leaves_nothing_proven();
+            let concerned = tls != self.config.lie.is_about_sealing();
+            seen.nothing_proven = concerned && self.config.lie.leaves_nothing_proven();
         });
         let hello = if tls {
             client_hello(&stream).await?
@@ -266,6 +286,11 @@ impl Middle {
         let (lie, upstream) = (self.config.lie, &self.config.upstream);
         match lie.kind() {
             Kind::Host if !tls => self.host.relay(client, upstream, recorder).await,
+            Kind::Key | Kind::Sealed if !tls => {
+                let other = &self.other;
+                let enclaves = Enclaves { upstream, other };
+                self.sealed.relay(client, enclaves, recorder).await
+            }
             Kind::Stream if tls => {
                 let server = upstream.connect(tls, Some(recorder.clone())).await?;
                 let damage = Damage {

@@ -62,13 +62,7 @@ impl Host {
             if self.lie == Lie::StripRequire {
                 strip(&mut request, recorder);
             }
-            request.set("connection", "close");
-            let mut server = upstream.connect(false, Some(recorder.clone())).await?;
-            server.write_all(&request.to_bytes()).await?;
-            server.flush().await?;
-            let Some(mut answer) = Message::read(&mut server, &mut Vec::new()).await? else {
-                return Ok(());
-            };
+            let mut answer = upstream.exchange(&request, Some(recorder.clone())).await?;
             let (method, target) = request.request();
             if method == "GET" {
                 answer = self.lie_about(target, answer, recorder).await;

@@ -31,9 +31,12 @@ pub struct Seen {
     pub from_client: Vec<u8>,
     /// All bytes on the wire, to the client.
     pub to_client: Vec<u8>,
-    /// What could be decrypted of the client's bytes.
+    /// What could be decrypted of the client's bytes: under TLS, and out of sealed requests.
     pub read: Vec<u8>,
-    /// What was said to the client before it was encrypted.
+    /// How many bytes of requests that stood there for anybody to read, or were sealed to a key that the kit does not have,
+    /// were sent where nothing but evidence of a key may be asked for.
+    pub unread: usize,
+    /// What was said to the client before it was encrypted or sealed.
     pub told: Vec<u8>,
     /// What happened, in order.
     pub notes: Vec<String>,
@@ -49,12 +52,12 @@ impl Seen {
             .any(|side| contains(side, bytes))
     }
 
-    /// How many decrypted bytes the client sent beside its first request, where that was one for a session: what a
-    /// client says who takes the session for proven.
+    /// How many bytes the client sent beside its first request, where that was one for a session, or for evidence of a key: what a
+    /// client says who takes the session or the key for proven.
     pub fn confided(&self) -> usize {
         let first = message::parse(&self.read).ok().flatten();
         let session = first.filter(|(first, _)| first.request() == ("POST", SESSION_TARGET));
-        self.read.len() - session.map_or(0, |(_, length)| length)
+        self.read.len() - session.map_or(0, |(_, length)| length) + self.unread
     }
 }
 
@@ -203,6 +206,11 @@ impl Recorder {
 
     pub(super) fn change(&self, change: impl FnOnce(&mut Seen)) {
         change(&mut self.record.lock().connections[self.number]);
+    }
+
+    /// Keeps a request that was opened, or the answer before it was sealed.
+    pub(super) fn opened(&self, from_client: bool, content: &[u8]) {
+        self.keep(Layer::Plain, from_client, content);
     }
 
     fn keep(&self, layer: Layer, from_client: bool, bytes: &[u8]) {

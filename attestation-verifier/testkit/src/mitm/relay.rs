@@ -67,10 +67,7 @@ impl Relay {
         let session = SessionRequest::parse(&first.body);
         if let (("POST", SESSION_TARGET), Ok(request)) = (first.request(), session) {
             let file = match lie {
-                Lie::Reflection => {
-                    let mut another = session_with(upstream).await?;
-                    ask(&mut another, request.nonce).await?
-                }
+                Lie::Reflection => evidence(upstream, request.nonce).await?,
                 Lie::Replay => {
                     // Its own session, for what the client asks afterwards.
                     let mut nonce = [0; 32];
@@ -117,6 +114,11 @@ impl Relay {
         while client.read(&mut buffer).await? > 0 {}
         Ok(())
     }
+}
+
+/// The answer to a request for a session with this nonce, over a connection of the liar's own.
+pub(super) async fn evidence(upstream: &Upstream, nonce: [u8; 32]) -> io::Result<Vec<u8>> {
+    ask(&mut session_with(upstream).await?, nonce).await
 }
 
 type Secure = tokio_rustls::client::TlsStream<Stream>;

@@ -1,4 +1,4 @@
-//! A server of the kit's own, honest or not: attested TLS, inference and receipts over a [`World`] whose
+//! A server of the kit's own, honest or not: attested TLS, sealed requests, inference and receipts over a [`World`] whose
 //! quotes are genuine, as far as anything simulated is.
 
 use std::collections::HashMap;
@@ -12,9 +12,14 @@ use rustls::{HandshakeKind, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::TlsAcceptor;
 use touchstone_formats::report_data::{bind_boot, bind_session};
-use touchstone_formats::session::{EXPORTER_LABEL, SESSION_TARGET, SessionAnswer, SessionRequest};
-use touchstone_formats::{Collateral, CollateralFile, Digest, Purpose, SnpCollateral, Tee};
+use touchstone_formats::session::{
+    BOOT_TARGET, EXPORTER_LABEL, OHTTP_TARGET, SESSION_TARGET, SessionAnswer, SessionRequest,
+};
+use touchstone_formats::{
+    Collateral, CollateralFile, Digest, Evidence, Purpose, SnpCollateral, Tee,
+};
 
+use super::gateway::Gateway;
 use super::inference;
 use super::message::Message;
 use super::record::{Layer, Recorder, Tap};
@@ -29,6 +34,7 @@ use crate::mint::World;
 pub struct Server {
     world: World,
     pub(super) identity: Identity,
+    pub(super) gateway: Gateway,
     /// One for all connections: it holds the sessions that can be resumed.
     tls: Arc<ServerConfig>,
     lie: Lie,
@@ -46,7 +52,8 @@ impl Server {
         Self::over(World::on(Machine::new(Product::Genoa, 5, at), at, at), lie)
     }
 
-    /// A server of this world, which is judged at the clock's time. Its keyset gets the server's TLS key.
+    /// A server of this world, which is judged at the clock's time. Its keyset gets the server's TLS key, and its key for sealed
+    /// requests.
     pub fn over(mut world: World, lie: Lie) -> Self {
         let identity = Identity::new();
         world.keyset.tls_spki_sha256 = match lie {
@@ -54,7 +61,16 @@ impl Server {
             Lie::WrongSpki => Some(Identity::new().spki),
             _ => Some(identity.spki),
         };
-        if lie == Lie::ExpiredKeyset {
+        let gateway = Gateway::new();
+        let mut keys = gateway.published();
+        if lie == Lie::OhttpForeignSuite
+            && let Some(aead) = keys.0.last_mut()
+        {
+            // AES-256-GCM.
+            *aead = 2;
+        }
+        world.keyset.ohttp_keys = (lie != Lie::OhttpNoKey).then_some(keys);
+        if matches!(lie, Lie::ExpiredKeyset | Lie::OhttpExpiredKeyset) {
             world.keyset.not_before = world.at - 90_000;
             world.keyset.not_after = world.at - 3_600;
         }
@@ -66,6 +82,7 @@ impl Server {
             world,
             tls: tls::server(&identity, manner),
             identity,
+            gateway,
             lie,
             receipts: Mutex::default(),
             answered: AtomicU64::new(0),
@@ -108,7 +125,7 @@ impl Server {
         recorder: Option<Recorder>,
     ) -> io::Result<()> {
         if !tls {
-            return self.plain(stream).await;
+            return self.plain(stream, recorder).await;
         }
         let acceptor = TlsAcceptor::from(self.tls.clone());
         let stream = acceptor.accept(stream).await?;
@@ -176,12 +193,29 @@ impl Server {
             Lie::ClientRole => Digest::of_parts(&[b"client\n", &self.identity.spki.0, &exporter]),
             _ => bind_session(self.identity.spki, &exporter),
         };
-        let mut evidence = match self.lie {
+        let evidence = match self.lie {
             Lie::OtherPurpose => self.world.evidence(Purpose::Boot, None, bind_boot()),
             _ => self
                 .world
                 .evidence(Purpose::Session, Some(nonce.to_vec()), bind),
         };
+        self.shown(evidence)
+    }
+
+    /// Keyset and evidence for whoever seals requests, or what passes for it.
+    fn boot(&self, body: &[u8]) -> Message {
+        let Ok(request) = SessionRequest::parse(body) else {
+            return Message::problem(400, "no request for evidence");
+        };
+        let nonce = match self.lie {
+            Lie::OhttpLaunchEvidence => None,
+            _ => Some(request.nonce.to_vec()),
+        };
+        self.shown(self.world.evidence(Purpose::Boot, nonce, bind_boot()))
+    }
+
+    /// Evidence beside the keyset. Collateral comes by itself.
+    fn shown(&self, mut evidence: Evidence) -> Message {
         evidence.collateral = None;
         let answer = SessionAnswer {
             keyset: self.world.keyset.clone(),
@@ -203,11 +237,13 @@ impl Server {
         }
     }
 
-    /// What a host does by itself, without TLS; and inference for clients that let it read along.
+    /// What a host does by itself, without TLS; sealed requests; and inference for clients that let it read along.
     async fn plain(
         &self,
         mut stream: impl AsyncRead + AsyncWrite + Unpin + Send,
+        recorder: Option<Recorder>,
     ) -> io::Result<()> {
+        let recorder = recorder.unwrap_or_else(Recorder::nobody);
         let mut rest = Vec::new();
         while let Some(request) = Message::read(&mut stream, &mut rest).await? {
             let answer = match request.request() {
@@ -225,6 +261,12 @@ impl Server {
                     }
                 }
                 ("POST", SESSION_TARGET) => Message::problem(421, "TLS does not end here"),
+                ("POST", BOOT_TARGET) => self.boot(&request.body),
+                ("POST", OHTTP_TARGET) => {
+                    let keyset = self.world.keyset.digest();
+                    let answer = |inside: &Message| self.infer(inside);
+                    self.gateway.answer(&request, keyset, &recorder, answer)
+                }
                 _ => self.infer(&request),
             };
             let last = wants_close(&request);

@@ -8,10 +8,14 @@ use rustls::{ClientConfig, HandshakeKind, SupportedProtocolVersion};
 use tokio::io::{AsyncWriteExt, BufStream};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use touchstone_formats::session::{SESSION_TARGET, SessionRequest};
+use touchstone_formats::session::{
+    BOOT_TARGET, OHTTP_TARGET, SESSION_TARGET, SessionAnswer, SessionRequest,
+};
+use touchstone_ohttp::bhttp;
+use touchstone_ohttp::{PublicKey, REQUEST_TYPE};
 
 use super::message::Message;
-use super::{Config, Lie, ManInTheMiddle, Seen, tls};
+use super::{Config, Kind, Lie, ManInTheMiddle, Seen, tls};
 
 const PROMPT: &[u8] = b"a prompt that can be recognised";
 
@@ -86,6 +90,80 @@ async fn a_client_that_resumes_is_found_out() {
     let seen = last(&middle);
     assert!(seen.offered_psk && seen.sent(PROMPT), "{:?}", seen.notes);
     assert!(middle.record().leaked() >= PROMPT.len(), "{:?}", seen.notes);
+}
+
+async fn post(middle: &ManInTheMiddle, target: &str, kind: &str, body: Vec<u8>) -> Message {
+    let mut stream = TcpStream::connect(middle.address()).await.unwrap();
+    let request = Message {
+        start: format!("POST {target} HTTP/1.1"),
+        headers: vec![
+            ("content-type".into(), kind.into()),
+            ("connection".into(), "close".into()),
+        ],
+        body,
+    };
+    stream.write_all(&request.to_bytes()).await.unwrap();
+    let answer = Message::read(&mut stream, &mut Vec::new()).await.unwrap();
+    answer.unwrap()
+}
+
+/// Seals the prompt to whatever key there is, and where there is none it may know, sends it for everybody to read. Gives the answer.
+async fn gullible_sealer(middle: &ManInTheMiddle) -> Vec<u8> {
+    let session = SessionRequest { nonce: [7; 32] }.to_file();
+    let shown = post(middle, BOOT_TARGET, "application/json", session).await;
+    let shown = SessionAnswer::parse(&shown.body).unwrap();
+    let keys = shown.keyset.ohttp_keys.unwrap_or_default();
+    let Ok(key) = PublicKey::from_configurations(&keys.0) else {
+        let target = "/v2/models/digits/infer";
+        return post(middle, target, "application/json", PROMPT.to_vec())
+            .await
+            .body;
+    };
+    let request = bhttp::Request {
+        method: "POST".into(),
+        scheme: "https".into(),
+        authority: "enclave.invalid".into(),
+        path: "/v2/models/digits/infer".into(),
+        fields: Vec::new(),
+        content: PROMPT.into(),
+    };
+    let (sealed, waiting) = key.seal(&request.encode()).unwrap();
+    let answer = post(middle, OHTTP_TARGET, REQUEST_TYPE, sealed).await;
+    match answer.status() {
+        200 => waiting.open(answer.body).unwrap(),
+        _ => answer.body,
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_seals_to_any_key_is_found_out() {
+    let honest = ManInTheMiddle::start(Config::new(Lie::None)).unwrap();
+    gullible_sealer(&honest).await;
+    let seen = last(&honest);
+    assert!(seen.sent(PROMPT) && !super::contains(&seen.from_client, PROMPT));
+    assert_eq!(honest.record().leaked(), 0);
+    for lie in Lie::ALL.iter().copied() {
+        if lie.kind() != Kind::Key {
+            continue;
+        }
+        let middle = ManInTheMiddle::start(Config::new(lie)).unwrap();
+        let answer = gullible_sealer(&middle).await;
+        let seen = last(&middle);
+        assert!(!seen.tls && seen.sent(PROMPT), "{lie}: {:?}", seen.notes);
+        assert!(middle.record().leaked() >= PROMPT.len(), "{lie}");
+        // With a key of its own it reads the answer, too, and passes it on.
+        let told = super::contains(&seen.told, &answer);
+        assert_eq!(
+            told,
+            matches!(lie, Lie::OhttpOwnKey | Lie::OhttpOwnKeyset),
+            "{lie}"
+        );
+    }
+    let middle = ManInTheMiddle::start(Config::new(Lie::Ohttp422Unproven)).unwrap();
+    gullible_sealer(&middle).await;
+    assert_eq!(middle.record().leaked(), 0, "that key was proven");
+    gullible_sealer(&middle).await;
+    assert!(middle.record().leaked() >= PROMPT.len());
 }
 
 #[tokio::test]

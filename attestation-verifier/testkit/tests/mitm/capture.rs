@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use touchstone_testkit::mitm::{Config, Lie, ManInTheMiddle, Upstream};
+use touchstone_testkit::mitm::{Config, Lie, ManInTheMiddle, Upstream, contains};
 use touchstone_testkit::stack::{Stack, StackBuilder};
 
-use crate::common::{Caller, MODEL, caller_of, count, traces, windows};
+use crate::common::{Caller, EITHER, MODEL, caller_of, count, traces, windows};
 
 /// Passes everything on and keeps it.
 fn tap(address: SocketAddr) -> ManInTheMiddle {
@@ -87,6 +87,48 @@ fn both_sides_of_the_host_hold_nothing_of_prompts_and_answers() {
         captured.len()
     );
     assert!(inner.iter().all(|(_, tap)| !tap.record().is_empty()));
+    assert_eq!(count(&secret, &captured), 0, "of {} pieces", secret.len());
+
+    control(&stack, &outer, &taps);
+}
+
+/// Both sides of the real host, which passes sealed requests on without TLS.
+#[test]
+fn both_sides_of_the_host_hold_nothing_of_sealed_prompts_and_answers() {
+    let test = "both_sides_of_the_host_hold_nothing_of_sealed_prompts_and_answers";
+    let builder = StackBuilder::new().model(MODEL).without_host();
+    let Some(mut stack) = builder.start(test) else {
+        return;
+    };
+    let inner = [
+        ("enclave.public", tap(stack.enclave_public().address())),
+        ("enclave.control", tap(stack.enclave_control().address())),
+    ];
+    for (key, tap) in &inner {
+        stack.set_host(key, &format!("\"tcp://{}\"", tap.address()));
+    }
+    stack.start_host();
+    let outer = tap(stack.host().address());
+    let taps: Vec<&ManInTheMiddle> = inner.iter().map(|(_, t)| t).chain([&outer]).collect();
+
+    let caller = caller_of(&stack, &EITHER);
+    let mut secret = traces();
+    for more in ["--binary", "--json-encoding"] {
+        let asked = caller.ask_sealed(&outer, MODEL, &[more, "--require", "logged quoted"]);
+        assert_eq!(asked.exit, 0, "{}", asked.words);
+        assert_eq!(caller.check(&asked.folder).0, 6);
+        secret.extend(answer_traces(&asked.folder));
+    }
+    // Requests and answers passed here, sealed, through both sides.
+    for side in [&taps[..1], &taps[taps.len() - 1..]] {
+        let captured = passed(side);
+        for part in [&b"POST /v1/ohttp "[..], b"message/ohttp-res"] {
+            assert!(contains(&captured, part));
+        }
+        // Nor where they go inside.
+        assert!(!contains(&captured, b"/infer"));
+    }
+    let captured = passed(&taps);
     assert_eq!(count(&secret, &captured), 0, "of {} pieces", secret.len());
 
     control(&stack, &outer, &taps);

@@ -23,6 +23,12 @@ use touchstone_testkit::{fixtures, policy};
 /// The model of the real stack.
 pub const MODEL: &str = "digits_mlp_plain";
 
+/// A policy that takes attested TLS and sealed requests alike.
+pub const EITHER: [(&str, &str); 2] = [
+    ("binding", "{ expect = [\"tls-exporter\", \"ohttp-key\"] }"),
+    ("answers", "{ expect = [\"tls-exporter\", \"ohttp-key\"] }"),
+];
+
 /// Bytes that a client may send when it breaks a connection off: two alerts, each 24 bytes under TLS 1.3.
 pub const ALERTS: usize = 64;
 
@@ -137,6 +143,12 @@ impl Caller {
         }
     }
 
+    /// Seals the question (Oblivious HTTP).
+    pub fn ask_sealed(&self, middle: &ManInTheMiddle, model: &str, more: &[&str]) -> Asked {
+        let url = format!("http://{}", middle.address());
+        self.ask_url(&url, model, &[&["--ohttp"], more].concat())
+    }
+
     /// Exit code, deciding check and binding of `touchstone check`.
     pub fn check(&self, folder: &Path) -> (i64, String, String) {
         let output = Command::new(&self.program)
@@ -166,13 +178,30 @@ impl Caller {
         assert_eq!(found, (6, String::new(), "tls-exporter".into()));
     }
 
+    /// The same, sealed.
+    pub fn is_answered_sealed(&self, middle: &ManInTheMiddle, model: &str, more: &[&str]) {
+        let asked = self.ask_sealed(middle, model, more);
+        assert_eq!(asked.exit, 0, "{}", asked.words);
+        let found = self.check(&asked.folder);
+        assert_eq!(found, (6, String::new(), "ohttp-key".into()));
+    }
+
+    /// The same caller through the library, sealing its questions.
+    pub fn sealing_builder(&self, middle: &ManInTheMiddle) -> Builder {
+        self.builder_of(&format!("http://{}", middle.address()))
+            .sealed()
+    }
+
     /// The same caller through the library.
     pub fn builder(&self, middle: &ManInTheMiddle) -> Builder {
+        self.builder_of(&format!("https://{}", middle.address()))
+    }
+
+    fn builder_of(&self, url: &str) -> Builder {
         let roots = Roots::pinned()
             .with_simulated_pem(&std::fs::read(&self.root).unwrap())
             .unwrap();
-        let url = format!("https://{}", middle.address());
-        Client::builder(&url, Policy::parse(&self.policy).unwrap())
+        Client::builder(url, Policy::parse(&self.policy).unwrap())
             .unwrap()
             .roots(roots)
             .expect_simulated(true)
@@ -270,6 +299,8 @@ pub fn exit_of(check: &str) -> i32 {
         "evidence.purpose" | "answer.format" => 2,
         "snp.collateral" => 5,
         "connection.late"
+        | "ohttp.refused"
+        | "answer.refused"
         | "keyset.lifetime"
         | "keyset.name"
         | "snp.chip_id"
@@ -280,7 +311,7 @@ pub fn exit_of(check: &str) -> i32 {
     }
 }
 
-/// Nobody was sent anything but a request for a session, and public requests for what proves itself.
+/// Nobody was sent anything but a request for a session or for evidence of a key, and public requests for what proves itself.
 pub fn nothing_was_sent(record: &Record, lie: Lie) {
     assert!(record.settle(Duration::from_secs(20)), "{lie}");
     assert!(record.complete());
@@ -294,7 +325,10 @@ pub fn nothing_was_sent(record: &Record, lie: Lie) {
         }
         if !seen.tls {
             let text = String::from_utf8_lossy(&seen.from_client);
-            assert!(text.starts_with("GET /v1/collateral "), "{lie}: {text}");
+            let public = ["GET /v1/collateral ", "POST /v1/boot "];
+            assert!(public.iter().any(|s| text.starts_with(s)), "{lie}: {text}");
+            assert!(seen.read.is_empty() && seen.unread == 0, "{lie}: {notes:?}");
+            assert!(text.len() < 1_024, "{lie}: {text}");
         } else if !seen.read.is_empty() {
             let text = String::from_utf8_lossy(&seen.read);
             assert!(text.starts_with("POST /v1/session "), "{lie}: {text}");

@@ -5,5 +5,6 @@ mod common;
 mod diversion;
 mod program;
 mod records;
+mod sealed;
 mod sessions;
 mod stack;

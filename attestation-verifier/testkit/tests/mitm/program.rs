@@ -30,7 +30,12 @@ fn a_client_of_its_own_server_needs_nothing_else() {
     if template(test, &[]).is_none() {
         return;
     }
-    for (lie, exit, deciding) in [("none", 0, ""), ("wrong-spki", 3, "session.tls_key")] {
+    for (lie, sealed, exit, deciding) in [
+        ("none", false, 0, ""),
+        ("none", true, 0, ""),
+        ("wrong-spki", false, 3, "session.tls_key"),
+        ("ohttp-own-key", true, 3, "evidence.report_data"),
+    ] {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
         let mut command = Command::new(PROGRAM);
@@ -41,8 +46,13 @@ fn a_client_of_its_own_server_needs_nothing_else() {
         let address = line.split([' ', ':']).nth(3).unwrap();
         let file = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
         let caller = Caller::new(&file("policy.toml"), &file("root.pem"));
-        let url = format!("https://127.0.0.1:{address}");
-        let asked = caller.ask_url(&url, "digits", &[]);
+        let asked = match sealed {
+            false => caller.ask_url(&format!("https://127.0.0.1:{address}"), "digits", &[]),
+            true => {
+                let url = format!("http://127.0.0.1:{address}");
+                caller.ask_url(&url, "digits", &["--ohttp"])
+            }
+        };
         let found = (asked.exit, asked.deciding.as_str());
         assert_eq!(found, (exit, deciding), "{}", asked.words);
         if exit == 0 {
@@ -50,7 +60,9 @@ fn a_client_of_its_own_server_needs_nothing_else() {
         }
         program.signal("TERM");
         assert!(program.wait(Duration::from_secs(20)).success());
-        program.wait_for_line(&["connection 0: TLS"], Duration::from_secs(20));
+        let first = if sealed { "plain HTTP" } else { "TLS" };
+        let first = format!("connection 0: {first}");
+        program.wait_for_line(&[&first], Duration::from_secs(20));
         let log = std::fs::read_to_string(log).unwrap();
         assert!(
             log.lines().count() > 1 && log.contains("\"connection\":0"),

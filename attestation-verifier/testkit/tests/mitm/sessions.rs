@@ -42,7 +42,7 @@ fn every_lie_about_a_session_is_refused_by_name_and_nothing_is_sent() {
     let lies: Vec<Lie> = Lie::ALL
         .iter()
         .copied()
-        .filter(|lie| lie.leaves_nothing_proven())
+        .filter(|lie| lie.leaves_nothing_proven() && !lie.is_about_sealing())
         .collect();
     assert_eq!(lies.len(), 16);
     for lie in lies {
@@ -73,7 +73,7 @@ async fn the_library_refuses_what_the_command_refuses() {
     let honest = ManInTheMiddle::start(own(Lie::None)).unwrap();
     caller.builder(&honest).connect().await.unwrap();
     for lie in Lie::ALL.iter().copied() {
-        if !lie.leaves_nothing_proven() {
+        if !lie.leaves_nothing_proven() || lie.is_about_sealing() {
             continue;
         }
         let middle = ManInTheMiddle::start(own(lie)).unwrap();

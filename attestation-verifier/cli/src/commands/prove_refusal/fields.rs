@@ -1,6 +1,7 @@
 //! Fields that get another plausible value. What is signed is not signed again: the signature, or whatever binds the field, must
 //! notice.
 
+use attestation_verifier::ohttp::ConnectionRecord;
 use serde_json::{Value, json};
 use touchstone_formats::text::hex_encode;
 use touchstone_formats::{Claims, Digest, Evidence, GuaranteeSet, LogSigner, Purpose, ReceiptKey};
@@ -8,7 +9,7 @@ use touchstone_formats::{Receipt, ReceiptSigner, TlogProof};
 
 use super::mutant::{Kind, Mutant, Numbers};
 use super::quote;
-use super::subject::{Files, Subject};
+use super::subject::{Files, RecordParts, Subject};
 
 /// A change to a receipt's claims, in words.
 pub type ClaimChange = (&'static str, fn(&mut Claims, &mut Numbers));
@@ -302,32 +303,54 @@ fn session(subject: &Subject, numbers: &mut Numbers, all: &mut Vec<Mutant>) {
         return;
     };
     let (nonce, exporter, key) = (numbers.bytes(), numbers.bytes(), digest(numbers));
-    let (before, after) = (record.keyset.not_before, record.keyset.not_after);
-    let mut add = |what: &str, files: Option<Files>| {
+    let (before, after) = (record.keyset().not_before, record.keyset().not_after);
+    let mut add = |what: &str, change: &dyn Fn(&mut ConnectionRecord)| {
+        let files = subject.with_session(change);
         all.extend(files.map(|files| Mutant::new(Kind::Field, "session.json", what, files)));
     };
-    add("nonce: another", subject.with_session(|r| r.nonce = nonce));
-    if record.exporter.is_some() {
-        let files = subject.with_session(|r| r.exporter = Some(exporter));
-        add("exporter: another connection", files);
+    add("nonce: another", &|r| *RecordParts::of(r).nonce = nonce);
+    match record {
+        ConnectionRecord::Tls(own) => {
+            if own.exporter.is_some() {
+                add("exporter: another connection", &|r| {
+                    if let ConnectionRecord::Tls(r) = r {
+                        r.exporter = Some(exporter);
+                    }
+                });
+            }
+            add("tls_spki_sha256: another key", &|r| {
+                if let ConnectionRecord::Tls(r) = r {
+                    r.tls_spki_sha256 = key;
+                }
+            });
+        }
+        ConnectionRecord::Ohttp(_) => {
+            add("ohttp_keys_sha256: another key", &|r| {
+                if let ConnectionRecord::Ohttp(r) = r {
+                    r.ohttp_keys_sha256 = key;
+                }
+            });
+            add("keyset: no key for sealed requests", &|r| {
+                RecordParts::of(r).keyset.ohttp_keys = None;
+            });
+            add("keyset: another key for sealed requests", &|r| {
+                let keys = RecordParts::of(r).keyset.ohttp_keys.as_mut();
+                // Within the public key.
+                let byte = keys.and_then(|keys| keys.0.get_mut(8));
+                byte.into_iter().for_each(|byte| *byte ^= 1);
+            });
+        }
     }
-    add(
-        "tls_spki_sha256: another key",
-        subject.with_session(|r| r.tls_spki_sha256 = key),
-    );
     let early = before.saturating_sub(86_400);
-    add(
-        "opened_at: before the keyset's life",
-        subject.with_session(|r| r.opened_at = early),
-    );
-    add(
-        "opened_at: after the keyset's life",
-        subject.with_session(|r| r.opened_at = after + 1),
-    );
-    add(
-        "keyset: another name",
-        subject.with_session(|r| r.keyset.name.push('x')),
-    );
+    add("opened_at: before the keyset's life", &|r| {
+        *RecordParts::of(r).opened_at = early;
+    });
+    add("opened_at: after the keyset's life", &|r| {
+        *RecordParts::of(r).opened_at = after + 1;
+    });
+    add("keyset: another name", &|r| {
+        RecordParts::of(r).keyset.name.push('x');
+    });
 }
 
 /// What evidence says of itself, and what a report says.

@@ -2,6 +2,8 @@
 //! the spot, here: Ed25519 in the enclave's place, ECDSA in the chip's, the quoting enclave's and the vendor's.
 
 use attestation_verifier::Binding;
+use attestation_verifier::exchange::SessionRecord;
+use attestation_verifier::ohttp::{ConnectionRecord, OhttpRecord};
 use attestation_verifier::parse::tdx::quote::Quote;
 use ring::digest::{SHA256, digest};
 use ring::signature::Ed25519KeyPair;
@@ -322,15 +324,19 @@ fn about(bundle: &Bundle, evidence: &Evidence) -> Option<[u8; 64]> {
     Some(report_data(purpose, keyset, nonce.as_deref(), bind))
 }
 
-/// A connection to somebody else, with evidence as good as he can make it.
+/// A connection to somebody else, or a key of his, with evidence as good as he can make it.
 fn connections(subject: &Subject, liar: &Liar, all: &mut Vec<Mutant>) {
-    let Some((_, record)) = &subject.session else {
-        return;
-    };
+    match &subject.session {
+        Some((_, ConnectionRecord::Tls(record))) => sessions(subject, record, liar, all),
+        Some((_, ConnectionRecord::Ohttp(record))) => keys(subject, record, liar, all),
+        None => {}
+    }
+}
+
+fn sessions(subject: &Subject, record: &SessionRecord, liar: &Liar, all: &mut Vec<Mutant>) {
     let (Some(evidence), Some(_)) = (&record.evidence, record.exporter) else {
         return;
     };
-    let place = "session.json";
     let exporter = Digest::of(b"the liar's connection").0;
     let mut other = record.clone();
     other.exporter = Some(exporter);
@@ -339,19 +345,60 @@ fn connections(subject: &Subject, liar: &Liar, all: &mut Vec<Mutant>) {
     let data = report_data(Purpose::Session, keyset, Some(&other.nonce), bind);
     for depth in Depth::ALL {
         let set = |quote: &mut [u8]| quote::set_report_data(evidence.tee, quote, &data);
-        let Some(evidence) = forged(evidence, depth, liar, set) else {
-            continue;
-        };
-        let files = subject.with_session(|r| {
-            *r = other.clone();
-            r.evidence = Some(evidence);
+        let own = forged(evidence, depth, liar, set).map(|evidence| {
+            ConnectionRecord::Tls(SessionRecord {
+                evidence: Some(evidence),
+                ..other.clone()
+            })
         });
+        let files = own.and_then(|own| subject.with_session(|r| *r = own));
         let what = format!(
             "another connection ({}); evidence {}",
             Binding::TlsExporter,
             depth.words()
         );
-        add(all, place, what, files);
+        add(all, "session.json", what, files);
+    }
+}
+
+/// Where the public key of a configuration stands, in the first (RFC 9458 §3).
+const OHTTP_KEY: std::ops::Range<usize> = 5..37;
+
+/// The liar's key in the keyset, or evidence for another nonce. His key is noted as the one that was sealed to.
+fn keys(subject: &Subject, record: &OhttpRecord, liar: &Liar, all: &mut Vec<Mutant>) {
+    let mut keyed = record.clone();
+    let keys = keyed.keyset.ohttp_keys.as_mut().map(|keys| {
+        if let Some(key) = keys.0.get_mut(OHTTP_KEY) {
+            // Any 32 bytes are a public key of X25519.
+            key.copy_from_slice(&Digest::of(b"the liar's key").0);
+        }
+        Digest::of(&keys.0)
+    });
+    let Some(keys) = keys else { return };
+    keyed.ohttp_keys_sha256 = keys;
+    let mut renonced = record.clone();
+    renonced.nonce = Digest::of(b"another caller's nonce").0;
+    renonced.evidence.nonce = Some(renonced.nonce.to_vec());
+    for (what, other) in [("a key of the liar's", keyed), ("another nonce", renonced)] {
+        let put = |evidence| {
+            let own = OhttpRecord {
+                evidence,
+                ..other.clone()
+            };
+            subject.with_session(|r| *r = ConnectionRecord::Ohttp(own))
+        };
+        let place = "session.json";
+        let change = format!("{what}; the evidence is genuine");
+        add(all, place, change, put(other.evidence.clone()));
+        let keyset = other.keyset.digest();
+        let data = report_data(Purpose::Boot, keyset, Some(&other.nonce), bind_boot());
+        for depth in Depth::ALL {
+            let set = |quote: &mut [u8]| quote::set_report_data(other.evidence.tee, quote, &data);
+            let files = forged(&other.evidence, depth, liar, set).and_then(put);
+            let binding = Binding::OhttpKey;
+            let what = format!("{what} ({binding}); evidence {}", depth.words());
+            add(all, place, what, files);
+        }
     }
 }
 

@@ -174,7 +174,7 @@ impl Report<'_> {
             out += &format!("no bit was changed of: {missed} (a larger --count reaches them)\n");
         }
         if self.unproven_session {
-            out += "session.json binds nothing here, or is of sealed requests, and was left as it is\n";
+            out += "session.json binds nothing here, and was left as it is\n";
         }
         out
     }

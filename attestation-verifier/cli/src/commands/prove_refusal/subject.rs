@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use attestation_verifier::exchange::{Comparison, SessionRecord};
+use attestation_verifier::exchange::Comparison;
 use attestation_verifier::ohttp::ConnectionRecord;
 use attestation_verifier::{At, Binding, Verdict, events};
 use serde_json::Value;
 use touchstone_formats::limits::MAX_BUNDLE;
-use touchstone_formats::{Bundle, Evidence, Purpose, Receipt, Tee, TlogProof};
+use touchstone_formats::{Bundle, Evidence, Keyset, Purpose, Receipt, Tee, TlogProof};
 
 use super::mutant::Mutant;
 use crate::commands::appraise;
@@ -107,8 +107,8 @@ pub struct Subject {
     pub files: Vec<Named>,
     /// The bundle; none if this is evidence alone.
     pub bundle: Option<BundleFile>,
-    /// The record of the connection, where it binds and can so be proven.
-    pub session: Option<(PathBuf, SessionRecord)>,
+    /// The record of the connection, or of sealed requests, where it binds and can so be proven.
+    pub session: Option<(PathBuf, ConnectionRecord)>,
     /// The file, if this is evidence alone.
     pub evidence: Option<(PathBuf, Evidence)>,
     original: Option<Meaning>,
@@ -121,8 +121,40 @@ struct Meaning {
     proof: Option<TlogProof>,
     replays: Vec<Option<events::Replay>>,
     comparison: Comparison,
-    session: Option<SessionRecord>,
+    session: Option<ConnectionRecord>,
     evidence: Option<Evidence>,
+}
+
+/// What a record of either kind has.
+pub struct RecordParts<'a> {
+    /// The caller's nonce.
+    pub nonce: &'a mut [u8; 32],
+    /// Unix seconds.
+    pub opened_at: &'a mut u64,
+    /// The keyset of the enclave at the other end.
+    pub keyset: &'a mut Keyset,
+    /// Evidence of it; a record of a TLS key alone has none.
+    pub evidence: Option<&'a mut Evidence>,
+}
+
+impl<'a> RecordParts<'a> {
+    /// Those of this record.
+    pub fn of(record: &'a mut ConnectionRecord) -> Self {
+        match record {
+            ConnectionRecord::Tls(record) => Self {
+                nonce: &mut record.nonce,
+                opened_at: &mut record.opened_at,
+                keyset: &mut record.keyset,
+                evidence: record.evidence.as_mut(),
+            },
+            ConnectionRecord::Ohttp(record) => Self {
+                nonce: &mut record.nonce,
+                opened_at: &mut record.opened_at,
+                keyset: &mut record.keyset,
+                evidence: Some(&mut record.evidence),
+            },
+        }
+    }
 }
 
 impl Subject {
@@ -201,7 +233,7 @@ impl Subject {
     }
 
     /// The record of the connection, if it holds when it is demanded.
-    fn bound(&self, basis: &Basis) -> Result<Option<(PathBuf, SessionRecord)>, Failure> {
+    fn bound(&self, basis: &Basis) -> Result<Option<(PathBuf, ConnectionRecord)>, Failure> {
         let source = self.source(None);
         let Some(path) = check::session_file(&source, &self.held, &self.target) else {
             return Ok(None);
@@ -211,11 +243,8 @@ impl Subject {
         if !matches!(verdict.exit(), 0 | 6) || verdict.binding() == Binding::None {
             return Ok(None);
         }
-        match check::session_record(&source, &self.held, &self.target)? {
-            Some(ConnectionRecord::Tls(record)) => Ok(Some((path, record))),
-            // Of sealed requests no lies are made up yet.
-            Some(ConnectionRecord::Ohttp(_)) | None => Ok(None),
-        }
+        let record = check::session_record(&source, &self.held, &self.target)?;
+        Ok(record.map(|record| (path, record)))
     }
 
     /// Whether there is a record of the connection that this run cannot speak of: it binds nothing here.
@@ -312,25 +341,19 @@ impl Subject {
             meaning.comparison.request_sha256 = None;
         }
         if self.session.is_some() {
-            let record = match check::session_record(&source, &self.held, &self.target).ok()? {
-                Some(ConnectionRecord::Tls(record)) => Some(record),
-                Some(ConnectionRecord::Ohttp(_)) => return None,
-                None => None,
-            };
+            let record = check::session_record(&source, &self.held, &self.target).ok()?;
             meaning.session = record.map(|mut record| {
+                let parts = RecordParts::of(&mut record);
                 // Any second of the keyset's life will do; outside of it is a change of its own.
                 // Clocks may differ by five minutes (formats.md §7, "Time").
-                let from = record.keyset.not_before.saturating_sub(300);
-                let to = record
-                    .keyset
-                    .not_after
-                    .min(self.at.time.saturating_add(300));
-                if (from..=to).contains(&record.opened_at) {
-                    record.opened_at = record.keyset.not_before;
+                let from = parts.keyset.not_before.saturating_sub(300);
+                let to = parts.keyset.not_after.min(self.at.time.saturating_add(300));
+                if (from..=to).contains(parts.opened_at) {
+                    *parts.opened_at = parts.keyset.not_before;
                 }
-                match &mut record.evidence {
+                match parts.evidence {
                     Some(evidence) => meaning.replays.push(without_idle_log(evidence)),
-                    None => record.nonce = [0; 32],
+                    None => *parts.nonce = [0; 32],
                 }
                 record
             });
@@ -347,15 +370,19 @@ impl Subject {
                 all.push((Slot::Bundle(n), format!("{name} evidence"), evidence));
             }
         }
-        if let Some((
-            _,
-            SessionRecord {
-                evidence: Some(evidence),
-                ..
-            },
-        )) = &self.session
-        {
-            all.push((Slot::Session, "session evidence".to_owned(), evidence));
+        match &self.session {
+            Some((_, ConnectionRecord::Tls(record))) => {
+                let evidence = record.evidence.iter();
+                all.extend(evidence.map(|e| (Slot::Session, "session evidence".to_owned(), e)));
+            }
+            Some((_, ConnectionRecord::Ohttp(record))) => {
+                all.push((
+                    Slot::Session,
+                    "sealing evidence".to_owned(),
+                    &record.evidence,
+                ));
+            }
+            None => {}
         }
         if let Some((_, evidence)) = &self.evidence {
             all.push((Slot::File, "evidence".to_owned(), evidence));
@@ -371,14 +398,11 @@ impl Subject {
                     *place = evidence;
                 }
             }),
-            Slot::Session => {
-                let (path, record) = self.session.as_ref()?;
-                let record = SessionRecord {
-                    evidence: Some(evidence),
-                    ..record.clone()
-                };
-                Some(Files::from([(path.clone(), record.to_file().ok()?)]))
-            }
+            Slot::Session => self.with_session(|record| {
+                if let Some(place) = RecordParts::of(record).evidence {
+                    *place = evidence;
+                }
+            }),
             Slot::File => {
                 let (path, _) = self.evidence.as_ref()?;
                 Some(Files::from([(path.clone(), evidence.to_file())]))
@@ -395,7 +419,7 @@ impl Subject {
     }
 
     /// The files with another record of the connection.
-    pub fn with_session(&self, change: impl FnOnce(&mut SessionRecord)) -> Option<Files> {
+    pub fn with_session(&self, change: impl FnOnce(&mut ConnectionRecord)) -> Option<Files> {
         let (path, record) = self.session.as_ref()?;
         let mut record = record.clone();
         change(&mut record);

@@ -5,7 +5,7 @@ use touchstone_formats::{Collateral, Evidence, jcs};
 
 use super::fields::edited;
 use super::mutant::{Kind, Mutant};
-use super::subject::{Files, Subject};
+use super::subject::{Files, Slot, Subject};
 
 /// Swaps within one thing, and between two if there is another.
 pub fn mutants(subject: &Subject, other: Option<&Subject>) -> Vec<Mutant> {
@@ -140,13 +140,13 @@ fn within(subject: &Subject, all: &mut Vec<Mutant>) {
             add(all, "inclusion proof", what, files);
         }
     }
-    if let Some((_, record)) = &subject.session
-        && let Some(evidence) = &record.evidence
-    {
+    let evidence = subject.all_evidence();
+    let of_record = evidence.iter().find(|(slot, ..)| *slot == Slot::Session);
+    if let Some((.., evidence)) = of_record {
         let files = subject.with_bundle(|b| {
             // A bundle has one object of each purpose.
             b.evidence.truncate(2);
-            b.evidence.push(evidence.clone());
+            b.evidence.push((*evidence).clone());
         });
         add(
             all,
@@ -197,7 +197,7 @@ fn between(subject: &Subject, other: &Subject, all: &mut Vec<Mutant>) {
     }
     // Two connections to one enclave are equally good for both answers.
     if let (Some((_, own)), Some((_, from))) = (&subject.session, &other.session)
-        && own.keyset != from.keyset
+        && own.keyset() != from.keyset()
     {
         let files = subject.with_session(|record| *record = from.clone());
         add(all, "session.json", OTHER.into(), files);
