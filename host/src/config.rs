@@ -250,6 +250,7 @@ impl Config {
             socket: section.path("socket")?,
         };
         section.finish()?;
+        distinct(listen, operation.listen, &enclaves)?;
 
         let mut section = root.section("log")?;
         let filter = section.text("filter", Some("info"), 0..=1_024)?;
@@ -295,6 +296,63 @@ impl Config {
         let left = files.saturating_sub(own).saturating_sub(in_flight).max(1);
         self.limits.files = left;
         (left < sides * self.limits.connections).then_some(left)
+    }
+
+    /// What these settings come to, in bytes, when callers take all that they may (docs/host.md, "Memory").
+    pub fn memory(&self) -> u64 {
+        let limits = &self.limits;
+        let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        let head = number(limits.header_bytes).max(64 << 10);
+        [
+            number(limits.connections).saturating_mul(head.saturating_mul(2)),
+            number(limits.buffered_bytes),
+            number(limits.in_flight).saturating_mul(64 << 10),
+            200 << 20,
+            number(self.store.pending).saturating_mul(100),
+            number(self.enclaves.len()).saturating_mul(64 << 20),
+        ]
+        .into_iter()
+        .fold(0, u64::saturating_add)
+    }
+
+    /// What stands, and cannot be what was meant: each with the keys and what they are.
+    pub fn doubts(&self) -> Vec<String> {
+        let mut doubts = Vec::new();
+        let limits = &self.limits;
+        for (key, client, all) in [
+            ("connections", limits.client_connections, limits.connections),
+            ("in_flight", limits.client_in_flight, limits.in_flight),
+        ] {
+            if client > all {
+                doubts.push(format!(
+                    "limits.client_{key}: found {client}, which is more than limits.{key} ({all}): one client can take everything"
+                ));
+            }
+        }
+        let idle = self.enclave.idle_timeout;
+        if idle >= ENCLAVE_HEADER_TIMEOUT {
+            doubts.push(format!(
+                "enclave.idle_timeout_ms: found {}, expected less than the enclaves' limits.header_timeout_ms, which is {} unless they say otherwise",
+                idle.as_millis(),
+                ENCLAVE_HEADER_TIMEOUT.as_millis()
+            ));
+        }
+        if let Some(listen) = self.operation.listen
+            && listen.ip().is_unspecified()
+        {
+            doubts.push(format!(
+                "operation.listen: found tcp://{listen}, which is every address of this machine; expected one that callers do not reach"
+            ));
+        }
+        let tls = self.enclaves.iter().filter(|enclave| enclave.tls.is_some());
+        let tls = tls.count();
+        if tls > 0 && tls < self.enclaves.len() {
+            doubts.push(format!(
+                "enclaves: {tls} of {} have tls: callers' TLS comes to those alone",
+                self.enclaves.len()
+            ));
+        }
+        doubts
     }
 }
 
@@ -389,6 +447,9 @@ impl fmt::Display for Config {
     }
 }
 
+/// How long an enclave keeps an idle connection, as it is shipped (`limits.header_timeout_ms`).
+const ENCLAVE_HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Files that the host itself has open: store, log, listeners, pipes, and those who are told that there is no place.
 const OWN_FILES: usize = 448;
 
@@ -419,7 +480,6 @@ fn enclaves(root: &mut Section) -> Result<(Patience, Vec<Enclave>), ConfigError>
             expected: format!("at most {MAX_ENCLAVES}"),
         });
     }
-    distinct(&enclaves)?;
     Ok((patience, enclaves))
 }
 
@@ -433,9 +493,20 @@ fn listeners(name: &str, section: &mut Section) -> Result<Enclave, ConfigError> 
 }
 
 /// The control side must never be reachable through the relay: one address for both would make it so.
-/// What is TLS is not to be had at an HTTP listener. And one enclave under two names would be asked for
-/// everything twice.
-fn distinct(enclaves: &[Enclave]) -> Result<(), ConfigError> {
+/// What is TLS is not to be had at an HTTP listener. One enclave under two names would be asked for
+/// everything twice. And a host that relays to itself would never end.
+fn distinct(
+    listen: SocketAddr,
+    operation: Option<SocketAddr>,
+    enclaves: &[Enclave],
+) -> Result<(), ConfigError> {
+    if operation.is_some_and(|operation| meets(operation, listen)) {
+        return Err(ConfigError::Value {
+            key: "operation.listen".into(),
+            found: format!("\"tcp://{listen}\", the same as listen"),
+            expected: "an address that callers do not reach".into(),
+        });
+    }
     let mut seen: Vec<(String, &Address)> = Vec::new();
     for enclave in enclaves {
         let table = match enclaves.len() {
@@ -450,6 +521,20 @@ fn distinct(enclaves: &[Enclave]) -> Result<(), ConfigError> {
         for (listener, address) in listeners {
             let Some(address) = address else { continue };
             let key = format!("{table}.{listener}");
+            let own = [("listen", Some(listen)), ("operation.listen", operation)];
+            for (name, own) in own {
+                if let (Some(own), Address::Tcp(address)) = (own, address)
+                    && meets(own, *address)
+                {
+                    return Err(ConfigError::Value {
+                        found: format!(
+                            "\"tcp://{address}\", where this host itself listens ({name})"
+                        ),
+                        key,
+                        expected: "a listener of the enclave".into(),
+                    });
+                }
+            }
             if let Some((other, _)) = seen.iter().find(|(_, seen)| *seen == address) {
                 return Err(ConfigError::Value {
                     found: format!("\"{address}\", the same as {other}"),
@@ -461,6 +546,13 @@ fn distinct(enclaves: &[Enclave]) -> Result<(), ConfigError> {
         }
     }
     Ok(())
+}
+
+/// Whether who connects to `other` comes to the listener at `own`. Port 0 is one that the system chooses, and nobody's.
+fn meets(own: SocketAddr, other: SocketAddr) -> bool {
+    let here =
+        own.ip().is_unspecified() && (other.ip().is_loopback() || other.ip().is_unspecified());
+    own.port() != 0 && own.port() == other.port() && (own.ip() == other.ip() || here)
 }
 
 #[cfg(test)]
@@ -711,6 +803,25 @@ mod tests {
                 "enclave.tls",
                 "same as enclave.control",
             ),
+            // A host that relays to itself.
+            (
+                "listen = \"tcp://127.0.0.1:0\"",
+                "listen = \"tcp://127.0.0.1:1\"",
+                "enclave.public",
+                "itself listens (listen)",
+            ),
+            (
+                "listen = \"tcp://127.0.0.1:0\"",
+                "listen = \"tcp://[::]:2\"",
+                "enclave.control",
+                "itself listens (listen)",
+            ),
+            (
+                "path = \"s\"",
+                "path = \"s\"\n[operation]\nlisten = \"tcp://127.0.0.1:1\"",
+                "enclave.public",
+                "itself listens (operation.listen)",
+            ),
             ("[store]", "tls = \"\"\n[store]", "enclave.tls", "\"\""),
             ("[store]", "tls = 8002\n[store]", "enclave.tls", "8002"),
             ("[store]", "[store]\n[store2]\n", "store.path", ""),
@@ -726,6 +837,12 @@ mod tests {
             assert_eq!(named, key, "{error}");
             assert!(what.contains(found), "{error}");
         }
+        let both =
+            minimal.replacen("0\"", "7\"", 1) + "[operation]\nlisten = \"tcp://127.0.0.1:7\"\n";
+        assert!(matches!(
+            Config::parse(&both),
+            Err(ConfigError::Value { key, .. }) if key == "operation.listen"
+        ));
         let tls = minimal.replacen(
             "[store]",
             "[enclaves.a]\npublic = \"tcp://127.0.0.1:3\"\n\
