@@ -2,10 +2,11 @@
 
 use std::path::Path;
 use std::process::Output;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use touchstone_testkit::events::event_type;
-use touchstone_testkit::machine::{TdxMachine, TeeMachine as _};
+use touchstone_testkit::machine::{TdxMachine, TeeMachine};
 use touchstone_testkit::stack::{Stack, StackBuilder};
 use touchstone_testkit::tdx::{TdReport, attributes};
 
@@ -19,7 +20,12 @@ fn ask(stack: &TdxStack, policy: &Path, folder: &str) -> Output {
 }
 
 /// Exit code and deciding check.
-fn check(stack: &TdxStack, policy: &Path, folder: &str, more: &[&str]) -> (i32, Value) {
+fn check<M: TeeMachine>(
+    stack: &Stack<M>,
+    policy: &Path,
+    folder: &str,
+    more: &[&str],
+) -> (i32, Value) {
     let policy = policy.display().to_string();
     let arguments = ["check", folder, "--policy", &policy, "--json"];
     let output = stack.touchstone([&arguments[..], more].concat());
@@ -102,6 +108,88 @@ fn a_td_that_the_policy_does_not_accept_is_not_asked() {
         assert_eq!(asked.status.code(), Some(4), "{deciding}: {words}");
         assert!(words.contains(&format!("because {deciding}: ")), "{words}");
         assert!(!stack.folder().join("answer/response.bin").exists());
+    }
+}
+
+/// One host in front of an SEV-SNP guest and a TD: each answers those whose policy is for it, and what it answered is judged by
+/// its own platform's collateral.
+#[test]
+fn one_host_serves_both_kinds() {
+    let test = "one_host_serves_both_kinds";
+    let snp = StackBuilder::new().model(MODEL).without_host();
+    let Some(mut snp) = snp.start(test) else {
+        return;
+    };
+    let td = StackBuilder::tdx().model(MODEL).without_host();
+    let Some(td) = td.start(test) else {
+        return;
+    };
+    snp.join(&[&td]);
+    // The TD's collateral alone, to begin with: it is what a caller of a TD is given.
+    let folder = snp.folder().join("both");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::copy(td.collateral().join("tdx.json"), folder.join("tdx.json")).unwrap();
+    snp.set_host("collateral.folder", &format!("{folder:?}"));
+    snp.start_host();
+    let given = snp.host().get("/v1/collateral");
+    assert_eq!(given.status, 200);
+    let of_td = td.folder().join("collateral.json");
+    std::fs::write(&of_td, &given.body).unwrap();
+    // With the guest's beside it, that is given.
+    copy_into(&snp.collateral(), &folder);
+    let began = Instant::now();
+    while snp.host().get("/v1/collateral").body == given.body {
+        assert!(began.elapsed() < Duration::from_secs(30));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+
+    let url = snp.https_url();
+    let of_td = of_td.display().to_string();
+    // A connection comes to whichever has its turn; a caller of one kind refuses the other and tries again.
+    let ask = |kind: usize, name: &str| match kind {
+        0 => snp.ask_at(&url, MODEL, &snp.policy("p.toml", &[]), name, &[]),
+        _ => {
+            let more = ["--collateral", of_td.as_str()];
+            td.ask_at(&url, MODEL, &td.policy("p.toml", &[]), name, &more)
+        }
+    };
+    for (kind, other) in [(0, "tdx.chain.root"), (1, "snp.chain.root")] {
+        let name = (0..10)
+            .map(|attempt| format!("answer-{attempt}"))
+            .find(|name| {
+                let asked = ask(kind, name);
+                if !asked.status.success() {
+                    let words = words(&asked);
+                    assert_eq!(asked.status.code(), Some(3), "{words}");
+                    assert!(words.contains(&format!("because {other}: ")), "{words}");
+                }
+                asked.status.success()
+            });
+        let name = name.expect("an answer in ten attempts");
+        let (exit, verdict) = match kind {
+            0 => judged(&snp, &name),
+            _ => judged(&td, &name),
+        };
+        assert_eq!(exit, 6, "{verdict:#}");
+    }
+}
+
+fn judged<M: TeeMachine>(stack: &Stack<M>, answer: &str) -> (i32, Value) {
+    let root = stack.root().display().to_string();
+    let trusted = ["--trust-simulated-root", root.as_str()];
+    check(stack, &stack.folder().join("p.toml"), answer, &trusted)
+}
+
+/// All that is in a folder, into another.
+fn copy_into(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let copy = to.join(path.file_name().unwrap());
+        match path.is_dir() {
+            true => copy_into(&path, &copy),
+            false => drop(std::fs::copy(&path, &copy).unwrap()),
+        }
     }
 }
 

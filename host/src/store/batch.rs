@@ -8,7 +8,6 @@ use touchstone_formats::{
     Digest, Evidence, FormatError, GuaranteeSet, Purpose, Receipt, SignedNote,
     control::{Batch, KeysetEntry, KeysetState, SealedReceipt},
     jcs,
-    text::hex_encode,
 };
 
 use super::pack::Sealed;
