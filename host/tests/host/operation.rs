@@ -542,6 +542,66 @@ async fn logs_are_json_and_hold_nothing_of_what_passes() {
     }
 }
 
+/// An enclave that answers with anything but what it should: what it said is not in the log either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_enclave_should_not_say_is_not_logged() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let secret = "what-nobody-else-may-know";
+    let digest = "ab".repeat(32);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let body = format!("{{\"v\":\"{secret}\",\"boot\":\"{digest}\"}}");
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\nTouchstone: id=\"{secret}\", keyset=\"{digest}\"\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let answer = answer.clone();
+            tokio::spawn(async move {
+                let mut bytes = [0; 4_096];
+                while stream.read(&mut bytes).await.is_ok_and(|count| count > 0) {
+                    stream.write_all(answer.as_bytes()).await.unwrap();
+                }
+            });
+        }
+    });
+    // The same listener under two names of this machine: one address for both is refused.
+    let control = std::net::SocketAddr::from(([127, 0, 0, 2], address.port()));
+    let forward = tokio::net::TcpListener::bind(control).await.unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = forward.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut other = tokio::net::TcpStream::connect(address).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut stream, &mut other).await;
+            });
+        }
+    });
+    let place = Place::new(address, control);
+    let file = place.path("host.toml");
+    std::fs::write(&file, place.settings().replace("host=debug", "trace")).unwrap();
+    let process = crate::run::Process::spawn(&file);
+    let answer = get(process.address(), "/v2/models/digits").await;
+    assert_eq!(answer.status, StatusCode::OK);
+    get(
+        process.address(),
+        &format!("/v1/receipts/{}", "0".repeat(32)),
+    )
+    .await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let (_, log) = process.terminate();
+    for line in [
+        "field is not understood",
+        "nothing is pulled",
+        "did not say how it is",
+    ] {
+        assert!(log.contains(line), "{line}: {log}");
+    }
+    assert!(!log.contains(secret) && !log.contains(&digest), "{log}");
+}
+
 /// However often callers bring about what the operator has to know, it is said once a second.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn callers_cannot_flood_the_log() {
