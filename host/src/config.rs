@@ -1,5 +1,7 @@
 //! The host's settings: one TOML file, every key checked, nothing read from the environment.
 
+mod doubts;
+
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
@@ -297,63 +299,6 @@ impl Config {
         self.limits.files = left;
         (left < sides * self.limits.connections).then_some(left)
     }
-
-    /// What these settings come to, in bytes, when callers take all that they may (docs/host.md, "Memory").
-    pub fn memory(&self) -> u64 {
-        let limits = &self.limits;
-        let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
-        let head = number(limits.header_bytes).max(64 << 10);
-        [
-            number(limits.connections).saturating_mul(head.saturating_mul(2)),
-            number(limits.buffered_bytes),
-            number(limits.in_flight).saturating_mul(64 << 10),
-            200 << 20,
-            number(self.store.pending).saturating_mul(100),
-            number(self.enclaves.len()).saturating_mul(64 << 20),
-        ]
-        .into_iter()
-        .fold(0, u64::saturating_add)
-    }
-
-    /// What stands, and cannot be what was meant: each with the keys and what they are.
-    pub fn doubts(&self) -> Vec<String> {
-        let mut doubts = Vec::new();
-        let limits = &self.limits;
-        for (key, client, all) in [
-            ("connections", limits.client_connections, limits.connections),
-            ("in_flight", limits.client_in_flight, limits.in_flight),
-        ] {
-            if client > all {
-                doubts.push(format!(
-                    "limits.client_{key}: found {client}, which is more than limits.{key} ({all}): one client can take everything"
-                ));
-            }
-        }
-        let idle = self.enclave.idle_timeout;
-        if idle >= ENCLAVE_HEADER_TIMEOUT {
-            doubts.push(format!(
-                "enclave.idle_timeout_ms: found {}, expected less than the enclaves' limits.header_timeout_ms, which is {} unless they say otherwise",
-                idle.as_millis(),
-                ENCLAVE_HEADER_TIMEOUT.as_millis()
-            ));
-        }
-        if let Some(listen) = self.operation.listen
-            && listen.ip().is_unspecified()
-        {
-            doubts.push(format!(
-                "operation.listen: found tcp://{listen}, which is every address of this machine; expected one that callers do not reach"
-            ));
-        }
-        let tls = self.enclaves.iter().filter(|enclave| enclave.tls.is_some());
-        let tls = tls.count();
-        if tls > 0 && tls < self.enclaves.len() {
-            doubts.push(format!(
-                "enclaves: {tls} of {} have tls: callers' TLS comes to those alone",
-                self.enclaves.len()
-            ));
-        }
-        doubts
-    }
 }
 
 /// The settings in effect, each with its key, as they could stand in a file.
@@ -447,9 +392,6 @@ impl fmt::Display for Config {
     }
 }
 
-/// How long an enclave keeps an idle connection, as it is shipped (`limits.header_timeout_ms`).
-const ENCLAVE_HEADER_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// Files that the host itself has open: store, log, listeners, pipes, and those who are told that there is no place.
 const OWN_FILES: usize = 448;
 
@@ -500,7 +442,7 @@ fn distinct(
     operation: Option<SocketAddr>,
     enclaves: &[Enclave],
 ) -> Result<(), ConfigError> {
-    if operation.is_some_and(|operation| meets(operation, listen)) {
+    if operation.is_some_and(|own| meets(own, listen) || meets(listen, own)) {
         return Err(ConfigError::Value {
             key: "operation.listen".into(),
             found: format!("\"tcp://{listen}\", the same as listen"),
@@ -550,8 +492,9 @@ fn distinct(
 
 /// Whether who connects to `other` comes to the listener at `own`. Port 0 is one that the system chooses, and nobody's.
 fn meets(own: SocketAddr, other: SocketAddr) -> bool {
-    let here =
-        own.ip().is_unspecified() && (other.ip().is_loopback() || other.ip().is_unspecified());
+    // `[::]` takes IPv4 too; `0.0.0.0` takes nothing else.
+    let every = own.ip().is_unspecified() && (own.is_ipv6() || other.is_ipv4());
+    let here = every && (other.ip().is_loopback() || other.ip().is_unspecified());
     own.port() != 0 && own.port() == other.port() && (own.ip() == other.ip() || here)
 }
 
@@ -837,12 +780,24 @@ mod tests {
             assert_eq!(named, key, "{error}");
             assert!(what.contains(found), "{error}");
         }
-        let both =
-            minimal.replacen("0\"", "7\"", 1) + "[operation]\nlisten = \"tcp://127.0.0.1:7\"\n";
-        assert!(matches!(
-            Config::parse(&both),
-            Err(ConfigError::Value { key, .. }) if key == "operation.listen"
-        ));
+        for (listen, operation, stands) in [
+            ("127.0.0.1:7", "127.0.0.1:7", false),
+            ("0.0.0.0:7", "127.0.0.1:7", false),
+            ("127.0.0.1:7", "[::]:7", false),
+            ("0.0.0.0:7", "[::1]:7", true),
+            ("127.0.0.1:7", "127.0.0.1:8", true),
+            ("127.0.0.1:0", "127.0.0.1:0", true),
+        ] {
+            let text = minimal.replacen("127.0.0.1:0", listen, 1);
+            let text = format!("{text}[operation]\nlisten = \"tcp://{operation}\"\n");
+            match Config::parse(&text) {
+                Ok(_) => assert!(stands, "{listen} {operation}"),
+                Err(ConfigError::Value { key, .. }) if key == "operation.listen" => {
+                    assert!(!stands, "{listen} {operation}");
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
         let tls = minimal.replacen(
             "[store]",
             "[enclaves.a]\npublic = \"tcp://127.0.0.1:3\"\n\
