@@ -1,5 +1,8 @@
 //! The real programs together on a simulated TDX machine: platform, enclave, host, and the command that judges.
 
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, Instant};
@@ -111,7 +114,7 @@ fn a_td_that_the_policy_does_not_accept_is_not_asked() {
     }
 }
 
-/// One host in front of an SEV-SNP guest and a TD: each answers those whose policy is for it, and what it answered is judged by
+/// One host in front of an SEV-SNP guest and a TD, whose vsock a VMM offers as a Unix socket: each answers those whose policy is for it, and what it answered is judged by
 /// its own platform's collateral.
 #[test]
 fn one_host_serves_both_kinds() {
@@ -125,6 +128,17 @@ fn one_host_serves_both_kinds() {
         return;
     };
     snp.join(&[&td]);
+    let socket = snp.folder().join("td.sock");
+    let ports = [
+        td.enclave_public().address(),
+        td.enclave_control().address(),
+        td.enclave_tls(),
+    ];
+    offer_vsock(&socket, ports);
+    for (port, listener) in ["public", "control", "tls"].iter().enumerate() {
+        let address = format!("\"vsock+unix://{}:{}\"", socket.display(), 8000 + port);
+        snp.set_host(&format!("enclaves.e1.{listener}"), &address);
+    }
     // The TD's collateral alone, to begin with: it is what a caller of a TD is given.
     let folder = snp.folder().join("both");
     std::fs::create_dir(&folder).unwrap();
@@ -172,6 +186,46 @@ fn one_host_serves_both_kinds() {
         };
         assert_eq!(exit, 6, "{verdict:#}");
     }
+}
+
+/// What a VMM does that offers a guest's vsock as a Unix socket: `CONNECT <port>`, `OK <number>`, and then bytes. Ports 8000, 8001
+/// and 8002 lead to these addresses.
+fn offer_vsock(socket: &Path, addresses: [SocketAddr; 3]) {
+    let listener = UnixListener::bind(socket).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let stream = stream.unwrap();
+            std::thread::spawn(move || pass_on(stream, addresses));
+        }
+    });
+}
+
+fn pass_on(stream: UnixStream, addresses: [SocketAddr; 3]) -> std::io::Result<()> {
+    let mut line = Vec::new();
+    // Byte by byte: what follows the line is not this function's.
+    while !line.ends_with(b"\n") {
+        let mut byte = [0];
+        (&stream).read_exact(&mut byte)?;
+        line.push(byte[0]);
+    }
+    let line = String::from_utf8_lossy(&line);
+    let port: usize = line
+        .trim_end()
+        .strip_prefix("CONNECT ")
+        .unwrap()
+        .parse()
+        .unwrap();
+    let guest = TcpStream::connect(addresses[port - 8000])?;
+    (&stream).write_all(b"OK 1073741824\n")?;
+    let (mut from, mut to) = (stream.try_clone()?, guest.try_clone()?);
+    let up = std::thread::spawn(move || {
+        let _ = std::io::copy(&mut from, &mut to);
+        to.shutdown(Shutdown::Write)
+    });
+    let _ = std::io::copy(&mut &guest, &mut &stream);
+    let _ = stream.shutdown(Shutdown::Write);
+    let _ = up.join();
+    Ok(())
 }
 
 fn judged<M: TeeMachine>(stack: &Stack<M>, answer: &str) -> (i32, Value) {
