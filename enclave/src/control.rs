@@ -3,7 +3,10 @@
 //! It is untrusted, and small for that reason: it hands out what was sealed, forgets what was
 //! acknowledged and can stop admission. Nothing here changes a catalog, an answer or a policy.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -16,7 +19,7 @@ use serde::Serialize;
 use touchstone_formats::{
     control::{
         Ack, BatchRange, KeysetEntry, KeysetState, Keysets, MAX_BATCHES, MAX_WAIT, PendingReceipt,
-        QuoteHealth, Status, V,
+        QuoteCounts, QuoteHealth, Status, V,
     },
     digest::Digest,
     text::{Base64Bytes, Hex16, hex_array},
@@ -114,6 +117,7 @@ async fn route(service: Arc<Service>, request: Request<Incoming>) -> Result<Repl
 fn status(service: &Service) -> Status {
     let epoch = service.current();
     let range = service.outbox.range();
+    let counters = service.quoter.counters();
     Status {
         v: V,
         boot: Hex16(service.boot),
@@ -134,6 +138,11 @@ fn status(service: &Service) -> Status {
             .as_ref()
             .map_or(0, |epoch| epoch.catalog.load().catalog.epoch),
         catalog_digest: epoch.map(|epoch| epoch.catalog.load().digest),
+        quotes: Some(QuoteCounts {
+            made: counters.made.load(Relaxed),
+            failed: counters.failed.load(Relaxed),
+            microseconds: counters.microseconds.load(Relaxed),
+        }),
     }
 }
 

@@ -1,5 +1,7 @@
 //! The host's settings: one TOML file, every key checked, nothing read from the environment.
 
+mod doubts;
+
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
@@ -250,6 +252,7 @@ impl Config {
             socket: section.path("socket")?,
         };
         section.finish()?;
+        distinct(listen, operation.listen, &enclaves)?;
 
         let mut section = root.section("log")?;
         let filter = section.text("filter", Some("info"), 0..=1_024)?;
@@ -419,7 +422,6 @@ fn enclaves(root: &mut Section) -> Result<(Patience, Vec<Enclave>), ConfigError>
             expected: format!("at most {MAX_ENCLAVES}"),
         });
     }
-    distinct(&enclaves)?;
     Ok((patience, enclaves))
 }
 
@@ -433,9 +435,20 @@ fn listeners(name: &str, section: &mut Section) -> Result<Enclave, ConfigError> 
 }
 
 /// The control side must never be reachable through the relay: one address for both would make it so.
-/// What is TLS is not to be had at an HTTP listener. And one enclave under two names would be asked for
-/// everything twice.
-fn distinct(enclaves: &[Enclave]) -> Result<(), ConfigError> {
+/// What is TLS is not to be had at an HTTP listener. One enclave under two names would be asked for
+/// everything twice. And a host that relays to itself would never end.
+fn distinct(
+    listen: SocketAddr,
+    operation: Option<SocketAddr>,
+    enclaves: &[Enclave],
+) -> Result<(), ConfigError> {
+    if operation.is_some_and(|own| meets(own, listen) || meets(listen, own)) {
+        return Err(ConfigError::Value {
+            key: "operation.listen".into(),
+            found: format!("\"tcp://{listen}\", the same as listen"),
+            expected: "an address that callers do not reach".into(),
+        });
+    }
     let mut seen: Vec<(String, &Address)> = Vec::new();
     for enclave in enclaves {
         let table = match enclaves.len() {
@@ -450,6 +463,20 @@ fn distinct(enclaves: &[Enclave]) -> Result<(), ConfigError> {
         for (listener, address) in listeners {
             let Some(address) = address else { continue };
             let key = format!("{table}.{listener}");
+            let own = [("listen", Some(listen)), ("operation.listen", operation)];
+            for (name, own) in own {
+                if let (Some(own), Address::Tcp(address)) = (own, address)
+                    && meets(own, *address)
+                {
+                    return Err(ConfigError::Value {
+                        found: format!(
+                            "\"tcp://{address}\", where this host itself listens ({name})"
+                        ),
+                        key,
+                        expected: "a listener of the enclave".into(),
+                    });
+                }
+            }
             if let Some((other, _)) = seen.iter().find(|(_, seen)| *seen == address) {
                 return Err(ConfigError::Value {
                     found: format!("\"{address}\", the same as {other}"),
@@ -461,6 +488,14 @@ fn distinct(enclaves: &[Enclave]) -> Result<(), ConfigError> {
         }
     }
     Ok(())
+}
+
+/// Whether who connects to `other` comes to the listener at `own`. Port 0 is one that the system chooses, and nobody's.
+fn meets(own: SocketAddr, other: SocketAddr) -> bool {
+    // `[::]` takes IPv4 too; `0.0.0.0` takes nothing else.
+    let every = own.ip().is_unspecified() && (own.is_ipv6() || other.is_ipv4());
+    let here = every && (other.ip().is_loopback() || other.ip().is_unspecified());
+    own.port() != 0 && own.port() == other.port() && (own.ip() == other.ip() || here)
 }
 
 #[cfg(test)]
@@ -711,6 +746,25 @@ mod tests {
                 "enclave.tls",
                 "same as enclave.control",
             ),
+            // A host that relays to itself.
+            (
+                "listen = \"tcp://127.0.0.1:0\"",
+                "listen = \"tcp://127.0.0.1:1\"",
+                "enclave.public",
+                "itself listens (listen)",
+            ),
+            (
+                "listen = \"tcp://127.0.0.1:0\"",
+                "listen = \"tcp://[::]:2\"",
+                "enclave.control",
+                "itself listens (listen)",
+            ),
+            (
+                "path = \"s\"",
+                "path = \"s\"\n[operation]\nlisten = \"tcp://127.0.0.1:1\"",
+                "enclave.public",
+                "itself listens (operation.listen)",
+            ),
             ("[store]", "tls = \"\"\n[store]", "enclave.tls", "\"\""),
             ("[store]", "tls = 8002\n[store]", "enclave.tls", "8002"),
             ("[store]", "[store]\n[store2]\n", "store.path", ""),
@@ -725,6 +779,24 @@ mod tests {
             };
             assert_eq!(named, key, "{error}");
             assert!(what.contains(found), "{error}");
+        }
+        for (listen, operation, stands) in [
+            ("127.0.0.1:7", "127.0.0.1:7", false),
+            ("0.0.0.0:7", "127.0.0.1:7", false),
+            ("127.0.0.1:7", "[::]:7", false),
+            ("0.0.0.0:7", "[::1]:7", true),
+            ("127.0.0.1:7", "127.0.0.1:8", true),
+            ("127.0.0.1:0", "127.0.0.1:0", true),
+        ] {
+            let text = minimal.replacen("127.0.0.1:0", listen, 1);
+            let text = format!("{text}[operation]\nlisten = \"tcp://{operation}\"\n");
+            match Config::parse(&text) {
+                Ok(_) => assert!(stands, "{listen} {operation}"),
+                Err(ConfigError::Value { key, .. }) if key == "operation.listen" => {
+                    assert!(!stands, "{listen} {operation}");
+                }
+                Err(other) => panic!("{other}"),
+            }
         }
         let tls = minimal.replacen(
             "[store]",

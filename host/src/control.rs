@@ -240,9 +240,9 @@ impl Control {
         let body = self.get(&path, SHORT, SHORT_ANSWER).await?;
         let file = body.map(|body| CollateralFile::parse(&body)).transpose();
         file.map(|file| file.map(|file| file.collateral))
-            .map_err(|error| ControlError::Body {
+            .map_err(|_| ControlError::Body {
                 path,
-                error: error.to_string(),
+                error: "no collateral file".into(),
             })
     }
 
@@ -258,7 +258,7 @@ impl Control {
         let Some(body) = self.object(digest).await? else {
             return Ok(None);
         };
-        Catalog::parse(&body).map_err(|error| wrong(error.to_string()))?;
+        Catalog::parse(&body).map_err(|_| wrong("no catalog".into()))?;
         String::from_utf8(body.into())
             .map(Some)
             .map_err(|error| wrong(error.to_string()))
@@ -309,8 +309,13 @@ fn found(path: &str, body: Option<Bytes>) -> Result<Bytes, ControlError> {
 }
 
 fn read<T: DeserializeOwned>(path: &str, body: &[u8]) -> Result<T, ControlError> {
+    // Its own words may hold what it found.
     serde_json::from_slice(body).map_err(|error| ControlError::Body {
         path: shown(path),
-        error: error.to_string(),
+        error: format!(
+            "not the JSON that it should be, at line {}, column {}",
+            error.line(),
+            error.column()
+        ),
     })
 }

@@ -25,6 +25,7 @@ pub mod problem;
 pub mod puller;
 pub mod receipts;
 pub mod relay;
+mod seldom;
 pub mod store;
 pub mod waiters;
 
@@ -127,6 +128,7 @@ impl Host {
         let (stop, stopped) = watch::channel(false);
         let (stop_pulling, pulling_stopped) = watch::channel(false);
         let fleet = Fleet::new(config, &store);
+        metrics.know_models_of(&fleet);
         let mut sweeps = JoinSet::new();
         for member in fleet.members() {
             sweeps.spawn(member.public.clone().sweep());

@@ -24,6 +24,8 @@ use tracing_subscriber::EnvFilter;
 #[command(
     version,
     args_conflicts_with_subcommands = true,
+    after_help = "Exit codes: 0 after SIGTERM or SIGINT; 1 it could not start; 2 wrong arguments\n\n\
+                  Example:\n  host --config /etc/touchstone/host.toml",
     arg_required_else_help = true
 )]
 struct Arguments {
@@ -42,12 +44,26 @@ struct Settings {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Read a settings file and print what is in effect. Exit codes: 0 it stands, 1 it does not, 3 it stands and the host
-    /// would do without something that it names
+    /// Read a settings file and print what is in effect, as a file that would give the same
+    ///
+    /// Opens no socket and no store. What it doubts is on stderr: what the settings name and is not there, what contradicts
+    /// itself, fewer files that may be open than are asked for.
+    #[command(
+        after_help = "Exit codes: 0 it stands; 1 it does not, and the key is named; 3 it stands, with doubts\n\n\
+                            Example:\n  host check-config --config /etc/touchstone/host.toml > /dev/null && systemctl restart touchstone-host"
+    )]
     CheckConfig(Settings),
     /// Print how a running host and its enclaves are, as JSON
+    #[command(
+        after_help = "Exit codes: 0 it answered; 1 it did not, or the settings name no operation.socket\n\n\
+                            Example:\n  host status --config /etc/touchstone/host.toml | jq '.enclaves[] | {name, condition, unsealed}'"
+    )]
     Status(Settings),
     /// Send nothing more to an enclave, and wait until all it has promised is stored: then it can be stopped
+    #[command(
+        after_help = "Exit codes: 0 it can be stopped; 1 it cannot, with the reason\n\n\
+                            Example:\n  host drain left --config /etc/touchstone/host.toml --within 60 && systemctl restart touchstone-enclave@left"
+    )]
     Drain {
         /// Its name in the settings
         name: String,
@@ -61,6 +77,10 @@ enum Command {
         force: bool,
     },
     /// Send requests to an enclave again
+    #[command(
+        after_help = "One that was started anew since is sent requests by itself.\n\n\
+                            Exit codes: 0 done; 1 not, with the reason\n\nExample:\n  host resume left --config /etc/touchstone/host.toml"
+    )]
     Resume {
         /// Its name in the settings
         name: String,
@@ -116,21 +136,33 @@ fn read(file: &Path) -> anyhow::Result<Config> {
 fn check_config(file: &Path) -> anyhow::Result<ExitCode> {
     let mut config = read(file)?;
     let fewer = config.fit_open_files(raise_open_files());
+    println!(
+        "# Memory when callers take all that they may: {} MiB",
+        config.memory() >> 20
+    );
     print!("{config}");
-    let mut lacks = Vec::new();
+    let mut lacks = config.doubts();
     if let Some(files) = fewer {
         lacks.push(format!(
             "limits.connections: {files} files may be open for them, which is fewer than they may take"
         ));
     }
-    let paths = [
-        ("collateral.folder", &config.collateral.folder),
-        ("manifest.file", &config.manifest.file),
-    ];
-    for (key, path) in paths {
-        if let Some(path) = path
-            && let Err(error) = std::fs::metadata(path)
-        {
+    // As this user may read them, which need not be the one that the host runs as.
+    let folder = config.collateral.folder.as_deref();
+    let manifest = config.manifest.file.as_deref();
+    for (key, path, read) in [
+        (
+            "collateral.folder",
+            folder,
+            folder.map(|path| path.read_dir().map(drop)),
+        ),
+        (
+            "manifest.file",
+            manifest,
+            manifest.map(|path| std::fs::read(path).map(drop)),
+        ),
+    ] {
+        if let (Some(path), Some(Err(error))) = (path, read) {
             lacks.push(format!("{key}: {}: {error}", path.display()));
         }
     }

@@ -3,20 +3,27 @@
 //! Labels have few values, whatever callers send: a model that no enclave's catalog has is `other`, and what was asked
 //! for is one of the sets of guarantees that there are. No figure is of one caller, and none of a question or answer.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
-
-use hyper::{HeaderMap, StatusCode, header::HeaderValue};
-use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder, core::Collector,
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use touchstone_formats::{GuaranteeSet, headers::TouchstoneRequest};
+
+use hyper::{HeaderMap, Method, StatusCode, header::HeaderValue};
+use prometheus::{
+    CounterVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
+};
+use touchstone_formats::{GuaranteeSet, headers::TouchstoneRequest, session::OHTTP_TARGET};
 
 use crate::{
     collateral::CollateralFolder,
     config::Config,
     fleet::{Condition, Fleet, Model},
     pending::Pending,
+    store::batch::ReadReceipt,
 };
 
 /// What every name begins with.
@@ -25,6 +32,12 @@ const PREFIX: &str = "touchstone_host";
 const ANSWER: [f64; 12] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0,
 ];
+/// What requests count as that are about no model.
+const NONE: &str = "none";
+/// What requests count as whose model no catalog has.
+const OTHER: &str = "other";
+/// What sealed requests count as: only the enclave knows what they ask for.
+const SEALED: &str = "sealed";
 /// Seconds from promise to proof.
 const PROOF: [f64; 10] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 600.0];
 
@@ -41,9 +54,33 @@ pub enum Refusal {
     Framing,
     /// Another version of HTTP.
     Version,
+    /// As many requests are being relayed as may be.
+    InFlight,
+    /// The bodies of all requests take as much memory as they may.
+    Memory,
+    /// A head that is too long, or has too many fields.
+    Head,
+    /// A body that is too long.
+    BodyLength,
+    /// A body that did not come in time.
+    BodyTime,
 }
 
 impl Refusal {
+    /// All of them.
+    const ALL: [Self; 10] = [
+        Self::ClientConnections,
+        Self::Connections,
+        Self::ClientInFlight,
+        Self::Framing,
+        Self::Version,
+        Self::InFlight,
+        Self::Memory,
+        Self::Head,
+        Self::BodyLength,
+        Self::BodyTime,
+    ];
+
     fn name(self) -> &'static str {
         match self {
             Self::ClientConnections => "client_connections",
@@ -51,6 +88,35 @@ impl Refusal {
             Self::ClientInFlight => "client_in_flight",
             Self::Framing => "framing",
             Self::Version => "version",
+            Self::InFlight => "in_flight",
+            Self::Memory => "memory",
+            Self::Head => "head",
+            Self::BodyLength => "body_length",
+            Self::BodyTime => "body_time",
+        }
+    }
+}
+
+/// What became of a TLS connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passed {
+    /// It came to its end.
+    Ended,
+    /// One side broke off, or nothing moved for too long.
+    BrokeOff,
+    /// No enclave could be reached.
+    NoEnclave,
+}
+
+impl Passed {
+    /// All of them.
+    const ALL: [Self; 3] = [Self::Ended, Self::BrokeOff, Self::NoEnclave];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ended => "ended",
+            Self::BrokeOff => "broke_off",
+            Self::NoEnclave => "no_enclave",
         }
     }
 }
@@ -69,6 +135,9 @@ pub enum Rerouted {
 }
 
 impl Rerouted {
+    /// All of them.
+    const ALL: [Self; 4] = [Self::Away, Self::Refused, Self::Missing, Self::BrokeOff];
+
     fn name(self) -> &'static str {
         match self {
             Self::Away => "away",
@@ -83,10 +152,16 @@ impl Rerouted {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    /// One look at a time: what enclaves count is set anew in it.
+    looking: Mutex<()>,
+    /// Whose catalogs say what models are called.
+    fleet: OnceLock<Weak<Fleet>>,
+    store: PathBuf,
     requests: IntCounterVec,
     answer_seconds: HistogramVec,
     refused: IntCounterVec,
     rerouted: IntCounterVec,
+    tls_connections: IntCounterVec,
     receipt_answers: IntCounterVec,
     seals: IntCounterVec,
     receipts: IntCounterVec,
@@ -97,7 +172,7 @@ pub struct Metrics {
     clients: IntGauge,
     pending: IntGauge,
     overdue: IntGauge,
-    promises_refused: IntGauge,
+    promises_refused: IntCounter,
     enclave_serving: IntGaugeVec,
     enclave_condition: IntGaugeVec,
     enclave_requests: IntGaugeVec,
@@ -105,9 +180,13 @@ pub struct Metrics {
     enclave_unsealed: IntGaugeVec,
     enclave_unacknowledged: IntGaugeVec,
     enclave_quotes_failing: IntGaugeVec,
+    enclave_quotes: IntCounterVec,
+    enclave_quote_seconds: CounterVec,
     keyset_expires: IntGaugeVec,
     platform_refused: IntGauge,
     resident: IntGauge,
+    store_bytes: IntGauge,
+    store_free: IntGauge,
     overdue_after: Duration,
 }
 
@@ -156,7 +235,7 @@ impl Metrics {
                         "Time from a request's body to the head of its answer.",
                         &ANSWER,
                     ),
-                    &["model"],
+                    &["model", "guarantees"],
                 ),
             )?,
             refused: counters(
@@ -169,6 +248,11 @@ impl Metrics {
                 "Requests that went to another enclave than the first, by reason.",
                 &["reason"],
             )?,
+            tls_connections: counters(
+                "tls_connections_total",
+                "TLS connections that were to be passed through and have ended, by how.",
+                &["outcome"],
+            )?,
             receipt_answers: counters(
                 "receipt_answers_total",
                 "Answers about receipts, by status.",
@@ -177,8 +261,8 @@ impl Metrics {
             seals: counters("seals_total", "Seals stored.", &["enclave"])?,
             receipts: counters(
                 "receipts_total",
-                "Receipts stored with their proofs, by what they state.",
-                &["enclave", "guarantees"],
+                "Receipts stored with their proofs, however they were asked for, by what they state; status 200: an answer.",
+                &["enclave", "model", "guarantees", "status"],
             )?,
             quotes: counters(
                 "quotes_total",
@@ -201,9 +285,12 @@ impl Metrics {
                 "overdue_receipts",
                 "Those that have waited for longer than receipts.overdue_seconds.",
             )?,
-            promises_refused: gauge(
-                "promises_not_noted",
-                "Promises that store.pending had no room for.",
+            promises_refused: made(
+                r,
+                IntCounter::with_opts(opts(
+                    "promises_not_noted_total",
+                    "Promises that store.pending had no room for.",
+                )),
             )?,
             enclave_serving: gauges(
                 "enclave_serving",
@@ -236,6 +323,21 @@ impl Metrics {
                 "1: its quote source gives nothing.",
                 &["enclave"],
             )?,
+            enclave_quotes: counters(
+                "enclave_quotes_total",
+                "Quotes that the enclave asked its source for since its start, whatever for.",
+                &["enclave", "outcome"],
+            )?,
+            enclave_quote_seconds: made(
+                r,
+                CounterVec::new(
+                    opts(
+                        "enclave_quote_seconds_total",
+                        "Time that the quotes made took, together.",
+                    ),
+                    &["enclave"],
+                ),
+            )?,
             keyset_expires: gauges(
                 "keyset_expires_timestamp_seconds",
                 "When the keyset in force ends, in Unix time; 0: not known.",
@@ -246,22 +348,45 @@ impl Metrics {
                 "From when on verifiers refuse the platform by its collateral, in Unix time; 0: not known.",
             )?,
             resident: gauge("resident_bytes", "Memory of this process.")?,
+            store_bytes: gauge("store_bytes", "Length of the store's file and its log.")?,
+            store_free: gauge(
+                "store_free_bytes",
+                "What may still be written where the store is.",
+            )?,
             overdue_after: config.receipts.overdue,
-            registry,
+            looking: Mutex::default(),
+            fleet: OnceLock::new(),
+            store: config.store.path.clone(),
+            registry: registry.clone(),
         };
-        for reason in [
-            "client_connections",
-            "connections",
-            "client_in_flight",
-            "framing",
-            "version",
-        ] {
-            metrics.refused.with_label_values(&[reason]);
+        for reason in Refusal::ALL {
+            metrics.refused.with_label_values(&[reason.name()]);
         }
-        for reason in ["away", "refused", "missing", "broke_off"] {
-            metrics.rerouted.with_label_values(&[reason]);
+        for reason in Rerouted::ALL {
+            metrics.rerouted.with_label_values(&[reason.name()]);
         }
+        for outcome in Passed::ALL {
+            metrics.tls_connections.with_label_values(&[outcome.name()]);
+        }
+        let limit = gauge(
+            "connections_limit",
+            "limits.connections, or fewer if fewer files may be open.",
+        )?;
+        limit.set(number(config.limits.connections.min(config.limits.files)));
+        let started = gauge(
+            "start_time_seconds",
+            "When this process began, in Unix time.",
+        )?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        started.set(now.map_or(0, |now| large(now.as_secs())));
+        let build = gauges("build_info", "1: the version that runs.", &["version"])?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Ok(Arc::new(metrics))
+    }
+
+    /// From now on receipts count under the names that these enclaves' catalogs give their models.
+    pub fn know_models_of(&self, fleet: &Arc<Fleet>) {
+        let _ = self.fleet.set(Arc::downgrade(fleet));
     }
 
     /// The host refused something by itself.
@@ -285,7 +410,7 @@ impl Metrics {
         let guarantees = asked.guarantees(promised);
         let labels = [asked.model.as_str(), guarantees.as_ref(), status.as_str()];
         self.requests.with_label_values(&labels).inc();
-        let seconds = self.answer_seconds.with_label_values(&labels[..1]);
+        let seconds = self.answer_seconds.with_label_values(&labels[..2]);
         seconds.observe(after.as_secs_f64());
     }
 
@@ -296,12 +421,32 @@ impl Metrics {
             .inc();
     }
 
-    /// A seal was stored, with receipts that state these.
-    pub fn sealed(&self, enclave: &str, receipts: impl Iterator<Item = GuaranteeSet>) {
+    /// A TLS connection is over.
+    pub fn passed(&self, outcome: Passed) {
+        let labels = [outcome.name()];
+        self.tls_connections.with_label_values(&labels).inc();
+    }
+
+    /// A seal was stored, with these receipts.
+    pub fn sealed(&self, enclave: &str, receipts: &[ReadReceipt]) {
         self.seals.with_label_values(&[enclave]).inc();
-        for guarantees in receipts {
-            let labels = [enclave, &guarantees.to_string()];
-            self.receipts.with_label_values(&labels).inc();
+        let mut alike: HashMap<_, u64> = HashMap::new();
+        for receipt in receipts {
+            let what = (receipt.model, receipt.guarantees, receipt.status);
+            *alike.entry(what).or_default() += 1;
+        }
+        let fleet = self.fleet.get().and_then(Weak::upgrade);
+        for ((model, guarantees, status), count) in alike {
+            let name = model.map(|digests| fleet.as_ref()?.model_name(&digests));
+            let name = match &name {
+                None => NONE,
+                Some(None) => OTHER,
+                Some(Some(name)) => name,
+            };
+            let guarantees = guarantees.to_string();
+            let status = if status == 0 { 200 } else { status }.to_string();
+            let labels = [enclave, name, &guarantees, &status];
+            self.receipts.with_label_values(&labels).inc_by(count);
         }
     }
 
@@ -333,21 +478,22 @@ impl Metrics {
     /// # Errors
     /// Of the encoder: never for what is registered.
     pub fn text(&self, sources: &Sources) -> prometheus::Result<String> {
+        let _one = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
         self.look(sources);
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 
     fn look(&self, sources: &Sources) {
-        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.pending.set(number(sources.pending.len()));
         self.overdue
             .set(number(sources.pending.older_than(self.overdue_after)));
-        let not_noted = sources.pending.not_noted();
-        self.promises_refused
-            .set(i64::try_from(not_noted).unwrap_or(i64::MAX));
+        set(&self.promises_refused, sources.pending.not_noted());
         self.clients.set(number(sources.clients.len()));
         self.platform_refused.set(sources.collateral.refused_at());
         self.resident.set(resident());
+        let (taken, free) = disk(&self.store);
+        self.store_bytes.set(large(taken));
+        self.store_free.set(large(free));
         for member in sources.fleet.members() {
             let health = member.health();
             let of = |gauges: &IntGaugeVec, value: i64| {
@@ -363,13 +509,20 @@ impl Metrics {
             of(&self.enclave_requests, number(member.requests()));
             of(&self.enclave_tls_connections, number(member.passed()));
             let expires = member.puller.keyset_expires();
-            of(
-                &self.keyset_expires,
-                i64::try_from(expires).unwrap_or(i64::MAX),
-            );
-            if let Some(status) = &health.status {
-                let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-                of(&self.enclave_unsealed, number(status.pending));
+            of(&self.keyset_expires, large(expires));
+            if health.condition == Condition::Away {
+                // What it last said is no figure of now.
+                let labels = [member.name.as_str()];
+                for gauges in [
+                    &self.keyset_expires,
+                    &self.enclave_unsealed,
+                    &self.enclave_unacknowledged,
+                    &self.enclave_quotes_failing,
+                ] {
+                    let _ = gauges.remove_label_values(&labels);
+                }
+            } else if let Some(status) = &health.status {
+                of(&self.enclave_unsealed, large(status.pending));
                 let batches = match status.batches.oldest {
                     0 => 0,
                     oldest => status
@@ -378,9 +531,19 @@ impl Metrics {
                         .saturating_sub(oldest)
                         .saturating_add(1),
                 };
-                of(&self.enclave_unacknowledged, number(batches));
+                of(&self.enclave_unacknowledged, large(batches));
                 let failing = status.quote == touchstone_formats::control::QuoteHealth::Failing;
                 of(&self.enclave_quotes_failing, i64::from(failing));
+                if let Some(quotes) = status.quotes {
+                    let name = member.name.as_str();
+                    for (outcome, count) in [("made", quotes.made), ("failed", quotes.failed)] {
+                        let labels = [name, outcome];
+                        set(&self.enclave_quotes.with_label_values(&labels), count);
+                    }
+                    let seconds = self.enclave_quote_seconds.with_label_values(&[name]);
+                    seconds.reset();
+                    seconds.inc_by(Duration::from_micros(quotes.microseconds).as_secs_f64());
+                }
             }
         }
     }
@@ -417,12 +580,13 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// By its target and fields.
-    pub fn of(fleet: &Fleet, path: &str, headers: &HeaderMap) -> Self {
+    /// By its method, target and fields.
+    pub fn of(fleet: &Fleet, method: &Method, path: &str, headers: &HeaderMap) -> Self {
         let model = match Model::of(path) {
-            None => "none",
+            None if method == Method::POST && path == OHTTP_TARGET => SEALED,
+            None => NONE,
             Some(model) if fleet.knows_model(&model) => model.name,
-            Some(_) => "other",
+            Some(_) => OTHER,
         };
         Self {
             model: model.to_owned(),
@@ -434,6 +598,9 @@ impl Asked {
     fn guarantees(&self, promised: Option<GuaranteeSet>) -> Cow<'static, str> {
         if let Some(promised) = promised {
             return promised.to_string().into();
+        }
+        if let model @ (SEALED | NONE) = self.model.as_str() {
+            return model.to_owned().into();
         }
         let Some(field) = &self.field else {
             return "default".into();
@@ -447,6 +614,30 @@ impl Asked {
             _ => "invalid".into(),
         }
     }
+}
+
+fn number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn large(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// A counter that is kept elsewhere.
+fn set(counter: &IntCounter, count: u64) {
+    counter.reset();
+    counter.inc_by(count);
+}
+
+/// Bytes that the store takes, and bytes that its file system has left for this process; 0: the system does not say.
+fn disk(store: &Path) -> (u64, u64) {
+    let mut log = store.as_os_str().to_owned();
+    log.push("-wal");
+    let length = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+    let free = rustix::fs::statvfs(store)
+        .map_or(0, |system| system.f_bavail.saturating_mul(system.f_frsize));
+    (length(store).saturating_add(length(Path::new(&log))), free)
 }
 
 /// Bytes of memory, from the system; 0: it does not say.

@@ -36,6 +36,7 @@ use crate::{
     pending::{Id, Pending},
     problem::{Problem, json},
     relay::body::Answer,
+    seldom::seldom,
     store::{Fate, KeysetRow, Lookup, Place, Store, StoreError, batch::Unsealed},
     waiters::Waiters,
 };
@@ -129,7 +130,7 @@ impl Receipts {
             .wait(id, self.patience(headers))
             .await
             .map_err(|error| {
-                tracing::error!(%error, "a receipt could not be looked up");
+                seldom!(error, %error, "a receipt could not be looked up");
                 Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the host's store failed")
             })?;
         match state {
@@ -204,7 +205,7 @@ impl Receipts {
             Ok(Some((member, given))) => match Unsealed::read(id, &given.receipt.0) {
                 Ok(unsealed) => self.unsealed(&member, unsealed, found.quote).await,
                 Err(error) => {
-                    tracing::error!(%error, "the enclave gave a receipt that cannot be served");
+                    seldom!(error, %error, "the enclave gave a receipt that cannot be served");
                     Ok(if promised {
                         State::Promised
                     } else {

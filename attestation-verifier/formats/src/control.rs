@@ -43,6 +43,21 @@ pub struct Status {
     /// Digest of that catalog, which is to be had as an object; none while no keyset is in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub catalog_digest: Option<Digest>,
+    /// What the quote source did since the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quotes: Option<QuoteCounts>,
+}
+
+/// What a quote source did since the enclave's start, whatever for: boots, seals, receipts, sessions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QuoteCounts {
+    /// Quotes made.
+    pub made: u64,
+    /// Tries that gave none.
+    pub failed: u64,
+    /// Time that those made took, together: microseconds.
+    pub microseconds: u64,
 }
 
 /// Numbers of the batches kept; both 0 when there is none yet.

@@ -60,6 +60,8 @@ pub struct QuoteCounters {
     pub failed: AtomicU64,
     /// Of those: quotes for other report data.
     pub wrong_report_data: AtomicU64,
+    /// Time that the quotes made took, without the tries before them: microseconds.
+    pub microseconds: AtomicU64,
 }
 
 /// The queue in front of the quote source.
@@ -257,6 +259,10 @@ impl Worker {
 
     fn succeeded(&mut self, took: Duration) {
         self.counters.made.fetch_add(1, Ordering::Relaxed);
+        let microseconds = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.counters
+            .microseconds
+            .fetch_add(microseconds, Ordering::Relaxed);
         tracing::debug!(milliseconds = took.as_millis() as u64, "quote made");
         self.streak = 0;
         if self.failing.swap(false, Ordering::Relaxed) {

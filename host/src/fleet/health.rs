@@ -96,9 +96,12 @@ impl Member {
             (true, false) => Condition::Serving,
             (false, false) => Condition::Starting,
         };
-        let boot = |status: &Status| status.boot.0;
-        let before = self.health().status.as_ref().map(boot);
-        if self.is_held() && before.is_some_and(|before| before != boot(&status)) {
+        let before = self.health().status;
+        // Its end is known before the first receipt under it comes.
+        if before.as_ref().map(|before| before.keyset_digest) != Some(status.keyset_digest) {
+            self.puller.keyset_is_unknown();
+        }
+        if self.is_held() && before.is_some_and(|before| before.boot != status.boot) {
             tracing::info!(enclave = %self.name, "started anew: requests are sent to this enclave again");
             self.held.store(false, Relaxed);
         }

@@ -9,7 +9,7 @@ mod drain;
 mod health;
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -22,7 +22,7 @@ use tokio::{
     sync::{Notify, watch},
     time::timeout,
 };
-use touchstone_formats::{Catalog, Digest};
+use touchstone_formats::{Catalog, CatalogModel, Digest};
 
 use crate::{
     address::Address,
@@ -93,16 +93,21 @@ struct Models {
     digest: Digest,
     versions: HashSet<(String, String)>,
     names: HashSet<String>,
+    /// Names by what receipts say: digests of files and configuration.
+    digests: HashMap<(Digest, Digest), String>,
 }
 
 impl Models {
     fn new(digest: Digest, catalog: Catalog) -> Self {
+        let named = |m: &CatalogModel| ((m.model_digest, m.config_digest), m.name.clone());
+        let digests = catalog.models.iter().map(named).collect();
         let versions = catalog.models.into_iter().map(|m| (m.name, m.version));
         let versions: HashSet<(String, String)> = versions.collect();
         Self {
             digest,
             names: versions.iter().map(|(name, _)| name.clone()).collect(),
             versions,
+            digests,
         }
     }
 
@@ -392,6 +397,14 @@ impl Fleet {
             let health = member.health.read().unwrap_or_else(PoisonError::into_inner);
             let models = health.models.as_ref();
             models.is_some_and(|models| models.has(model))
+        })
+    }
+
+    /// What some enclave's catalog calls the model with these digests (files, configuration), which a receipt states.
+    pub fn model_name(&self, digests: &(Digest, Digest)) -> Option<String> {
+        self.members.iter().find_map(|member| {
+            let health = member.health.read().unwrap_or_else(PoisonError::into_inner);
+            health.models.as_ref()?.digests.get(digests).cloned()
         })
     }
 

@@ -41,9 +41,10 @@ use crate::{
     config::{Limits, Patience},
     fleet::{Fleet, Load, Member, Model, Wanted},
     limits::Activity,
-    metrics::{Asked, Metrics, Rerouted},
+    metrics::{Asked, Metrics, Refusal, Rerouted},
     pending::Pending,
     problem::{Problem, json},
+    seldom::seldom,
     store::Store,
 };
 
@@ -106,21 +107,31 @@ impl Forwarder {
     ) -> Result<Response<Answer>, Problem> {
         let (mut head, incoming) = request.into_parts();
         if head.method == Method::CONNECT {
+            self.metrics.refused(Refusal::Framing);
             return Err(Problem::new(
                 StatusCode::NOT_IMPLEMENTED,
                 "CONNECT: this is no proxy",
             ));
         }
-        strip_hop_by_hop(&mut head.headers).map_err(connection_names)?;
+        strip_hop_by_hop(&mut head.headers).map_err(|field| {
+            self.metrics.refused(Refusal::Framing);
+            connection_names(field)
+        })?;
         head.version = Version::HTTP_11;
 
         let failure = FailureCell::default();
         let (body, _room) = self
             .outgoing(incoming, announced_trailers(&head.headers), &failure)
             .await
-            .map_err(body_problem)?;
+            .map_err(|failure| {
+                if let Some(refusal) = refusal(failure) {
+                    self.metrics.refused(refusal);
+                }
+                body_problem(failure)
+            })?;
         // Only now: a caller that sends its body slowly takes nobody's turn.
         let permit = self.in_flight.clone().try_acquire_owned().map_err(|_| {
+            self.metrics.refused(Refusal::InFlight);
             Problem::passing(
                 StatusCode::SERVICE_UNAVAILABLE,
                 1,
@@ -128,7 +139,7 @@ impl Forwarder {
             )
         })?;
         let object = object_of(&head.method, &head.uri);
-        let asked = Asked::of(&self.fleet, head.uri.path(), &head.headers);
+        let asked = Asked::of(&self.fleet, &head.method, head.uri.path(), &head.headers);
         let began = Instant::now();
         let sent = match self.sealed_for(&head) {
             Ok(Some(keyset)) => {
@@ -263,7 +274,8 @@ impl Forwarder {
                     (enclave_problem(&member, &error), unsent)
                 }
                 (Err(_), None) => {
-                    tracing::warn!(
+                    seldom!(
+                        warn,
                         enclave = %member.name,
                         seconds = within.as_secs(),
                         "the enclave did not answer in time"
@@ -332,7 +344,7 @@ impl Forwarder {
                 Some(response)
             }
             Err(error) => {
-                tracing::error!(%error, "an object could not be looked up");
+                seldom!(error, %error, "an object could not be looked up");
                 None
             }
         }
@@ -462,6 +474,17 @@ fn connection_names(field: &str) -> Problem {
     )
 }
 
+/// `None`: nothing was refused, the caller went away.
+fn refusal(failure: BodyFailure) -> Option<Refusal> {
+    match failure {
+        BodyFailure::TooLong => Some(Refusal::BodyLength),
+        BodyFailure::TooSlow => Some(Refusal::BodyTime),
+        BodyFailure::NoRoom => Some(Refusal::Memory),
+        BodyFailure::Trailers => Some(Refusal::Framing),
+        BodyFailure::Broken => None,
+    }
+}
+
 fn body_problem(failure: BodyFailure) -> Problem {
     match failure {
         BodyFailure::TooLong => Problem::new(
@@ -489,7 +512,7 @@ fn body_problem(failure: BodyFailure) -> Problem {
 }
 
 fn enclave_problem(member: &Member, error: &Failure) -> Problem {
-    tracing::warn!(enclave = %member.name, %error, "a request could not be relayed");
+    seldom!(warn, enclave = %member.name, %error, "a request could not be relayed");
     match error {
         Failure::Unreachable { .. } => Problem::passing(
             StatusCode::SERVICE_UNAVAILABLE,

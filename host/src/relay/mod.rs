@@ -44,9 +44,10 @@ use crate::{
     fleet::Fleet,
     limits::{Activity, Watched},
     manifest::{self, ManifestFile},
-    metrics::{Metrics, Refusal},
+    metrics::{Metrics, Passed, Refusal},
     problem::Problem,
     receipts::Receipts,
+    seldom::seldom,
 };
 use body::Answer;
 use forward::Forwarder;
@@ -144,7 +145,7 @@ impl Relay {
                 Ok((stream, peer)) => (stream, peer.ip()),
                 Err(error) => {
                     // Out of descriptors or memory, or the caller is gone again: the rest goes on.
-                    tracing::warn!(%error, "a connection was not accepted");
+                    seldom!(warn, %error, "a connection was not accepted");
                     sleep(Duration::from_millis(20)).await;
                     continue;
                 }
@@ -230,11 +231,15 @@ impl Relay {
                 return self.seats.make_room();
             };
             match passthrough.serve(stream).await {
-                Ok(()) => {}
+                Ok(()) => self.metrics.passed(Passed::Ended),
                 Err(error @ (Broken::Unreachable { .. } | Broken::NoEnclave)) => {
-                    tracing::warn!(%error, "a TLS connection could not be passed on");
+                    self.metrics.passed(Passed::NoEnclave);
+                    seldom!(warn, %error, "a TLS connection could not be passed on");
                 }
-                Err(error) => tracing::debug!(%error, "a TLS connection broke off"),
+                Err(error) => {
+                    self.metrics.passed(Passed::BrokeOff);
+                    tracing::debug!(%error, "a TLS connection broke off");
+                }
             }
         } else if first.is_some() {
             self.http(stream, peer, &seat).await;
@@ -295,6 +300,11 @@ impl Relay {
             }
             if let Poll::Ready(result) = connection.as_mut().poll(cx) {
                 if let Err(error) = result {
+                    if error.is_parse_too_large() {
+                        self.metrics.refused(Refusal::Head);
+                    } else if error.is_parse() && activity.refusal().is_none() {
+                        self.metrics.refused(Refusal::Framing);
+                    }
                     tracing::debug!(%error, "a caller's connection ended");
                 }
                 return Poll::Ready(());

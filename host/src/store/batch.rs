@@ -8,7 +8,6 @@ use touchstone_formats::{
     Digest, Evidence, FormatError, GuaranteeSet, Purpose, Receipt, SignedNote,
     control::{Batch, KeysetEntry, KeysetState, SealedReceipt},
     jcs,
-    text::hex_encode,
 };
 
 use super::pack::Sealed;
@@ -18,7 +17,7 @@ use crate::pending::Id;
 #[derive(Debug, Error)]
 pub enum BatchError {
     /// Not as formats.md says.
-    #[error("{what}: {error}")]
+    #[error("{what}: {}", without_value(.error))]
     Format {
         /// Which part.
         what: &'static str,
@@ -35,6 +34,18 @@ pub enum BatchError {
         /// What is expected.
         expected: String,
     },
+}
+
+/// What is wrong, for the log: without what was found, which may be anything that is in a receipt.
+fn without_value(error: &FormatError) -> String {
+    match error {
+        FormatError::TooLong { .. } => error.to_string(),
+        FormatError::Value { expected, .. } => format!("{} is not {expected}", error.field()),
+        FormatError::Syntax {
+            offset, expected, ..
+        } => format!("{}: byte {offset} is not {expected}", error.field()),
+        _ => format!("{} is not as it should be", error.field()),
+    }
 }
 
 fn format(what: &'static str) -> impl Fn(FormatError) -> BatchError {
@@ -79,6 +90,10 @@ pub struct ReadReceipt {
     pub sequence: u64,
     /// What it states.
     pub guarantees: GuaranteeSet,
+    /// What answered, if it says so: digests of the model's files and of its configuration.
+    pub model: Option<(Digest, Digest)>,
+    /// 0, or the HTTP status of a refusal.
+    pub status: u16,
     /// The bytes and their place in the log.
     pub sealed: Sealed,
 }
@@ -115,8 +130,8 @@ impl Unsealed {
         if receipt.claims.cti != id {
             return Err(BatchError::Mismatch {
                 what: "receipt id",
-                found: receipt.id(),
-                expected: hex_encode(&id),
+                found: "another".into(),
+                expected: "the one asked for".into(),
             });
         }
         Ok(Self {
@@ -227,6 +242,8 @@ fn read_receipt(sealed: SealedReceipt, keyset: Digest) -> Result<ReadReceipt, Ba
         id: claims.cti,
         sequence: claims.sequence,
         guarantees: claims.guarantees,
+        model: claims.model_digest.zip(claims.config_digest),
+        status: claims.status,
         sealed: Sealed {
             index: sealed.index,
             proof,

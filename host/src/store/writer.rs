@@ -401,8 +401,7 @@ impl Writer {
         let name = name.map_or("", String::as_str);
         for batch in batches {
             if batch.seal.is_some() {
-                let states = batch.receipts.iter().map(|receipt| receipt.guarantees);
-                metrics.sealed(name, states);
+                metrics.sealed(name, &batch.receipts);
             }
             metrics.quoted(name, batch.quotes.len());
         }

@@ -25,7 +25,7 @@ use touchstone_formats::{
     Receipt, ReceiptKey, ReceiptSigner, RightEdge, Tee,
     control::{
         Ack, Batch, BatchRange, Batches, KeysetEntry, KeysetState, Keysets, PendingReceipt,
-        QuoteHealth, ReceiptQuote, SealedReceipt, Status, V,
+        QuoteCounts, QuoteHealth, ReceiptQuote, SealedReceipt, Status, V,
     },
     headers::{State, TouchstoneRequest, TouchstoneResponse},
     merkle::{EntryKind, append_batch, entry, leaf_hash},
@@ -655,6 +655,11 @@ impl Enclave {
                     quote: QuoteHealth::Ok,
                     catalog_epoch: 1,
                     catalog_digest: (!boot.closed).then(|| boot.catalog.digest()),
+                    quotes: Some(QuoteCounts {
+                        made: 5,
+                        failed: 1,
+                        microseconds: 2_500_000,
+                    }),
                 })
             }
             ("POST", ["drain"]) => {

@@ -2,8 +2,9 @@
 
 use std::{
     collections::BTreeSet,
+    io::Write,
     os::unix::fs::PermissionsExt,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
@@ -21,6 +22,8 @@ use crate::{
 const DASHBOARD: &str = include_str!("../../monitoring/grafana-dashboard.json");
 const ALERTS: &str = include_str!("../../monitoring/alerts.yml");
 const UNIT: &str = include_str!("../../systemd/touchstone-host.service");
+const ENCLAVE_UNIT: &str = include_str!("../../systemd/touchstone-enclave@.service");
+const COLLATERAL_UNIT: &str = include_str!("../../systemd/touchstone-collateral.service");
 
 async fn several() -> (std::sync::Arc<Enclave>, std::sync::Arc<Enclave>, Place) {
     let (a, b) = (Enclave::start().await, Enclave::start().await);
@@ -106,11 +109,30 @@ async fn figures_say_what_happened() {
     );
     let stored = |enclave| {
         let begin = format!(
-            "touchstone_host_receipts_total{{enclave=\"{enclave}\",guarantees=\"{quoted}\"}}"
+            "touchstone_host_receipts_total{{enclave=\"{enclave}\",guarantees=\"{quoted}\",model=\"digits\",status=\"200\"}}"
         );
         figure(&after, &begin)
     };
     assert_eq!(stored("a") + stored("b"), 7.0);
+    // What the enclaves say of their quotes.
+    for (begin, value) in [
+        (
+            "touchstone_host_enclave_quotes_total{enclave=\"a\",outcome=\"made\"}",
+            5.0,
+        ),
+        (
+            "touchstone_host_enclave_quotes_total{enclave=\"a\",outcome=\"failed\"}",
+            1.0,
+        ),
+        (
+            "touchstone_host_enclave_quote_seconds_total{enclave=\"b\"}",
+            2.5,
+        ),
+    ] {
+        assert_eq!(figure(&after, begin), value, "{begin}");
+    }
+    assert!(figure(&after, "touchstone_host_store_bytes") > 0.0);
+    assert!(figure(&after, "touchstone_host_store_free_bytes") > 0.0);
     // One that is gone shows.
     a.die().await;
     let end = Instant::now() + Duration::from_secs(5);
@@ -118,6 +140,9 @@ async fn figures_say_what_happened() {
     while figure(&text().await, away) != 1.0 {
         assert!(Instant::now() < end);
     }
+    // And what it last said is not passed off as how it is.
+    let unsealed = "touchstone_host_enclave_unsealed{enclave=";
+    assert_eq!(text().await.matches(unsealed).count(), 1);
     b.die().await;
     until(operation, "/ready", "not ready", |answer| {
         answer.status == StatusCode::SERVICE_UNAVAILABLE
@@ -131,6 +156,49 @@ async fn figures_say_what_happened() {
     );
     let order = send(operation, Method::POST, "/drain/a", &[], b"").await;
     assert_eq!(order.status, StatusCode::FORBIDDEN);
+    host.stop().await;
+}
+
+/// What the host refuses by itself counts, each under its reason, and no caller makes up another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refusals_count_under_their_reasons() {
+    let (_a, _b, mut place) = several().await;
+    place.limits = "body_bytes = 1024\nbody_timeout_ms = 200\nheaders = 16";
+    let host = place.start().await;
+    let (address, operation) = (host.address(), host.operation_address().unwrap());
+    let post = "POST /v2/models/digits/infer HTTP/1.1\r\nHost: h\r\n";
+    let reasons = [
+        ("body_length", format!("{post}Content-Length: 1025\r\n\r\n")),
+        ("body_time", format!("{post}Content-Length: 9\r\n\r\nx")),
+        ("head", format!("{post}{}\r\n", "A: b\r\n".repeat(20))),
+        ("framing", format!("{post}Connection: Touchstone\r\n\r\n")),
+        ("framing", "CONNECT h:1 HTTP/1.1\r\nHost: h\r\n\r\n".into()),
+        ("version", "GET / HTTP/1.0\r\nHost: h\r\n\r\n".into()),
+    ];
+    let text = async || String::from_utf8(get(operation, "/metrics").await.body.to_vec()).unwrap();
+    let begin = "touchstone_host_refused_total";
+    let all = |text: &str| {
+        let lines = text.lines().filter(|line| line.starts_with(begin));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let mut before = all(&text().await);
+    for (reason, request) in &reasons {
+        crate::client::raw(address, request.as_bytes()).await;
+        let this = format!("{begin}{{reason=\"{reason}\"}}");
+        let counted = |lines: &[String]| figure(&lines.join("\n"), &this);
+        let end = Instant::now() + Duration::from_secs(5);
+        let after = loop {
+            let after = all(&text().await);
+            if after != before {
+                break after;
+            }
+            assert!(Instant::now() < end, "{request:?}");
+        };
+        assert_eq!(counted(&after), counted(&before) + 1.0, "{request:?}");
+        let changed = after.iter().zip(&before).filter(|(a, b)| a != b).count();
+        assert_eq!((changed, after.len()), (1, before.len()), "{request:?}");
+        before = after;
+    }
     host.stop().await;
 }
 
@@ -171,6 +239,100 @@ async fn dashboard_and_alerts_name_figures_that_exist() {
     }
     assert!(ALERTS.matches("- alert: ").count() >= 10);
     host.stop().await;
+
+    // What Prometheus' own tool says: of the figures' names and kinds, of each panel's question.
+    let Some(check) = promtool("dashboard_and_alerts_name_figures_that_exist") else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("panels.yml");
+    let panels = |change: fn(&str) -> String| {
+        let panels = dashboard["panels"].as_array().unwrap().iter();
+        let targets = panels.flat_map(|panel| panel["targets"].as_array().unwrap());
+        let questions = targets.enumerate().map(|(number, target)| {
+            let asked = target["expr"].as_str().unwrap();
+            let asked = asked.replace("$__rate_interval", "5m");
+            serde_json::json!({"record": format!("panel:{number}"), "expr": change(&asked)})
+        });
+        let rules: Vec<Value> = questions.collect();
+        let groups = serde_json::json!({"groups": [{"name": "panels", "rules": rules}]});
+        std::fs::write(&file, groups.to_string()).unwrap();
+        check(&["check", "rules", file.to_str().unwrap()], "")
+    };
+    let (good, words) = panels(str::to_owned);
+    assert!(good, "{words}");
+    let (good, _) = panels(|asked| asked.replace("sum by (", "sum by by ("));
+    assert!(!good);
+    let (good, words) = check(&["check", "metrics"], &text);
+    assert!(good, "{words}");
+    let (good, _) = check(&["check", "metrics"], &text.replace("_total", "_count"));
+    assert!(!good);
+}
+
+/// Each alert fires when it should and not otherwise, and is in the guide with what to do.
+#[test]
+fn alerts_fire_when_they_should() {
+    const TESTS: &str = include_str!("../../monitoring/alerts-test.yml");
+    const GUIDE: &str = include_str!("../../../docs/host.md");
+    let names = ALERTS
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- alert: "));
+    for name in names {
+        assert!(
+            GUIDE.contains(&format!("\n| `{name}` |")),
+            "{name} is not in the guide"
+        );
+        for outcome in ["fires", "does not fire"] {
+            let test = format!("- name: {name} {outcome}\n");
+            assert!(TESTS.contains(&test), "no test that {name} {outcome}");
+        }
+    }
+    let Some(check) = promtool("alerts_fire_when_they_should") else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let tests = folder.path().join("alerts-test.yml");
+    std::fs::write(&tests, TESTS).unwrap();
+    let run = |alerts: &str| {
+        std::fs::write(folder.path().join("alerts.yml"), alerts).unwrap();
+        check(&["test", "rules", tests.to_str().unwrap()], "")
+    };
+    let (good, words) = run(ALERTS);
+    assert!(good, "{words}");
+    let (good, words) = run(&ALERTS.replace("< 7 * 86400", "< 1 * 86400"));
+    assert!(
+        !good && words.contains("TouchstonePlatformRefusedSoon"),
+        "{words}"
+    );
+}
+
+/// Runs Prometheus' own tool, with this on its stdin: whether all is well with it, and what it says. `None`, and said so: it
+/// is not here.
+fn promtool(test: &str) -> Option<impl Fn(&[&str], &str) -> (bool, String)> {
+    if Command::new("promtool").arg("--version").output().is_err() {
+        println!("SKIPPED: {test}: no promtool here");
+        return None;
+    }
+    Some(|arguments: &[&str], stdin: &str| {
+        let mut child = Command::new("promtool")
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(stdin.as_bytes())
+            .unwrap();
+        let output = child.wait_with_output().unwrap();
+        // Of a metric's name it complains and exits with 0, or 3, depending on its version.
+        let words = said(&output.stdout) + &said(&output.stderr);
+        let complains = words.contains("should");
+        (output.status.success() && !complains, words)
+    })
 }
 
 fn host(arguments: &[&str]) -> Output {
@@ -254,7 +416,9 @@ async fn orders_are_taken_on_the_operators_socket() {
 
 #[tokio::test]
 async fn check_config_says_what_is_in_effect() {
-    let (_a, _b, place) = several().await;
+    let (_a, _b, mut place) = several().await;
+    // Few enough for every machine's limit of open files.
+    place.limits = "connections = 1100";
     std::fs::create_dir(place.path("collateral")).unwrap();
     std::fs::write(place.path("manifest.jsonl"), "").unwrap();
     let file = place.path("host.toml");
@@ -277,6 +441,51 @@ async fn check_config_says_what_is_in_effect() {
     let output = check();
     assert_eq!(output.status.code(), Some(3));
     assert!(said(&output.stderr).contains("manifest.file"));
+    // What cannot be meant is doubted, by the key; and what is doubted is not refused.
+    std::fs::write(place.path("manifest.jsonl"), "").unwrap();
+    let settings = place.settings();
+    for (from, to, key) in [
+        (
+            "connections = 1100",
+            "connections = 512",
+            "limits.client_connections: found 1024",
+        ),
+        (
+            "[limits]",
+            "[limits]\nin_flight = 100",
+            "limits.client_in_flight: found 512",
+        ),
+        (
+            "[enclave]",
+            "[enclave]\nidle_timeout_ms = 30000",
+            "enclave.idle_timeout_ms: found 30000",
+        ),
+        (
+            "listen = \"tcp://127.0.0.1:0\"\nsocket",
+            "listen = \"tcp://0.0.0.0:0\"\nsocket",
+            "operation.listen: found",
+        ),
+        (
+            "[enclaves.b]",
+            "[enclaves.b]\ntls = \"vsock://3:1\"",
+            "1 of 2 have tls",
+        ),
+        (
+            place.path("collateral").to_str().unwrap(),
+            file.to_str().unwrap(),
+            "collateral.folder",
+        ),
+    ] {
+        std::fs::write(&file, settings.replacen(from, to, 1)).unwrap();
+        assert_ne!(std::fs::read_to_string(&file).unwrap(), settings, "{from}");
+        let output = check();
+        let words = said(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{words}");
+        assert!(
+            words.lines().count() == 1 && words.contains(key),
+            "{key}: {words}"
+        );
+    }
     std::fs::write(&file, place.settings() + "\n[nonsense]\n").unwrap();
     let output = check();
     assert_eq!(output.status.code(), Some(1));
@@ -333,7 +542,100 @@ async fn logs_are_json_and_hold_nothing_of_what_passes() {
     }
 }
 
-/// The unit stands, and shuts the host in.
+/// An enclave that answers with anything but what it should: what it said is not in the log either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_enclave_should_not_say_is_not_logged() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let secret = "what-nobody-else-may-know";
+    let digest = "ab".repeat(32);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let body = format!("{{\"v\":\"{secret}\",\"boot\":\"{digest}\"}}");
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\nTouchstone: id=\"{secret}\", keyset=\"{digest}\"\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let answer = answer.clone();
+            tokio::spawn(async move {
+                let mut bytes = [0; 4_096];
+                while stream.read(&mut bytes).await.is_ok_and(|count| count > 0) {
+                    stream.write_all(answer.as_bytes()).await.unwrap();
+                }
+            });
+        }
+    });
+    // The same listener under two names of this machine: one address for both is refused.
+    let control = std::net::SocketAddr::from(([127, 0, 0, 2], address.port()));
+    let forward = tokio::net::TcpListener::bind(control).await.unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = forward.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut other = tokio::net::TcpStream::connect(address).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut stream, &mut other).await;
+            });
+        }
+    });
+    let place = Place::new(address, control);
+    let file = place.path("host.toml");
+    std::fs::write(&file, place.settings().replace("host=debug", "trace")).unwrap();
+    let process = crate::run::Process::spawn(&file);
+    let answer = get(process.address(), "/v2/models/digits").await;
+    assert_eq!(answer.status, StatusCode::OK);
+    get(
+        process.address(),
+        &format!("/v1/receipts/{}", "0".repeat(32)),
+    )
+    .await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let (_, log) = process.terminate();
+    for line in [
+        "field is not understood",
+        "nothing is pulled",
+        "did not say how it is",
+    ] {
+        assert!(log.contains(line), "{line}: {log}");
+    }
+    assert!(!log.contains(secret) && !log.contains(&digest), "{log}");
+}
+
+/// However often callers bring about what the operator has to know, it is said once a second.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_cannot_flood_the_log() {
+    let mut place = Place::new(nobody().await, nobody().await);
+    place.more = "format = \"json\"\n".into();
+    let settings = place.settings().replace("host=debug", "info");
+    let file = place.path("host.toml");
+    std::fs::write(&file, settings).unwrap();
+    let process = crate::run::Process::spawn(&file);
+    let address = process.address();
+    let began = Instant::now();
+    for _ in 0..200 {
+        let answer = get(address, "/v2/health/ready").await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    }
+    tokio::time::sleep(Duration::from_millis(1_050)).await;
+    get(address, "/v2/health/ready").await;
+    let seconds = began.elapsed().as_secs() + 1;
+    let (_, log) = process.terminate();
+    let lines: Vec<Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .filter(|line: &Value| line["fields"]["message"] == "a request could not be relayed")
+        .collect();
+    assert!(lines.len() as u64 <= seconds && lines.len() > 1, "{log}");
+    // None is lost sight of.
+    let left_out: u64 = lines
+        .iter()
+        .map(|line| line["fields"]["more"].as_u64().unwrap())
+        .sum();
+    assert_eq!(left_out + lines.len() as u64, 201, "{log}");
+}
+
+/// The units stand, and shut in what they run.
 #[test]
 fn the_systemd_unit_stands() {
     let test = "the_systemd_unit_stands";
@@ -346,8 +648,8 @@ fn the_systemd_unit_stands() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("touchstone-host.service");
-    let check = |unit: &str| {
+    let check = |unit: &str, name: &str| {
+        let file = folder.path().join(name);
         std::fs::write(&file, unit).unwrap();
         let verified = Command::new("systemd-analyze")
             .args(["verify", "--man=no"])
@@ -362,20 +664,40 @@ fn the_systemd_unit_stands() {
         let words = said(&verified.stderr);
         (words, shut_in.status.success())
     };
-    let unit = UNIT.replace("/usr/local/bin/touchstone-host", env!("CARGO_BIN_EXE_host"));
-    assert_ne!(unit, UNIT);
-    let (words, shut_in) = check(&unit);
-    assert!(!words.contains("touchstone-host.service"), "{words}");
-    assert!(shut_in);
-    // The same without a rule, and with one that does not exist.
-    let (_, shut_in) = check(
-        &unit
+    // A program that is there, in the place of the one that is to be installed.
+    let there = env!("CARGO_BIN_EXE_host");
+    for (name, unit, program) in [
+        (
+            "touchstone-host.service",
+            UNIT,
+            "/usr/local/bin/touchstone-host",
+        ),
+        (
+            "touchstone-enclave@.service",
+            ENCLAVE_UNIT,
+            "/etc/touchstone/%i/start",
+        ),
+        (
+            "touchstone-collateral.service",
+            COLLATERAL_UNIT,
+            "/usr/local/bin/touchstone ",
+        ),
+    ] {
+        let start = format!("ExecStart={program}");
+        assert!(unit.contains(&start), "{name}");
+        let unit = unit.replace(&start, &format!("ExecStart={there} "));
+        let (words, shut_in) = check(&unit, name);
+        assert!(!words.contains("touchstone-"), "{words}");
+        assert!(shut_in, "{name}");
+        // The same without a rule, and with one that does not exist.
+        let open = unit
             .replace("SystemCallFilter=", "#")
-            .replace("Protect", "#Protect"),
-    );
-    assert!(!shut_in);
-    let (words, _) = check(&unit.replace("NoNewPrivileges", "NoNewPrivilege"));
-    assert!(words.contains("NoNewPrivilege"), "{words}");
+            .replace("Protect", "#Protect");
+        let (_, shut_in) = check(&open, name);
+        assert!(!shut_in, "{name}");
+        let (words, _) = check(&unit.replace("NoNewPrivileges", "NoNewPrivilege"), name);
+        assert!(words.contains("NoNewPrivilege"), "{words}");
+    }
 }
 
 /// An operator's listener that cannot be had ends the start, and says which.

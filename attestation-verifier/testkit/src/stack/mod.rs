@@ -264,9 +264,9 @@ impl<M: TeeMachine> Stack<M> {
         self.enclave_process = Some(process);
     }
 
-    /// From its next start on the host of this stack has several enclaves: this stack's own, and those of these others,
-    /// which are to have the same machine. Their names are `e0`, `e1`, ….
-    pub fn join(&mut self, others: &[&Self]) {
+    /// From its next start on the host of this stack has several enclaves: this stack's own, and those of these others. Their
+    /// names are `e0`, `e1`, …. Where they are on other machines their collateral has to be put into this host's folder.
+    pub fn join<N: TeeMachine>(&mut self, others: &[&Stack<N>]) {
         let own = self.listeners();
         let all = std::iter::once(own).chain(others.iter().map(|other| other.listeners()));
         for (number, listeners) in all.enumerate() {
