@@ -21,7 +21,7 @@ use std::sync::Arc;
 use hyper::{
     Method, Request, Response, StatusCode, Uri, Version,
     body::{Body, Incoming},
-    header::{CACHE_CONTROL, HeaderName, HeaderValue},
+    header::{CACHE_CONTROL, CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING},
     http::response::Parts,
 };
 use tokio::{
@@ -32,7 +32,7 @@ use touchstone_formats::Digest;
 
 use super::{
     body::{self, Answer, BodyFailure, CallerBody, FailureCell, Outgoing, Streamed},
-    headers::{announced_trailers, strip_hop_by_hop},
+    headers::{announced_trailers, is_framed, strip_hop_by_hop},
     sealed,
     upstream::{Exchange, Failure},
 };
@@ -119,6 +119,11 @@ impl Forwarder {
             .outgoing(incoming, announced_trailers(&head.headers), &failure)
             .await
             .map_err(body_problem)?;
+        if matches!(body, Outgoing::Stream(_)) && !head.headers.contains_key(CONTENT_LENGTH) {
+            // Unless it is said here, the library leaves a body out whose method has none as a rule.
+            let chunked = HeaderValue::from_static("chunked");
+            head.headers.insert(TRANSFER_ENCODING, chunked);
+        }
         // Only now: a caller that sends its body slowly takes nobody's turn.
         let permit = self.in_flight.clone().try_acquire_owned().map_err(|_| {
             Problem::passing(
@@ -357,6 +362,13 @@ impl Forwarder {
                 format!("the enclave answered with {}", head.status),
             ));
         }
+        if !is_framed(&head, exchange.body().is_end_stream()) {
+            tracing::warn!(enclave = %member.name, "the end of an enclave's answer could be read in two ways");
+            return Err(Problem::new(
+                StatusCode::BAD_GATEWAY,
+                "where the enclave's answer ends could be read in two ways",
+            ));
+        }
         strip_hop_by_hop(&mut head.headers).map_err(|field| {
             Problem::new(
                 StatusCode::BAD_GATEWAY,
@@ -455,7 +467,7 @@ fn object_of(method: &Method, uri: &Uri) -> Option<Digest> {
     Digest::from_hex(uri.path().strip_prefix("/v1/objects/")?).ok()
 }
 
-fn connection_names(field: &str) -> Problem {
+fn connection_names(field: String) -> Problem {
     Problem::new(
         StatusCode::BAD_REQUEST,
         format!("Connection names {field}, which is for the enclave and not for this connection"),

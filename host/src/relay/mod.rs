@@ -10,6 +10,7 @@ mod seats;
 mod shed;
 mod splice;
 pub mod strict;
+mod target;
 pub mod upstream;
 
 use std::{
@@ -33,7 +34,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
-    task::JoinSet,
+    task::{JoinSet, coop::has_budget_remaining},
     time::{Instant, Sleep, sleep, timeout},
 };
 
@@ -339,6 +340,10 @@ impl Relay {
                 "this host speaks HTTP/1.1",
             ));
         }
+        if let Err(problem) = target::check(request.method(), request.uri(), request.headers()) {
+            self.metrics.refused(Refusal::Framing);
+            return Err(problem);
+        }
         let place = self.clients.request(peer, request.headers());
         let place = place.ok_or_else(|| {
             self.metrics.refused(Refusal::ClientInFlight);
@@ -375,6 +380,10 @@ fn watch(
     deadline: Option<Instant>,
     cx: &mut std::task::Context<'_>,
 ) -> Poll<()> {
+    // Whoever always has more to say takes all that a task may do at once, and a timer is then not looked at.
+    if !has_budget_remaining() && deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+        return Poll::Ready(());
+    }
     loop {
         if let Some(deadline) = deadline
             && deadline < timer.deadline()

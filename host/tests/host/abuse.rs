@@ -33,6 +33,14 @@ fn two_readings() -> Vec<(&'static str, String, String)> {
         }
     };
     let (get, post, chunked, bare) = (after(GET), after(POST), after(CHUNKED), after(""));
+    let line = |what: &'static str, bad: &str, good: &str| {
+        let whole = |line| format!("{line} HTTP/1.1\r\nHost: h\r\n\r\n");
+        (what, whole(bad), whole(good))
+    };
+    let host = |what: &'static str, bad: &str, good: &str| {
+        let whole = |host| format!("GET /x HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        (what, whole(bad), whole(good))
+    };
     let chunks = "2\r\nab\r\n0\r\n\r\n";
     let both = format!("Content-Length: 4\r\n\r\n{chunks}");
     let first = format!("Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}");
@@ -143,6 +151,41 @@ fn two_readings() -> Vec<(&'static str, String, String)> {
             "\r\n2\nab\n0\n\n",
             &format!("\r\n{chunks}"),
         ),
+        post(
+            "a length with _",
+            "Content_Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+            "Content-Size: 3\r\nContent-Length: 4\r\n\r\nabcd",
+        ),
+        post(
+            "a coding with _",
+            "Content-Length: 4\r\nTransfer_Encoding: chunked\r\n\r\nabcd",
+            "Content-Length: 4\r\nX_Encoding: chunked\r\n\r\nabcd",
+        ),
+        line("a fragment", "GET /x#y", "GET /x%23y"),
+        line("a backslash", "GET /a\\..\\x", "GET /a/../x"),
+        line("bytes of no charset", "GET /\u{e9}", "GET /%C3%A9"),
+        line("a % alone", "GET /x?%4", "GET /x?%41"),
+        line("another host", "GET http://i/x", "GET http://H/x"),
+        line("another port", "GET http://h:80/x", "GET http://h/x"),
+        line("another scheme", "GET https://h/x", "GET http://h/x?y"),
+        line("a host with a user", "GET http://u@h/x", "GET http://h/"),
+        line("a host alone", "GET h", "GET /h"),
+        line("a star", "GET *", "OPTIONS *"),
+        host("a Host with a space", "h i", "h"),
+        host("two Hosts in one", "h,i", "h:80"),
+        host("a Host with a user", "u@h", "u.h"),
+        host("a Host with a path", "h/x", "[::1]:80"),
+        host("a Host with a port that is none", "h:x", "h:"),
+        chunked(
+            "a demand as a trailer",
+            "Trailer: Touchstone\r\n\r\n0\r\nTouchstone: require=(signed)\r\n\r\n",
+            "Trailer: X-Stone\r\n\r\n0\r\nX-Stone: require=(signed)\r\n\r\n",
+        ),
+        chunked(
+            "a credential as a trailer",
+            "Trailer: Authorization\r\n\r\n0\r\nAuthorization: x\r\n\r\n",
+            "Trailer: X-Authorization\r\n\r\n0\r\nX-Authorization: x\r\n\r\n",
+        ),
         chunked(
             "a length as a trailer",
             "Trailer: Content-Length\r\n\r\n0\r\nContent-Length: 3\r\n\r\n",
@@ -153,7 +196,7 @@ fn two_readings() -> Vec<(&'static str, String, String)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_with_two_readings_are_refused() {
-    let enclave = RawEnclave::start(vec![Then::Say(OK.to_vec()); 200]).await;
+    let enclave = RawEnclave::start(vec![Then::Say(OK.to_vec()); 400]).await;
     let place = Place::new(enclave.address, nobody().await);
     let host = place.start().await;
     let said = async |request: &str| {
