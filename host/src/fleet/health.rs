@@ -41,6 +41,7 @@ impl Fleet {
                 () = look => {}
                 _ = stopped => return,
             }
+            member.refusing.store(false, Relaxed);
             member.looked.send_replace(number);
             let pause = match member.health().condition {
                 Condition::Serving | Condition::Draining => self.health_interval,

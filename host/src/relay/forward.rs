@@ -239,6 +239,9 @@ impl Forwarder {
                 (Ok(Ok((head, exchange))), _) => {
                     let refused = head.status == StatusCode::SERVICE_UNAVAILABLE
                         && !head.headers.contains_key("touchstone");
+                    if refused {
+                        member.refused();
+                    }
                     let elsewhere = refused || (is_object && head.status == StatusCode::NOT_FOUND);
                     let answered = Answered {
                         head,
