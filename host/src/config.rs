@@ -20,7 +20,9 @@ const ADDRESS: &str =
 const FORWARDERS: &str = "IP addresses, with commas between them";
 
 fn forwarders(text: &str) -> Option<Vec<IpAddr>> {
-    let addresses = text.split(',').map(|address| address.trim().parse());
+    let addresses = text
+        .split(',')
+        .map(|address| address.trim().parse().map(|ip: IpAddr| ip.to_canonical()));
     addresses.collect::<Result<_, _>>().ok()
 }
 

@@ -225,12 +225,13 @@ impl Relay {
         };
         let first = self.first_byte(&stream, &seat).await;
         if first == Some(passthrough::HANDSHAKE) {
-            seat.activity.requested();
+            // Until the handshake is over its place can be another's.
+            seat.activity.received();
             let Ok(_other_side) = self.files.try_acquire() else {
                 self.metrics.refused(Refusal::Connections);
                 return self.seats.make_room();
             };
-            match passthrough.serve(stream).await {
+            match passthrough.serve(stream, &seat).await {
                 Ok(()) => {}
                 Err(error @ (Broken::Unreachable { .. } | Broken::NoEnclave)) => {
                     tracing::warn!(%error, "a TLS connection could not be passed on");

@@ -321,13 +321,11 @@ async fn bodies_of_all_requests_are_bounded_together() {
     host.stop().await;
 }
 
-/// A TLS connection on which nobody finishes a handshake ends soon, however patient answers have to be.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn abandoned_handshakes_end() {
-    let enclave = Enclave::start().await;
+/// A TLS listener, as far as a host can tell: it says what it hears.
+async fn echo() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let tls = listener.local_addr().unwrap();
-    let server = tokio::spawn(async move {
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
         let mut connections = JoinSet::new();
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
@@ -339,6 +337,14 @@ async fn abandoned_handshakes_end() {
             });
         }
     });
+    address
+}
+
+/// A TLS connection on which nobody finishes a handshake ends soon, however patient answers have to be.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn abandoned_handshakes_end() {
+    let enclave = Enclave::start().await;
+    let tls = echo().await;
     let place = Place::new(enclave.public, enclave.control)
         .with_tls(tls)
         .with("answer_timeout_ms = 60000", "handshake_timeout_ms = 400");
@@ -362,7 +368,6 @@ async fn abandoned_handshakes_end() {
     assert_eq!(said[1].read_u8().await.unwrap(), 2);
     drop(said);
     host.stop().await;
-    server.abort();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -465,6 +470,44 @@ async fn the_silent_give_up_their_places() {
         drop(silent);
         host.stop().await;
     }
+}
+
+/// With every place taken by handshakes that nobody goes on with, who has something to ask gets one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unfinished_handshakes_give_up_their_places() {
+    let enclave = Enclave::start().await;
+    let tls = echo().await;
+    let limits = "connections = 20\nhandshake_timeout_ms = 60000";
+    let place = Place::new(enclave.public, enclave.control)
+        .with_tls(tls)
+        .with("", limits);
+    let host = place.start().await;
+    let address = host.address();
+    // One is over; of the others some are answered.
+    let mut over = TcpStream::connect(address).await.unwrap();
+    for byte in [0x16, 1] {
+        over.write_all(&[byte]).await.unwrap();
+        assert_eq!(over.read_u8().await.unwrap(), byte);
+    }
+    let mut begun = Vec::new();
+    for number in 0..19 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(&[0x16]).await.unwrap();
+        if number % 2 == 0 {
+            assert_eq!(stream.read_u8().await.unwrap(), 0x16);
+        }
+        begun.push(stream);
+    }
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    for _ in 0..3 {
+        let began = Instant::now();
+        assert_eq!(get(address, "/x").await.status, StatusCode::OK);
+        assert!(began.elapsed() < Duration::from_millis(450), "waited");
+    }
+    over.write_all(&[2]).await.unwrap();
+    assert_eq!(over.read_u8().await.unwrap(), 2);
+    drop((over, begun));
+    host.stop().await;
 }
 
 /// The short form of `cargo bench -p host --bench siege`. Times are wide: others may use this machine, too.
