@@ -583,6 +583,16 @@ mod tests {
         }
     }
 
+    /// Peers are told apart by their IPv4 address, however the listener or the settings write it.
+    #[test]
+    fn a_forwarder_s_address_has_one_form() {
+        let text = "listen = \"tcp://127.0.0.1:0\"\n[enclave]\npublic = \"tcp://127.0.0.1:1\"\ncontrol = \"tcp://127.0.0.1:2\"\n\
+            [store]\npath = \"s\"\n[limits]\ntrusted_forwarders = \"::ffff:10.0.0.1, 2001:db8::1\"\n";
+        let config = Config::parse(text).unwrap();
+        let expected: [IpAddr; 2] = ["10.0.0.1", "2001:db8::1"].map(|ip| ip.parse().unwrap());
+        assert_eq!(config.limits.trusted_forwarders, expected);
+    }
+
     #[test]
     fn connections_take_no_more_files_than_may_be_open() {
         let mut config = Config::parse(EXAMPLE).unwrap();

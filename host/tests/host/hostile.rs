@@ -104,6 +104,52 @@ async fn answers_with_two_readings_are_not_passed_on() {
     host.stop().await;
 }
 
+/// An enclave that takes connections and ends them at once, or as soon as it has answered: whatever the moment at which that is
+/// noticed, the caller hears of it then, and nothing is sent twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn connections_that_end_when_they_are_used_keep_nobody_waiting() {
+    for answers in [false, true] {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let enclave = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let mut stream = stream;
+                std::thread::spawn(move || {
+                    let mut asked = [0; 1_000];
+                    if answers && matches!(stream.read(&mut asked), Ok(1..)) {
+                        let said = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+                        let _ = stream.write_all(said);
+                        std::thread::sleep(Duration::from_micros(u64::from(asked[20] % 16) * 50));
+                    }
+                });
+            }
+        });
+        let place = Place::new(enclave, nobody().await);
+        let host = place.start().await;
+        let address = host.address();
+        let mut callers = tokio::task::JoinSet::new();
+        for caller in 0..8 {
+            callers.spawn(async move {
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                let mut answer = [0; 1_000];
+                for number in 0..250 {
+                    let pause = (caller * 31 + number * 7) % 40 * 25;
+                    tokio::time::sleep(Duration::from_micros(pause)).await;
+                    let asked = format!("POST /x{number:03} HTTP/1.1\r\nHost: h\r\n\r\n");
+                    stream.write_all(asked.as_bytes()).await.unwrap();
+                    let answered = timeout(Duration::from_secs(4), stream.read(&mut answer)).await;
+                    let count = answered.expect("kept waiting").unwrap();
+                    assert!(answer[..count].starts_with(b"HTTP/1.1 "), "{count}");
+                }
+            });
+        }
+        while let Some(caller) = callers.join_next().await {
+            caller.unwrap();
+        }
+        host.stop().await;
+    }
+}
+
 /// Bytes without end, of `begin` once and `more` again and again, to whoever comes. In pieces: each is there when the one
 /// before has been read, so that a reader never waits and never has much.
 fn without_end(begin: &'static str, more: &'static str) -> SocketAddr {

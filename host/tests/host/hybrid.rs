@@ -215,6 +215,28 @@ async fn a_fleet_is_reached_over_vsock_and_tcp() {
     host.stop().await;
 }
 
+/// The connection ends before a byte of the request was written, and after it was to be: nothing was sent, and that is said at once.
+#[tokio::test]
+async fn a_guest_that_closes_at_once_keeps_nobody_waiting() {
+    let place = Place::new(nobody().await, nobody().await);
+    let listener = UnixListener::bind(place.path("vm.sock")).unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            while stream.read_u8().await.unwrap() != b'\n' {}
+            let _ = stream.try_write(b"OK 1\n");
+        }
+    });
+    let host = host(&place, [8000, 8001, 8002]).await;
+    for _ in 0..5 {
+        let answer = timeout(Duration::from_secs(5), get(host.address(), "/v2")).await;
+        let answer = answer.expect("kept waiting");
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(answer.problem().contains("nothing was sent"));
+    }
+    host.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_socket_that_is_no_vmms_is_an_enclave_that_is_down() {
     let place = Place::new(nobody().await, nobody().await).with("connect_timeout_ms = 200", "");
