@@ -118,9 +118,14 @@ impl Problem {
 
     /// A request that two programs could read differently: what follows it on its connection could be meant for either.
     pub fn two_readings(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail).closing()
+    }
+
+    /// As it is, and nothing more is read on its connection.
+    pub fn closing(self) -> Self {
         Self {
             closes: true,
-            ..Self::new(StatusCode::BAD_REQUEST, detail)
+            ..self
         }
     }
 

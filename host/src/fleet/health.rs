@@ -98,7 +98,11 @@ impl Member {
             (false, false) => Condition::Starting,
         };
         let boot = |status: &Status| status.boot.0;
-        let before = self.health().status.as_ref().map(boot);
+        let known = self.health();
+        let before = known.status.as_ref().map(boot);
+        if known.condition == Condition::Away || before != Some(boot(&status)) {
+            self.puller.try_now();
+        }
         if self.is_held() && before.is_some_and(|before| before != boot(&status)) {
             tracing::info!(enclave = %self.name, "started anew: requests are sent to this enclave again");
             self.held.store(false, Relaxed);

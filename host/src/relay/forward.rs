@@ -106,10 +106,9 @@ impl Forwarder {
     ) -> Result<Response<Answer>, Problem> {
         let (mut head, incoming) = request.into_parts();
         if head.method == Method::CONNECT {
-            return Err(Problem::new(
-                StatusCode::NOT_IMPLEMENTED,
-                "CONNECT: this is no proxy",
-            ));
+            // What follows may be meant for the other end of a tunnel.
+            let refused = Problem::new(StatusCode::NOT_IMPLEMENTED, "CONNECT: this is no proxy");
+            return Err(refused.closing());
         }
         strip_hop_by_hop(&mut head.headers).map_err(connection_names)?;
         head.version = Version::HTTP_11;
@@ -471,10 +470,9 @@ fn object_of(method: &Method, uri: &Uri) -> Option<Digest> {
 }
 
 fn connection_names(field: String) -> Problem {
-    Problem::new(
-        StatusCode::BAD_REQUEST,
-        format!("Connection names {field}, which is for the enclave and not for this connection"),
-    )
+    Problem::two_readings(format!(
+        "Connection names {field}, which is for the enclave and not for this connection"
+    ))
 }
 
 fn body_problem(failure: BodyFailure) -> Problem {
@@ -487,8 +485,7 @@ fn body_problem(failure: BodyFailure) -> Problem {
             StatusCode::REQUEST_TIMEOUT,
             "the body did not arrive in time",
         ),
-        BodyFailure::Trailers => Problem::new(
-            StatusCode::BAD_REQUEST,
+        BodyFailure::Trailers => Problem::two_readings(
             "trailer fields that no Trailer field announced cannot be relayed",
         ),
         BodyFailure::NoRoom => Problem::passing(
@@ -496,10 +493,7 @@ fn body_problem(failure: BodyFailure) -> Problem {
             1,
             "the host holds as many bytes of requests as it may",
         ),
-        BodyFailure::Broken => Problem::new(
-            StatusCode::BAD_REQUEST,
-            "the body broke off or is badly framed",
-        ),
+        BodyFailure::Broken => Problem::two_readings("the body broke off or is badly framed"),
     }
 }
 

@@ -297,6 +297,27 @@ async fn one_that_refuses_is_asked_last() {
     host.stop().await;
 }
 
+/// However long an enclave was away: what it makes once it is back is safe soon, not after the pause of the last failure.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_is_back_is_pulled_from_at_once() {
+    let (two, host) = Two::started().await;
+    for _ in 0..3 {
+        two.a.die().await;
+        tokio::time::sleep(Duration::from_millis(2_800)).await;
+        two.a.rise().await;
+        let back = Instant::now();
+        two.a.answer("logged");
+        two.a.seal();
+        two.a.all_acknowledged().await;
+        assert!(
+            back.elapsed() < Duration::from_millis(400),
+            "{:?}",
+            back.elapsed()
+        );
+    }
+    host.stop().await;
+}
+
 /// Two that are drained at the same moment are not both.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn one_is_left_whoever_drains_at_the_same_time() {

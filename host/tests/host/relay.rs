@@ -153,6 +153,7 @@ async fn a_connection_field_cannot_strip_a_demand() {
         let answer = send(host.address(), Method::POST, "/x", &headers, b"").await;
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{connection}");
         assert!(answer.problem().contains(named), "{connection}");
+        assert_eq!(answer.header("connection"), Some("close"));
     }
     assert!(enclave.came_in().is_empty());
     // The same without it passes.
