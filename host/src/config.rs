@@ -22,7 +22,9 @@ const ADDRESS: &str =
 const FORWARDERS: &str = "IP addresses, with commas between them";
 
 fn forwarders(text: &str) -> Option<Vec<IpAddr>> {
-    let addresses = text.split(',').map(|address| address.trim().parse());
+    let addresses = text
+        .split(',')
+        .map(|address| address.trim().parse().map(|ip: IpAddr| ip.to_canonical()));
     addresses.collect::<Result<_, _>>().ok()
 }
 
@@ -614,6 +616,16 @@ mod tests {
             assert_eq!(key, named, "{error}");
             assert!(found.contains(what), "{error}");
         }
+    }
+
+    /// Peers are told apart by their IPv4 address, however the listener or the settings write it.
+    #[test]
+    fn a_forwarder_s_address_has_one_form() {
+        let text = "listen = \"tcp://127.0.0.1:0\"\n[enclave]\npublic = \"tcp://127.0.0.1:1\"\ncontrol = \"tcp://127.0.0.1:2\"\n\
+            [store]\npath = \"s\"\n[limits]\ntrusted_forwarders = \"::ffff:10.0.0.1, 2001:db8::1\"\n";
+        let config = Config::parse(text).unwrap();
+        let expected: [IpAddr; 2] = ["10.0.0.1", "2001:db8::1"].map(|ip| ip.parse().unwrap());
+        assert_eq!(config.limits.trusted_forwarders, expected);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! what never was.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -117,7 +117,9 @@ impl Pending {
             }
             return;
         }
-        if notes.known.insert(id, (note, false)).is_none() {
+        // Who answers with a receipt that was promised before, its own or another enclave's, changes nothing of that.
+        if let Entry::Vacant(place) = notes.known.entry(id) {
+            place.insert((note, false));
             notes.fresh.push(id);
         }
     }
@@ -265,6 +267,22 @@ mod tests {
         assert_eq!(pending.which_are_written(all.into_iter()), [[1; 16]]);
         pending.settle(all.into_iter());
         assert!(pending.is_empty() && !pending.has_fresh());
+    }
+
+    #[test]
+    fn the_first_promise_counts() {
+        let pending = Pending::new(10);
+        let first = Note {
+            enclave: Some(1),
+            ..note()
+        };
+        pending.note([1; 16], first);
+        pending.written(&[[1; 16]]);
+        pending.note([1; 16], note());
+        assert_eq!(pending.get(&[1; 16]), Some(first));
+        // It still stands in the store, from which it has to go once its receipt has come.
+        let found = pending.which_are_written([[1; 16]].into_iter());
+        assert_eq!((found, pending.has_fresh()), (vec![[1; 16]], false));
     }
 
     #[test]

@@ -6,7 +6,8 @@ use hyper::{
     Method, Response, StatusCode,
     header::{
         ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
-        ACCESS_CONTROL_MAX_AGE, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER,
+        ACCESS_CONTROL_MAX_AGE, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue,
+        RETRY_AFTER,
     },
 };
 use serde::Serialize;
@@ -66,6 +67,8 @@ pub struct Problem {
     pub detail: String,
     /// Seconds after which asking again may help.
     pub retry_after: Option<u32>,
+    /// Nothing more is read on this connection.
+    closes: bool,
     /// Type and title, where the status does not say all.
     kind: Option<(&'static str, &'static str)>,
 }
@@ -86,6 +89,7 @@ impl Problem {
             status,
             detail: detail.into(),
             retry_after: None,
+            closes: false,
             kind: None,
         }
     }
@@ -109,6 +113,19 @@ impl Problem {
         Self {
             retry_after: Some(seconds),
             ..Self::new(status, detail)
+        }
+    }
+
+    /// A request that two programs could read differently: what follows it on its connection could be meant for either.
+    pub fn two_readings(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail).closing()
+    }
+
+    /// As it is, and nothing more is read on its connection.
+    pub fn closing(self) -> Self {
+        Self {
+            closes: true,
+            ..self
         }
     }
 
@@ -137,6 +154,9 @@ impl Problem {
         let headers = response.headers_mut();
         if self.status == StatusCode::METHOD_NOT_ALLOWED {
             headers.insert(ALLOW, HeaderValue::from_static(METHODS));
+        }
+        if self.closes {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if let Some(seconds) = self.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));

@@ -63,6 +63,8 @@ pub struct Puller {
     name: String,
     control: Arc<Control>,
     store: Arc<Store>,
+    /// The enclave is there again: whatever failed before is to be tried at once.
+    again: Notify,
     /// Somebody met a keyset that is not stored.
     unknown_keyset: Notify,
     /// When the keyset in force ends: Unix time; 0: not known.
@@ -80,6 +82,7 @@ impl Puller {
             name: name.to_owned(),
             control,
             store,
+            again: Notify::new(),
             unknown_keyset: Notify::new(),
             keyset_expires: AtomicU64::new(0),
             wanted: Mutex::default(),
@@ -95,6 +98,12 @@ impl Puller {
     /// Asks for the enclave's keysets soon.
     pub fn keyset_is_unknown(&self) {
         self.unknown_keyset.notify_one();
+    }
+
+    /// Ends the pause after a failure: the enclave was away, or another boot, and is there now. What it makes until it is
+    /// pulled from is lost if it ends again.
+    pub fn try_now(&self) {
+        self.again.notify_one();
     }
 
     /// Pulls until `stop` is true.
@@ -128,6 +137,7 @@ impl Puller {
             };
             tokio::select! {
                 () = sleep(pause) => {}
+                () = self.again.notified() => pause = PAUSES[0],
                 _ = stop.wait_for(|stop| *stop) => return,
             }
         }

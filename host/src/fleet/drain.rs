@@ -1,7 +1,10 @@
 //! Taking an enclave out of service without a request that fails: nothing more goes there, what is under
 //! way ends, the enclave seals, all of it is fetched and acknowledged. Then it can be stopped.
 
-use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{
+    sync::{PoisonError, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use thiserror::Error;
 use tokio::time::{Instant, sleep};
@@ -58,10 +61,13 @@ impl Fleet {
                 && !other.is_held()
                 && other.health().condition == Condition::Serving
         };
-        if !force && self.members().iter().find(other).is_none() {
-            return Err(DrainError::Last);
+        {
+            let _one_at_a_time = self.draining.lock().unwrap_or_else(PoisonError::into_inner);
+            if !force && self.members().iter().find(other).is_none() {
+                return Err(DrainError::Last);
+            }
+            member.held.store(true, Relaxed);
         }
-        member.held.store(true, Relaxed);
         tracing::info!(enclave = %member.name, "nothing more is sent to this enclave: it is drained");
         let end = Instant::now() + within;
         while (member.requests() > 0 || member.passed() > 0) && Instant::now() < end {

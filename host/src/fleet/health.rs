@@ -41,6 +41,7 @@ impl Fleet {
                 () = look => {}
                 _ = stopped => return,
             }
+            member.refusing.store(false, Relaxed);
             member.looked.send_replace(number);
             let pause = match member.health().condition {
                 Condition::Serving | Condition::Draining => self.health_interval,
@@ -96,12 +97,17 @@ impl Member {
             (true, false) => Condition::Serving,
             (false, false) => Condition::Starting,
         };
-        let before = self.health().status;
+        let known = self.health();
+        let before = known.status.as_ref();
         // Its end is known before the first receipt under it comes.
-        if before.as_ref().map(|before| before.keyset_digest) != Some(status.keyset_digest) {
+        if before.map(|before| before.keyset_digest) != Some(status.keyset_digest) {
             self.puller.keyset_is_unknown();
         }
-        if self.is_held() && before.is_some_and(|before| before.boot != status.boot) {
+        let same_boot = before.map(|before| before.boot == status.boot);
+        if known.condition == Condition::Away || same_boot != Some(true) {
+            self.puller.try_now();
+        }
+        if self.is_held() && same_boot == Some(false) {
             tracing::info!(enclave = %self.name, "started anew: requests are sent to this enclave again");
             self.held.store(false, Relaxed);
         }

@@ -11,7 +11,7 @@ mod health;
 use std::{
     collections::{HashMap, HashSet},
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -167,6 +167,8 @@ pub struct Member {
     looked: watch::Sender<u64>,
     /// The operator wants nothing more to go there.
     held: AtomicBool,
+    /// It did not admit what it was sent last, since it was last looked at.
+    refusing: AtomicBool,
     requests: AtomicUsize,
     passed: AtomicUsize,
 }
@@ -204,6 +206,11 @@ impl Member {
     pub fn failed(&self) {
         self.set_health(|health| health.condition = Condition::Away);
         self.look_again();
+    }
+
+    /// It did not admit a request, whatever it says of itself: others come first until it was looked at again.
+    pub fn refused(&self) {
+        self.refusing.store(true, Relaxed);
     }
 
     /// Something is odd: whether it is there is to be looked at soon.
@@ -319,6 +326,8 @@ enum Suits {
 pub struct Fleet {
     members: Vec<Arc<Member>>,
     turn: AtomicUsize,
+    /// Held while it is settled whether an enclave may be drained: of two the last one is not.
+    draining: Mutex<()>,
     health_interval: Duration,
 }
 
@@ -357,6 +366,7 @@ impl Fleet {
                 begun: AtomicU64::new(0),
                 looked: watch::Sender::new(0),
                 held: AtomicBool::new(false),
+                refusing: AtomicBool::new(false),
                 requests: AtomicUsize::new(0),
                 passed: AtomicUsize::new(0),
             })
@@ -364,6 +374,7 @@ impl Fleet {
         Arc::new(Self {
             members: config.enclaves.iter().enumerate().map(member).collect(),
             turn: AtomicUsize::new(0),
+            draining: Mutex::default(),
             health_interval: config.enclave.health_interval,
         })
     }
@@ -408,8 +419,8 @@ impl Fleet {
         })
     }
 
-    /// The best enclave that was not tried yet. Of equals the one with the least to do, and of those each
-    /// in its turn. One that is away is better than none: whether it is back is seen when it is tried.
+    /// The best enclave that was not tried yet. Of equals one that did not just refuse, of those the one with the least to
+    /// do, and of those each in its turn. One that is away is better than none: whether it is back is seen when it is tried.
     pub fn choose(&self, wanted: Wanted<'_>, tried: &[usize]) -> Option<Arc<Member>> {
         let (suits, member) = self.best(wanted, tried)?;
         // After one that has the model failed, nobody's word that there is none is asked for.
@@ -469,9 +480,12 @@ impl Fleet {
         (0..count)
             .filter_map(|n| self.members.get(turn.wrapping_add(n) % count))
             .filter(|member| !tried.contains(&member.index))
-            .filter_map(|member| Some((member.suits(wanted)?, load(member), member)))
-            .min_by_key(|(suits, load, _)| (*suits, *load))
-            .map(|(suits, _, member)| (suits, member.clone()))
+            .filter_map(|member| {
+                let first = (member.suits(wanted)?, member.refusing.load(Relaxed));
+                Some((first, load(member), member))
+            })
+            .min_by_key(|(first, load, _)| (*first, *load))
+            .map(|((suits, _), _, member)| (suits, member.clone()))
     }
 }
 

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use hyper::{
     Method, Request, Response, StatusCode, Uri, Version,
     body::{Body, Incoming},
-    header::{CACHE_CONTROL, HeaderName, HeaderValue},
+    header::{CACHE_CONTROL, CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING},
     http::response::Parts,
 };
 use tokio::{
@@ -32,7 +32,7 @@ use touchstone_formats::Digest;
 
 use super::{
     body::{self, Answer, BodyFailure, CallerBody, FailureCell, Outgoing, Streamed},
-    headers::{announced_trailers, strip_hop_by_hop},
+    headers::{announced_trailers, is_framed, strip_hop_by_hop},
     sealed,
     upstream::{Exchange, Failure},
 };
@@ -108,10 +108,9 @@ impl Forwarder {
         let (mut head, incoming) = request.into_parts();
         if head.method == Method::CONNECT {
             self.metrics.refused(Refusal::Framing);
-            return Err(Problem::new(
-                StatusCode::NOT_IMPLEMENTED,
-                "CONNECT: this is no proxy",
-            ));
+            // What follows may be meant for the other end of a tunnel.
+            let refused = Problem::new(StatusCode::NOT_IMPLEMENTED, "CONNECT: this is no proxy");
+            return Err(refused.closing());
         }
         strip_hop_by_hop(&mut head.headers).map_err(|field| {
             self.metrics.refused(Refusal::Framing);
@@ -129,6 +128,11 @@ impl Forwarder {
                 }
                 body_problem(failure)
             })?;
+        if matches!(body, Outgoing::Stream(_)) && !head.headers.contains_key(CONTENT_LENGTH) {
+            // Unless it is said here, the library leaves a body out whose method has none as a rule.
+            let chunked = HeaderValue::from_static("chunked");
+            head.headers.insert(TRANSFER_ENCODING, chunked);
+        }
         // Only now: a caller that sends its body slowly takes nobody's turn.
         let permit = self.in_flight.clone().try_acquire_owned().map_err(|_| {
             self.metrics.refused(Refusal::InFlight);
@@ -245,6 +249,9 @@ impl Forwarder {
                 (Ok(Ok((head, exchange))), _) => {
                     let refused = head.status == StatusCode::SERVICE_UNAVAILABLE
                         && !head.headers.contains_key("touchstone");
+                    if refused {
+                        member.refused();
+                    }
                     let elsewhere = refused || (is_object && head.status == StatusCode::NOT_FOUND);
                     let answered = Answered {
                         head,
@@ -369,6 +376,13 @@ impl Forwarder {
                 format!("the enclave answered with {}", head.status),
             ));
         }
+        if !is_framed(&head, exchange.body().is_end_stream()) {
+            tracing::warn!(enclave = %member.name, "the end of an enclave's answer could be read in two ways");
+            return Err(Problem::new(
+                StatusCode::BAD_GATEWAY,
+                "where the enclave's answer ends could be read in two ways",
+            ));
+        }
         strip_hop_by_hop(&mut head.headers).map_err(|field| {
             Problem::new(
                 StatusCode::BAD_GATEWAY,
@@ -467,11 +481,10 @@ fn object_of(method: &Method, uri: &Uri) -> Option<Digest> {
     Digest::from_hex(uri.path().strip_prefix("/v1/objects/")?).ok()
 }
 
-fn connection_names(field: &str) -> Problem {
-    Problem::new(
-        StatusCode::BAD_REQUEST,
-        format!("Connection names {field}, which is for the enclave and not for this connection"),
-    )
+fn connection_names(field: String) -> Problem {
+    Problem::two_readings(format!(
+        "Connection names {field}, which is for the enclave and not for this connection"
+    ))
 }
 
 /// `None`: nothing was refused, the caller went away.
@@ -495,8 +508,7 @@ fn body_problem(failure: BodyFailure) -> Problem {
             StatusCode::REQUEST_TIMEOUT,
             "the body did not arrive in time",
         ),
-        BodyFailure::Trailers => Problem::new(
-            StatusCode::BAD_REQUEST,
+        BodyFailure::Trailers => Problem::two_readings(
             "trailer fields that no Trailer field announced cannot be relayed",
         ),
         BodyFailure::NoRoom => Problem::passing(
@@ -504,10 +516,7 @@ fn body_problem(failure: BodyFailure) -> Problem {
             1,
             "the host holds as many bytes of requests as it may",
         ),
-        BodyFailure::Broken => Problem::new(
-            StatusCode::BAD_REQUEST,
-            "the body broke off or is badly framed",
-        ),
+        BodyFailure::Broken => Problem::two_readings("the body broke off or is badly framed"),
     }
 }
 

@@ -1,52 +1,75 @@
 //! Header fields that belong to one connection and are not relayed (RFC 9110 §7.6.1). All others pass
 //! as they are, duplicates and letter case included.
 
-use hyper::header::{
-    CONNECTION, HeaderMap, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+use hyper::{
+    header::{
+        CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
+        TRANSFER_ENCODING, UPGRADE,
+    },
+    http::response::Parts,
 };
 
 static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
-/// Fields that shape what a request or answer means, or how long it is. A `Connection` field that
+/// Fields that shape what a request or answer means, how long it is, or for whom it is. A `Connection` field that
 /// names one asks the relay to change the message on its way; that is refused.
-const END_TO_END: [&str; 12] = [
-    "accept",
+const END_TO_END: [&str; 13] = [
     "authorization",
-    "content-digest",
-    "content-encoding",
-    "content-length",
-    "content-type",
+    "cache-control",
+    "cookie",
+    "date",
+    "expect",
+    "forwarded",
     "host",
-    "inference-header-content-length",
     "origin",
     "prefer",
+    "range",
+    "retry-after",
+    "set-cookie",
+    "transfer-encoding",
+];
+/// As much, of all names that begin so.
+const END_TO_END_LIKE: [&str; 7] = [
+    "accept",
+    "access-control-",
+    "content-",
+    "if-",
+    "inference-",
     "touchstone",
-    "touchstone-openings",
+    "x-forwarded-",
 ];
 
-/// Takes out what belongs to the connection. The error is the end-to-end field that a `Connection`
-/// field named.
-pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Result<(), &'static str> {
+/// Bytes that an error shows of what a `Connection` field names.
+const SHOWN: usize = 64;
+
+fn is_end_to_end(option: &HeaderName) -> bool {
+    let option = option.as_str();
+    END_TO_END.contains(&option) || END_TO_END_LIKE.iter().any(|like| option.starts_with(like))
+}
+
+/// Takes out what belongs to the connection. The error is what a `Connection` field must not name: an end-to-end
+/// field, or something that is no name.
+pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Result<(), String> {
     if headers.contains_key(CONNECTION) {
         let options: Vec<HeaderValue> = headers.get_all(CONNECTION).iter().cloned().collect();
         headers.remove(CONNECTION);
         for option in options
             .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|text| text.split(','))
+            .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+            .map(<[u8]>::trim_ascii)
+            // Empty elements of lists mean nothing (RFC 9110 §5.6.1).
+            .filter(|option| !option.is_empty())
         {
-            let option = option.trim();
-            if let Some(field) = END_TO_END
-                .iter()
-                .find(|field| field.eq_ignore_ascii_case(option))
-            {
-                return Err(field);
-            }
+            let name = HeaderName::from_bytes(option).ok();
+            let Some(name) = name.filter(|name| !is_end_to_end(name)) else {
+                let shown = option.get(..SHOWN).unwrap_or(option);
+                return Err(shown.to_ascii_lowercase().escape_ascii().to_string());
+            };
             // `close` and `keep-alive` are no fields, or handled below; `trailer` announces what
             // follows the body and must not be lost on the way.
-            if !option.eq_ignore_ascii_case(TRAILER.as_str()) {
-                headers.remove(option);
+            if name != TRAILER {
+                headers.remove(name);
             }
         }
     }
@@ -60,6 +83,25 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Result<(), &'static s
         headers.remove(name);
     }
     Ok(())
+}
+
+/// Whether an answer says in one way where it ends: one `Content-Length` of digits, or chunks and nothing else, or no
+/// body (`empty`). An answer that ends with its connection could be half of one, as an enclave that is killed closes it too;
+/// and passed on without its coding a body would be another one.
+pub(super) fn is_framed(head: &Parts, empty: bool) -> bool {
+    let mut lengths = head.headers.get_all(CONTENT_LENGTH).iter();
+    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
+    match (lengths.next(), codings.next()) {
+        (None, None) => empty,
+        (Some(length), None) => {
+            let length = length.as_bytes();
+            lengths.next().is_none() && !length.is_empty() && length.iter().all(u8::is_ascii_digit)
+        }
+        (None, Some(coding)) => {
+            codings.next().is_none() && coding.as_bytes().eq_ignore_ascii_case(b"chunked")
+        }
+        (Some(_), Some(_)) => false,
+    }
 }
 
 /// The fields that `Trailer` announces: those alone can be relayed after a body.
@@ -118,13 +160,38 @@ mod tests {
 
     #[test]
     fn end_to_end_fields_cannot_be_named_away() {
-        for name in END_TO_END {
+        let named = |option: &str| {
             let mut headers = map(&[("connection", "close")]);
-            headers.append(
-                CONNECTION,
-                HeaderValue::from_str(&format!("foo, {}", name.to_uppercase())).unwrap(),
-            );
-            assert_eq!(strip_hop_by_hop(&mut headers), Err(name));
+            let list = HeaderValue::from_str(&format!("foo,, {option}\t")).unwrap();
+            headers.append(CONNECTION, list);
+            strip_hop_by_hop(&mut headers)
+        };
+        for name in END_TO_END.into_iter().chain([
+            "accept",
+            "access-control-request-method",
+            "content-length",
+            "content-type",
+            "content-digest",
+            "if-none-match",
+            "inference-header-content-length",
+            "touchstone",
+            "touchstone-keyset",
+            "touchstone-openings",
+            "x-forwarded-for",
+        ]) {
+            assert_eq!(named(&name.to_uppercase()), Err(name.to_owned()));
+        }
+        for other in [
+            "x-acceptable",
+            "te",
+            "http2-settings",
+            "keep-alive",
+            "trailer",
+        ] {
+            assert_eq!(named(other), Ok(()));
+        }
+        for nothing in ["a b", "(touchstone)", "touchstone;x"] {
+            assert_eq!(named(nothing), Err(nothing.to_owned()));
         }
     }
 }

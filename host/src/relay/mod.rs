@@ -10,6 +10,7 @@ mod seats;
 mod shed;
 mod splice;
 pub mod strict;
+mod target;
 pub mod upstream;
 
 use std::{
@@ -33,7 +34,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
-    task::JoinSet,
+    task::{JoinSet, coop::has_budget_remaining},
     time::{Instant, Sleep, sleep, timeout},
 };
 
@@ -225,12 +226,13 @@ impl Relay {
         };
         let first = self.first_byte(&stream, &seat).await;
         if first == Some(passthrough::HANDSHAKE) {
-            seat.activity.requested();
+            // Until the handshake is over its place can be another's.
+            seat.activity.received();
             let Ok(_other_side) = self.files.try_acquire() else {
                 self.metrics.refused(Refusal::Connections);
                 return self.seats.make_room();
             };
-            match passthrough.serve(stream).await {
+            match passthrough.serve(stream, &seat).await {
                 Ok(()) => self.metrics.passed(Passed::Ended),
                 Err(error @ (Broken::Unreachable { .. } | Broken::NoEnclave)) => {
                     self.metrics.passed(Passed::NoEnclave);
@@ -349,6 +351,10 @@ impl Relay {
                 "this host speaks HTTP/1.1",
             ));
         }
+        if let Err(problem) = target::check(request.method(), request.uri(), request.headers()) {
+            self.metrics.refused(Refusal::Framing);
+            return Err(problem);
+        }
         let place = self.clients.request(peer, request.headers());
         let place = place.ok_or_else(|| {
             self.metrics.refused(Refusal::ClientInFlight);
@@ -385,6 +391,10 @@ fn watch(
     deadline: Option<Instant>,
     cx: &mut std::task::Context<'_>,
 ) -> Poll<()> {
+    // Whoever always has more to say takes all that a task may do at once, and a timer is then not looked at.
+    if !has_budget_remaining() && deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+        return Poll::Ready(());
+    }
     loop {
         if let Some(deadline) = deadline
             && deadline < timer.deadline()

@@ -5,7 +5,7 @@
 
 use std::{
     cell::RefCell,
-    future::poll_fn,
+    future::{Future, poll_fn},
     io, mem,
     pin::{Pin, pin},
     sync::Arc,
@@ -23,6 +23,7 @@ use tokio::{
 use tokio_vsock::VsockStream;
 
 use super::{
+    seats::Seat,
     splice::{Pipe, Pipes},
     watch,
 };
@@ -62,6 +63,9 @@ pub(super) enum Broken {
     /// The operator keeps everything from all of them.
     #[error("no enclave takes connections")]
     NoEnclave,
+    /// Its place was given to another while its handshake was not over.
+    #[error("the handshake was not over when others needed its place")]
+    Left,
     /// One side broke off.
     #[error(transparent)]
     Lost(io::Error),
@@ -115,7 +119,7 @@ impl Passthrough {
     ///
     /// # Errors
     /// [`Broken`]. The connections are closed by then, whatever was under way.
-    pub(super) async fn serve(&self, caller: TcpStream) -> Result<(), Broken> {
+    pub(super) async fn serve(&self, caller: TcpStream, seat: &Seat) -> Result<(), Broken> {
         let mut tried = Vec::new();
         let mut unreachable = Broken::NoEnclave;
         while let Some(member) = self.fleet.choose(Wanted::Tls, &tried) {
@@ -136,9 +140,9 @@ impl Passthrough {
                 }
             };
             let passed = match enclave {
-                Stream::Tcp(enclave) => pass(caller, enclave, self.patience, &self.pipes).await,
-                Stream::Vsock(enclave) => pass(caller, enclave, self.patience, &self.pipes).await,
-                Stream::Unix(enclave) => pass(caller, enclave, self.patience, &self.pipes).await,
+                Stream::Tcp(to) => pass(caller, to, self.patience, &self.pipes, seat).await,
+                Stream::Vsock(to) => pass(caller, to, self.patience, &self.pipes, seat).await,
+                Stream::Unix(to) => pass(caller, to, self.patience, &self.pipes, seat).await,
             };
             drop(load);
             return passed;
@@ -186,6 +190,7 @@ async fn pass(
     mut enclave: impl Side,
     patience: Patience,
     pipes: &Pipes,
+    seat: &Seat,
 ) -> Result<(), Broken> {
     let (mut up, mut down) = (Direction::new(pipes), Direction::new(pipes));
     let mut idle_timeout = patience.open;
@@ -193,7 +198,11 @@ async fn pass(
     let by = Instant::now() + patience.handshake;
     let mut handshake = Handshake::Begun;
     let mut timer = pin!(sleep(idle_timeout.min(patience.handshake)));
+    let mut leave = pin!(seat.leave.notified());
     poll_fn(|cx| {
+        if !matches!(handshake, Handshake::Over) && leave.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(Broken::Left));
+        }
         let to_enclave = up.poll(&mut caller, &mut enclave, cx);
         let to_caller = down.poll(&mut enclave, &mut caller, cx);
         match (to_enclave, to_caller) {
@@ -207,7 +216,10 @@ async fn pass(
         handshake = match handshake {
             Handshake::Begun if heard || down.over => Handshake::Answered,
             // In the same turn it may have been said before the answer.
-            Handshake::Answered if said => Handshake::Over,
+            Handshake::Answered if said => {
+                seat.activity.requested();
+                Handshake::Over
+            }
             same => same,
         };
         if said | heard {
@@ -377,6 +389,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     use super::*;
+    use crate::{limits::Activity, relay::seats::Seats};
 
     /// In memory, and not to be spliced: as vsock is.
     impl Side for DuplexStream {
@@ -408,12 +421,14 @@ mod tests {
             ended: Duration::from_secs(20),
             handshake: Duration::from_secs(20),
         };
+        let twenty = Duration::from_secs(20);
+        let seat = Arc::<Seats>::default().take(Activity::new(twenty, twenty));
         // Less room than a piece, more, and much more.
         for room in [1_000, 100_000, 10_000_000] {
             let ((caller, a), (b, enclave)) = (duplex(room), duplex(room));
             let pipes = Pipes::default();
             let (passed, at_caller, at_enclave) = tokio::join!(
-                pass(a, b, patience, &pipes),
+                pass(a, b, patience, &pipes, &seat),
                 exchange(caller, said(31, 3_000_000)),
                 exchange(enclave, said(37, 2_000_001)),
             );

@@ -3,7 +3,8 @@
 //! A request that two programs read differently is how a second request is smuggled past the first of them. What
 //! comes in is therefore looked at as it comes, byte by byte, and only what has one reading goes on to the HTTP
 //! library: lines end with CR LF and hold no other CR or LF, no field goes on in the next line, one `Content-Length`
-//! of digits or one `Transfer-Encoding: chunked` and never both, chunk sizes without extensions, one `Host`. At the first
+//! of digits or one `Transfer-Encoding: chunked` and never both, chunk sizes without extensions, one `Host`, targets of
+//! characters that mean the same to all. (What a target and a `Host` say together is looked at in `target`.) At the first
 //! byte that breaks this a zero byte takes its place, which no reader takes for anything: the HTTP library answers 400
 //! after the answers that are still owed, and closes.
 //!
@@ -16,13 +17,16 @@ use std::fmt;
 pub enum Violation {
     /// Something other than a request line: an empty line before it, spaces too many or too few, control characters.
     RequestLine,
+    /// A byte in the target that some take for what it is and others do not: a fragment's `#`, a `\\` (read as `/`),
+    /// bytes of no known charset.
+    Target,
     /// Neither HTTP/1.1 nor HTTP/1.0.
     Version,
     /// A CR without LF, or an LF without CR.
     LineEnd,
     /// A field that goes on in the next line.
     ObsoleteFold,
-    /// A field's name that is no token, or has a space after it.
+    /// A field's name that is no token, has a space after it, or frames the message for those who take `_` for `-`.
     FieldName,
     /// A control character in a field's value.
     FieldValue,
@@ -42,7 +46,7 @@ pub enum Violation {
     ChunkEnd,
     /// More requests than may be sent ahead of their answers.
     Pipeline,
-    /// A trailer field that would change how the message is framed or routed.
+    /// A trailer field that would change how the message is framed, routed or understood.
     Trailer,
 }
 
@@ -60,6 +64,28 @@ enum Field {
     TransferEncoding,
     Host,
 }
+
+/// Fields that have no business after a body (RFC 9110 §6.5.1): who merges them into the head reads another message
+/// than who does not.
+const NO_TRAILERS: [&[u8]; 15] = [
+    b"authorization",
+    b"cache-control",
+    b"connection",
+    b"content-encoding",
+    b"content-range",
+    b"content-type",
+    b"cookie",
+    b"expect",
+    b"keep-alive",
+    b"max-forwards",
+    b"prefer",
+    b"set-cookie",
+    b"te",
+    b"trailer",
+    b"upgrade",
+];
+/// As much, of all names that begin so.
+const NO_TRAILERS_LIKE: [&[u8]; 2] = [b"touchstone", b"inference-header-"];
 
 /// Requests that may have come in and not been taken up yet.
 const AHEAD: u64 = 16;
@@ -125,6 +151,8 @@ pub struct Strict {
     trailers: bool,
     name: [u8; LONGEST],
     name_length: usize,
+    /// The name has a `_`, which stands as `-` above.
+    underscored: bool,
     /// Digits of a content length, or bytes of `chunked`, that were read; and whether the value has ended.
     digits: u8,
     ended: bool,
@@ -142,6 +170,7 @@ impl Default for Strict {
             trailers: false,
             name: [0; LONGEST],
             name_length: 0,
+            underscored: false,
             digits: 0,
             ended: false,
             heads: 0,
@@ -229,7 +258,8 @@ impl Strict {
                     self.line_byte(byte);
                     State::Line { spaces: spaces + 1 }
                 }
-                0x21..=0x7e | 0x80..=0xff => {
+                b'#' | b'\\' | 0x80..=0xff if spaces == 1 => return Err(Violation::Target),
+                0x21..=0x7e => {
                     self.line_byte(byte);
                     State::Line { spaces }
                 }
@@ -246,6 +276,7 @@ impl Strict {
                 b'\n' => return Err(Violation::LineEnd),
                 _ if is_token(byte) => {
                     self.name_length = 0;
+                    self.underscored = false;
                     self.name_byte(byte);
                     State::Name
                 }
@@ -327,8 +358,12 @@ impl Strict {
     }
 
     fn name_byte(&mut self, byte: u8) {
+        self.underscored |= byte == b'_';
         if let Some(place) = self.name.get_mut(self.name_length) {
-            *place = byte.to_ascii_lowercase();
+            *place = match byte {
+                b'_' => b'-',
+                _ => byte.to_ascii_lowercase(),
+            };
         }
         self.name_length = self.name_length.saturating_add(1);
     }
@@ -341,8 +376,11 @@ impl Strict {
             Some(b"host") => Field::Host,
             _ => Field::Other,
         };
-        if self.trailers && field != Field::Other {
+        if self.trailers && (field != Field::Other || self.is_no_trailer()) {
             return Err(Violation::Trailer);
+        }
+        if self.underscored && field != Field::Other {
+            return Err(Violation::FieldName);
         }
         self.digits = 0;
         self.ended = false;
@@ -364,6 +402,14 @@ impl Strict {
             return Err(Violation::LengthAndEncoding);
         }
         Ok(field)
+    }
+
+    fn is_no_trailer(&self) -> bool {
+        let whole = self.name.get(..self.name_length);
+        let begin = self.name.get(..self.name_length.min(LONGEST));
+        let begin = begin.unwrap_or_default();
+        NO_TRAILERS.iter().any(|name| whole == Some(name))
+            || NO_TRAILERS_LIKE.iter().any(|like| begin.starts_with(like))
     }
 
     fn value_byte(&mut self, field: Field, byte: u8) -> Result<(), Violation> {
@@ -441,8 +487,8 @@ mod tests {
     const GOOD: &[&str] = &[
         "GET / HTTP/1.1\r\nHost: h\r\n\r\n",
         "GET / HTTP/1.0\r\n\r\n",
-        "P /x?\u{e9} HTTP/1.1\r\nhOsT:\r\nContent-Length: \t 3 \r\n\r\nab\n",
-        "POST /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: Chunked\r\n\r\n3\r\n\r\n\0\r\n00A\r\n0123456789\r\n0\r\nX-Late: 1\r\n\r\n",
+        "P /x?{|}\"%C3 HTTP/1.1\r\nhOsT:\r\nContent-Length: \t 3 \r\n\r\nab\n",
+        "POST /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: Chunked\r\n\r\n3\r\n\r\n\0\r\n00A\r\n0123456789\r\n0\r\nX-Late: 1\r\nPreferred: x\r\nX_Y: 1\r\n\r\n",
         "POST /x HTTP/1.1\r\nContent-Length: 000\r\nHost: h\r\nX: \u{e9}\t\r\nEmpty:\r\n\r\n",
         "CONNECT h:1 HTTP/1.1\r\nHost: h:1\r\n\r\n",
     ];
@@ -460,6 +506,11 @@ mod tests {
             (RequestLine, "GET /^\tHTTP/1.1\r\n".into()),
             (RequestLine, "GET /^\0 HTTP/1.1\r\n".into()),
             (RequestLine, "GET /^\r\n".into()),
+            (RequestLine, "G^\u{e9}T / HTTP/1.1\r\n".into()),
+            (Target, "GET /x^#y HTTP/1.1\r\n".into()),
+            (Target, "GET /x?y^#z HTTP/1.1\r\n".into()),
+            (Target, "GET /x^\\y HTTP/1.1\r\n".into()),
+            (Target, "GET /^\u{e9} HTTP/1.1\r\n".into()),
             (LineEnd, "GET / HTTP/1.1^\nHost: h\r\n".into()),
             (LineEnd, "GET / HTTP/1.1\r^Host: h\r\n".into()),
             (Version, "GET / HTTP/1.2^\r\n".into()),
@@ -477,6 +528,11 @@ mod tests {
             (FieldName, with("X^\r\n\r\n")),
             (FieldName, with("X^\u{e9}: 1\r\n\r\n")),
             (FieldName, with("Content-Length^ : 1\r\n\r\n")),
+            (FieldName, with("Content_Length^: 1\r\n\r\n")),
+            (
+                FieldName,
+                with("tRANSFER-eNCODING: chunked\r\nTransfer_Encoding^: x\r\n\r\n"),
+            ),
             (FieldValue, with("X: ^\0\r\n\r\n")),
             (FieldValue, with("X: a^\u{b}\r\n\r\n")),
             (
@@ -551,6 +607,13 @@ mod tests {
             (ObsoleteFold, chunked("0\r\nX: 1\r\n^ 2\r\n\r\n")),
             (Trailer, chunked("0\r\nContent-Length^: 1\r\n\r\n")),
             (Trailer, chunked("0\r\nHost^: 1\r\n\r\n")),
+            (Trailer, chunked("0\r\nX: 1\r\nAuthorization^: 1\r\n\r\n")),
+            (Trailer, chunked("0\r\nTE^: 1\r\n\r\n")),
+            (Trailer, chunked("0\r\nTouchstone-Keyset^: 1\r\n\r\n")),
+            (
+                Trailer,
+                chunked("0\r\nInference-Header-Content-Length^: 1\r\n\r\n"),
+            ),
             (Trailer, chunked("0\r\nTransfer-Encoding^: chunked\r\n\r\n")),
         ];
         let marked = marked.into_iter();

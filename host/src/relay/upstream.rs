@@ -16,7 +16,7 @@ use bytes::Bytes;
 use hyper::{
     Request, Response,
     body::{Body, Frame, Incoming},
-    client::conn::http1,
+    client::conn::{TrySendError, http1},
     http::response::Parts,
 };
 use hyper_util::rt::TokioIo;
@@ -57,17 +57,44 @@ pub struct Upstream {
 #[derive(Debug)]
 struct Connection {
     sender: http1::SendRequest<Outgoing>,
-    driver: http1::Connection<TokioIo<Stream>, Outgoing>,
-    /// The driver has ended and must not be polled again.
-    ended: bool,
+    /// `None`: it has ended.
+    driver: Option<Driver>,
+}
+
+type Driver = http1::Connection<TokioIo<Stream>, Outgoing>;
+
+/// Lets a connection go on.
+fn drive(driver: &mut Option<Driver>, cx: &mut Context<'_>) {
+    if let Some(going) = driver
+        && Pin::new(going).poll(cx).is_ready()
+    {
+        // What ended it is told to the request that was under way. One that it had not taken up yet it gives back when it
+        // is dropped, and not before.
+        *driver = None;
+    }
 }
 
 impl Connection {
     fn drive(&mut self, cx: &mut Context<'_>) {
-        // What ended it is told to the request that was under way.
-        if !self.ended && Pin::new(&mut self.driver).poll(cx).is_ready() {
-            self.ended = true;
-        }
+        drive(&mut self.driver, cx);
+    }
+
+    /// Sends a request, and gives the head of its answer. The error holds the request if nothing of it was sent.
+    async fn send(
+        &mut self,
+        request: Request<Outgoing>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<Outgoing>>> {
+        let mut answer = std::pin::pin!(self.sender.try_send_request(request));
+        let driver = &mut self.driver;
+        std::future::poll_fn(|cx| {
+            drive(driver, cx);
+            answer.as_mut().poll(cx)
+        })
+        .await
+    }
+
+    fn is_over(&self) -> bool {
+        self.driver.is_none()
     }
 }
 
@@ -116,22 +143,11 @@ impl Upstream {
                     Poll::Ready(())
                 })
                 .await;
-                if connection.ended || !connection.sender.is_ready() {
+                if connection.is_over() || !connection.sender.is_ready() {
                     continue;
                 }
             }
-            let result = {
-                let mut answer = std::pin::pin!(connection.sender.try_send_request(request));
-                let (driver, ended) = (&mut connection.driver, &mut connection.ended);
-                std::future::poll_fn(|cx| {
-                    if !*ended && Pin::new(&mut *driver).poll(cx).is_ready() {
-                        *ended = true;
-                    }
-                    answer.as_mut().poll(cx)
-                })
-                .await
-            };
-            match result {
+            match connection.send(request).await {
                 Ok(response) => {
                     let (head, body) = response.into_parts();
                     return Ok((
@@ -188,8 +204,7 @@ impl Upstream {
             .map_err(|error| unreachable(io::Error::other(error)))?;
         Ok(Connection {
             sender,
-            driver,
-            ended: false,
+            driver: Some(driver),
         })
     }
 
@@ -274,7 +289,7 @@ impl Exchange {
             if !connection.sender.is_ready() {
                 connection.drive(cx);
             }
-            if !connection.ended && connection.sender.is_ready() {
+            if !connection.is_over() && connection.sender.is_ready() {
                 self.home.give_back(connection);
             }
         }
@@ -309,5 +324,55 @@ impl Exchange {
             }
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::UnixStream,
+        time::timeout,
+    };
+
+    use super::*;
+
+    /// The enclave may close a connection that nobody uses at any moment, and so at the one at which it is taken again.
+    #[tokio::test]
+    async fn a_request_is_given_back_by_a_connection_that_ended_as_it_was_taken() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let stream = TokioIo::new(Stream::Unix(ours));
+        let (sender, driver) = http1::handshake(stream).await.unwrap();
+        let mut connection = Connection {
+            sender,
+            driver: Some(driver),
+        };
+        let request = || {
+            let mut request = Request::new(Outgoing::Full(Bytes::from_static(b"x")));
+            *request.method_mut() = hyper::Method::POST;
+            request
+        };
+        let mut heard = [0; 1_000];
+        let answering = async {
+            let count = theirs.read(&mut heard).await.unwrap();
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+            theirs.write_all(answer).await.unwrap();
+            assert!(heard[..count].ends_with(b"x"));
+        };
+        let (answered, ()) = tokio::join!(connection.send(request()), answering);
+        assert_eq!(answered.unwrap().status(), 200);
+        std::future::poll_fn(|cx| {
+            connection.drive(cx);
+            Poll::Ready(())
+        })
+        .await;
+        assert!(!connection.is_over() && connection.sender.is_ready());
+        // Now, after it was looked at and before anything is written.
+        drop(theirs);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let sent = timeout(Duration::from_secs(5), connection.send(request())).await;
+        let mut error = sent.expect("kept waiting").unwrap_err();
+        assert!(error.take_message().is_some());
+        assert!(connection.is_over());
     }
 }

@@ -33,6 +33,14 @@ fn two_readings() -> Vec<(&'static str, String, String)> {
         }
     };
     let (get, post, chunked, bare) = (after(GET), after(POST), after(CHUNKED), after(""));
+    let line = |what: &'static str, bad: &str, good: &str| {
+        let whole = |line| format!("{line} HTTP/1.1\r\nHost: h\r\n\r\n");
+        (what, whole(bad), whole(good))
+    };
+    let host = |what: &'static str, bad: &str, good: &str| {
+        let whole = |host| format!("GET /x HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        (what, whole(bad), whole(good))
+    };
     let chunks = "2\r\nab\r\n0\r\n\r\n";
     let both = format!("Content-Length: 4\r\n\r\n{chunks}");
     let first = format!("Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}");
@@ -143,6 +151,41 @@ fn two_readings() -> Vec<(&'static str, String, String)> {
             "\r\n2\nab\n0\n\n",
             &format!("\r\n{chunks}"),
         ),
+        post(
+            "a length with _",
+            "Content_Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+            "Content-Size: 3\r\nContent-Length: 4\r\n\r\nabcd",
+        ),
+        post(
+            "a coding with _",
+            "Content-Length: 4\r\nTransfer_Encoding: chunked\r\n\r\nabcd",
+            "Content-Length: 4\r\nX_Encoding: chunked\r\n\r\nabcd",
+        ),
+        line("a fragment", "GET /x#y", "GET /x%23y"),
+        line("a backslash", "GET /a\\..\\x", "GET /a/../x"),
+        line("bytes of no charset", "GET /\u{e9}", "GET /%C3%A9"),
+        line("a % alone", "GET /x?%4", "GET /x?%41"),
+        line("another host", "GET http://i/x", "GET http://H/x"),
+        line("another port", "GET http://h:80/x", "GET http://h/x"),
+        line("another scheme", "GET https://h/x", "GET http://h/x?y"),
+        line("a host with a user", "GET http://u@h/x", "GET http://h/"),
+        line("a host alone", "GET h", "GET /h"),
+        line("a star", "GET *", "OPTIONS *"),
+        host("a Host with a space", "h i", "h"),
+        host("two Hosts in one", "h,i", "h:80"),
+        host("a Host with a user", "u@h", "u.h"),
+        host("a Host with a path", "h/x", "[::1]:80"),
+        host("a Host with a port that is none", "h:x", "h:"),
+        chunked(
+            "a demand as a trailer",
+            "Trailer: Touchstone\r\n\r\n0\r\nTouchstone: require=(signed)\r\n\r\n",
+            "Trailer: X-Stone\r\n\r\n0\r\nX-Stone: require=(signed)\r\n\r\n",
+        ),
+        chunked(
+            "a credential as a trailer",
+            "Trailer: Authorization\r\n\r\n0\r\nAuthorization: x\r\n\r\n",
+            "Trailer: X-Authorization\r\n\r\n0\r\nX-Authorization: x\r\n\r\n",
+        ),
         chunked(
             "a length as a trailer",
             "Trailer: Content-Length\r\n\r\n0\r\nContent-Length: 3\r\n\r\n",
@@ -153,7 +196,7 @@ fn two_readings() -> Vec<(&'static str, String, String)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_with_two_readings_are_refused() {
-    let enclave = RawEnclave::start(vec![Then::Say(OK.to_vec()); 200]).await;
+    let enclave = RawEnclave::start(vec![Then::Say(OK.to_vec()); 400]).await;
     let place = Place::new(enclave.address, nobody().await);
     let host = place.start().await;
     let said = async |request: &str| {
@@ -278,13 +321,11 @@ async fn bodies_of_all_requests_are_bounded_together() {
     host.stop().await;
 }
 
-/// A TLS connection on which nobody finishes a handshake ends soon, however patient answers have to be.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn abandoned_handshakes_end() {
-    let enclave = Enclave::start().await;
+/// A TLS listener, as far as a host can tell: it says what it hears.
+async fn echo() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let tls = listener.local_addr().unwrap();
-    let server = tokio::spawn(async move {
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
         let mut connections = JoinSet::new();
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
@@ -296,6 +337,14 @@ async fn abandoned_handshakes_end() {
             });
         }
     });
+    address
+}
+
+/// A TLS connection on which nobody finishes a handshake ends soon, however patient answers have to be.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn abandoned_handshakes_end() {
+    let enclave = Enclave::start().await;
+    let tls = echo().await;
     let place = Place::new(enclave.public, enclave.control)
         .with_tls(tls)
         .with("answer_timeout_ms = 60000", "handshake_timeout_ms = 400");
@@ -319,7 +368,6 @@ async fn abandoned_handshakes_end() {
     assert_eq!(said[1].read_u8().await.unwrap(), 2);
     drop(said);
     host.stop().await;
-    server.abort();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -422,6 +470,44 @@ async fn the_silent_give_up_their_places() {
         drop(silent);
         host.stop().await;
     }
+}
+
+/// With every place taken by handshakes that nobody goes on with, who has something to ask gets one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unfinished_handshakes_give_up_their_places() {
+    let enclave = Enclave::start().await;
+    let tls = echo().await;
+    let limits = "connections = 20\nhandshake_timeout_ms = 60000";
+    let place = Place::new(enclave.public, enclave.control)
+        .with_tls(tls)
+        .with("", limits);
+    let host = place.start().await;
+    let address = host.address();
+    // One is over; of the others some are answered.
+    let mut over = TcpStream::connect(address).await.unwrap();
+    for byte in [0x16, 1] {
+        over.write_all(&[byte]).await.unwrap();
+        assert_eq!(over.read_u8().await.unwrap(), byte);
+    }
+    let mut begun = Vec::new();
+    for number in 0..19 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(&[0x16]).await.unwrap();
+        if number % 2 == 0 {
+            assert_eq!(stream.read_u8().await.unwrap(), 0x16);
+        }
+        begun.push(stream);
+    }
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    for _ in 0..3 {
+        let began = Instant::now();
+        assert_eq!(get(address, "/x").await.status, StatusCode::OK);
+        assert!(began.elapsed() < Duration::from_millis(450), "waited");
+    }
+    over.write_all(&[2]).await.unwrap();
+    assert_eq!(over.read_u8().await.unwrap(), 2);
+    drop((over, begun));
+    host.stop().await;
 }
 
 /// The short form of `cargo bench -p host --bench siege`. Times are wide: others may use this machine, too.

@@ -11,6 +11,7 @@ use std::{
 
 use host::{
     Host,
+    config::Config,
     fleet::{Condition, DrainError},
 };
 use hyper::{Method, StatusCode};
@@ -24,7 +25,7 @@ use touchstone_formats::text::hex_encode;
 use crate::{
     client::{Answer, get, send, until},
     enclave::{Enclave, Id},
-    raw::nobody,
+    raw::{RawEnclave, nobody},
     run::Place,
 };
 
@@ -264,6 +265,101 @@ async fn what_an_enclave_does_not_admit_another_does() {
     let answer = infer(host.address(), INFER).await;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(answer.body.is_empty(), "{answer:?}");
+    host.stop().await;
+}
+
+/// An enclave that says it takes requests and refuses them all costs the long ones, which cannot be sent again, next to nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_refuses_is_asked_last() {
+    let two = Two::new().await;
+    let settings = two.place.settings();
+    // Looked at once, and then not again.
+    let rarely = settings.replace("health_interval_ms = 50", "health_interval_ms = 60000");
+    let host = Host::start(&Config::parse(&rarely).unwrap()).await.unwrap();
+    all_are(&host, Condition::Serving).await;
+    two.a.refuses(true);
+    let long = vec![7; 200_000];
+    let mut refused = 0;
+    for _ in 0..20 {
+        let answer = send(host.address(), Method::PUT, "/x", &[], &long).await;
+        refused += usize::from(answer.status == StatusCode::SERVICE_UNAVAILABLE);
+    }
+    assert!(refused <= 1, "{refused}");
+    // Looked at again, it has its turn again.
+    two.a.refuses(false);
+    host.fleet().look_through().await;
+    let seen = two.a.seen_of("/x");
+    for _ in 0..4 {
+        let answer = send(host.address(), Method::PUT, "/x", &[], &long).await;
+        assert_eq!(answer.status, StatusCode::OK);
+    }
+    assert_eq!(two.a.seen_of("/x"), seen + 2);
+    host.stop().await;
+}
+
+/// However long an enclave was away: what it makes once it is back is safe soon, not after the pause of the last failure.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_is_back_is_pulled_from_at_once() {
+    let (two, host) = Two::started().await;
+    for _ in 0..3 {
+        two.a.die().await;
+        tokio::time::sleep(Duration::from_millis(2_800)).await;
+        two.a.rise().await;
+        let back = Instant::now();
+        two.a.answer("logged");
+        two.a.seal();
+        two.a.all_acknowledged().await;
+        assert!(
+            back.elapsed() < Duration::from_millis(400),
+            "{:?}",
+            back.elapsed()
+        );
+    }
+    host.stop().await;
+}
+
+/// Two that are drained at the same moment are not both.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn one_is_left_whoever_drains_at_the_same_time() {
+    let (two, host) = Two::started().await;
+    let within = Duration::from_secs(5);
+    let (a, b) = tokio::join!(
+        host.fleet().drain("a", within, false),
+        host.fleet().drain("b", within, false)
+    );
+    assert!(a.is_ok() != b.is_ok(), "{a:?} {b:?}");
+    assert!(matches!(a.and(b), Err(DrainError::Last)));
+    assert_eq!(infer(host.address(), INFER).await.status, StatusCode::OK);
+    drop(two);
+    host.stop().await;
+}
+
+/// One that hangs cannot be told; nothing more is sent there, and the operator hears of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_hangs_is_not_drained_and_gets_nothing_more() {
+    let (two, host) = Two::started().await;
+    let hung = [RawEnclave::start([]).await, RawEnclave::start([]).await];
+    let place = Place::several(&[
+        ("a", hung[0].address, hung[1].address, None),
+        ("b", two.b.public, two.b.control, None),
+    ]);
+    host.stop().await;
+    let host = place.start().await;
+    is(&host, 1, Condition::Serving).await;
+    let began = Instant::now();
+    let drained = host
+        .fleet()
+        .drain("a", Duration::from_millis(100), false)
+        .await;
+    assert!(
+        matches!(drained, Err(DrainError::Control(_))),
+        "{drained:?}"
+    );
+    assert!(began.elapsed() < Duration::from_secs(10));
+    for _ in 0..4 {
+        assert_eq!(infer(host.address(), INFER).await.status, StatusCode::OK);
+    }
+    assert!(host.fleet().members()[0].is_held());
     host.stop().await;
 }
 

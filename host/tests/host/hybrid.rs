@@ -2,14 +2,21 @@
 
 use std::{collections::HashMap, net::SocketAddr, path::Path, time::Duration};
 
-use hyper::StatusCode;
+use host::fleet::{Condition, Model};
+use hyper::{Method, StatusCode};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
     net::{TcpListener, TcpStream, UnixListener},
     time::timeout,
 };
 
-use crate::{client::get, enclave::Enclave, raw::nobody, run::Place};
+use crate::{
+    client::{get, send},
+    enclave::Enclave,
+    fleet::{all_are, is},
+    raw::nobody,
+    run::Place,
+};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -28,7 +35,10 @@ fn vmm(socket: &Path, guest: HashMap<u32, SocketAddr>) {
                 let asked = String::from_utf8(asked).unwrap();
                 let port = asked.strip_prefix("CONNECT ").unwrap().trim_end();
                 if let Some(address) = guest.get(&port.parse().unwrap()) {
-                    let mut inside = TcpStream::connect(address).await.unwrap();
+                    // Nobody listens there any more: closed.
+                    let Ok(mut inside) = TcpStream::connect(address).await else {
+                        return;
+                    };
                     stream.write_all(b"OK 1073741824\n").await.unwrap();
                     let _ = copy_bidirectional(&mut stream, &mut inside).await;
                 }
@@ -109,6 +119,122 @@ async fn all_three_listeners_are_reached_through_a_vmms_socket() {
     let answer = get(refused.address(), "/v2").await;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     refused.stop().await;
+}
+
+/// Guests of two VMMs and a third by TCP are one fleet: each has its share, what one that is gone would have had goes to the
+/// others, one after the other is drained and started anew, and no request fails.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_fleet_is_reached_over_vsock_and_tcp() {
+    let mut enclaves = Vec::new();
+    for _ in 0..3 {
+        enclaves.push(Enclave::start().await);
+    }
+    let names = ["left", "right", "tcp"];
+    let mut place = Place::several(&[("tcp", enclaves[2].public, enclaves[2].control, None)]);
+    for (name, enclave) in names.iter().zip(&enclaves).take(2) {
+        let socket = place.path(&format!("{name}.sock"));
+        let guest = [(8000, enclave.public), (8001, enclave.control)];
+        vmm(&socket, guest.into());
+        let address = |port| format!("\"vsock+unix://{}:{port}\"", socket.display());
+        let (public, control) = (address(8000), address(8001));
+        let table = format!("[enclaves.{name}]\npublic = {public}\ncontrol = {control}\n");
+        place.enclaves.push_str(&table);
+    }
+    let host = place.start().await;
+    all_are(&host, Condition::Serving).await;
+    let address = host.address();
+    let number = |name: &str| {
+        let mut members = host.fleet().members().iter();
+        members.position(|member| member.name == name).unwrap()
+    };
+    let infer = async |target: &str, length: usize| {
+        let headers = [("touchstone", "require=(logged signed)")];
+        let target = format!("/v2/models/{target}/infer");
+        let body = vec![7; length];
+        let answer = send(address, Method::POST, &target, &headers, &body).await;
+        assert_eq!((answer.status, answer.body.len()), (StatusCode::OK, length));
+        let said = answer.header("touchstone").unwrap();
+        touchstone_formats::headers::TouchstoneResponse::parse(said).unwrap()
+    };
+    for _ in 0..6 {
+        infer("digits", 10).await;
+    }
+    assert!(
+        enclaves
+            .iter()
+            .all(|enclave| enclave.seen_of("digits") == 2)
+    );
+    // A model that one guest alone has.
+    enclaves[1].has_models(&["digits", "other"]);
+    let other = Model::of("/v2/models/other").unwrap();
+    while !host.fleet().knows_model(&other) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    infer("other", 10).await;
+    assert_eq!(enclaves[1].seen_of("other/infer"), 1);
+
+    // Small and long bodies all the time, while one after the other goes and comes.
+    let stop = tokio::sync::watch::Sender::new(false);
+    let load = async {
+        let caller = async |length: usize| {
+            let mut promised = Vec::new();
+            while !*stop.borrow() {
+                promised.push(infer("digits", length).await.id);
+            }
+            promised
+        };
+        let (a, b, c) = tokio::join!(caller(10), caller(10), caller(200_000));
+        [a, b, c].concat()
+    };
+    let rolling = async {
+        for (name, enclave) in names.iter().zip(&enclaves) {
+            let drained = host.fleet().drain(name, SOON, false).await;
+            drained.unwrap();
+            enclave.die().await;
+            is(&host, number(name), Condition::Away).await;
+            enclave.rise().await;
+            is(&host, number(name), Condition::Serving).await;
+        }
+        stop.send_replace(true);
+    };
+    let (promised, ()) = tokio::join!(load, rolling);
+    assert!(promised.len() > 20, "{}", promised.len());
+    for enclave in &enclaves {
+        enclave.seal();
+        timeout(SOON, enclave.all_acknowledged()).await.unwrap();
+    }
+    for id in &promised {
+        let target = format!("/v1/receipts/{}", touchstone_formats::text::hex_encode(id));
+        assert_eq!(get(address, &target).await.status, StatusCode::OK);
+    }
+    // Gone without a word, and with it its guest's listeners: nothing was sent, so others get it.
+    enclaves[0].die().await;
+    for length in [10, 10, 10, 200_000, 200_000] {
+        infer("digits", length).await;
+    }
+    host.stop().await;
+}
+
+/// The connection ends before a byte of the request was written, and after it was to be: nothing was sent, and that is said at once.
+#[tokio::test]
+async fn a_guest_that_closes_at_once_keeps_nobody_waiting() {
+    let place = Place::new(nobody().await, nobody().await);
+    let listener = UnixListener::bind(place.path("vm.sock")).unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            while stream.read_u8().await.unwrap() != b'\n' {}
+            let _ = stream.try_write(b"OK 1\n");
+        }
+    });
+    let host = host(&place, [8000, 8001, 8002]).await;
+    for _ in 0..5 {
+        let answer = timeout(Duration::from_secs(5), get(host.address(), "/v2")).await;
+        let answer = answer.expect("kept waiting");
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(answer.problem().contains("nothing was sent"));
+    }
+    host.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,6 +6,7 @@ mod client;
 #[allow(dead_code, reason = "the bench uses more of it")]
 mod enclave;
 mod fleet;
+mod hostile;
 mod hybrid;
 mod killed;
 mod manifest;

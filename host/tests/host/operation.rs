@@ -10,6 +10,7 @@ use std::{
 
 use hyper::{Method, StatusCode};
 use serde_json::Value;
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 use touchstone_formats::{GuaranteeSet, text::base64_encode};
 
 use crate::{
@@ -412,6 +413,92 @@ async fn orders_are_taken_on_the_operators_socket() {
     assert!(!place.path("operation.sock").exists());
     let gone = host(&["status", "--config", settings]);
     assert_eq!(gone.status.code(), Some(1));
+}
+
+/// A host that is killed while it drains an enclave, or right after, forgets nothing that matters: what was not told to stop goes
+/// on, what was gets no request, and the order can be given again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_drain_that_a_kill_interrupts_can_be_ordered_again() {
+    let (a, b, place) = several().await;
+    let settings = place.path("host.toml").to_str().unwrap().to_owned();
+    let serving = async |conditions: [&str; 2]| {
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            let output = host(&["status", "--config", &settings]);
+            let now: Value = serde_json::from_slice(&output.stdout).unwrap();
+            if [0, 1].map(|n| now["enclaves"][n]["condition"].clone()) == conditions {
+                return now;
+            }
+            assert!(Instant::now() < end, "{now}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let order = |settings: String| {
+        tokio::task::spawn_blocking(move || {
+            host(&["drain", "a", "--config", &settings, "--within", "5"])
+        })
+    };
+    let infer = async |process: &crate::run::Process| {
+        let headers = [("touchstone", "require=(logged signed)")];
+        let target = "/v2/models/digits/infer";
+        let answer = send(process.address(), Method::POST, target, &headers, b"x").await;
+        assert_eq!(answer.status, StatusCode::OK);
+        let said = answer.header("touchstone").unwrap();
+        touchstone_formats::headers::TouchstoneResponse::parse(said)
+            .unwrap()
+            .id
+    };
+
+    // Killed while a request is under way, before the enclave was told.
+    let process = place.spawn();
+    serving(["serving", "serving"]).await;
+    let mut promised = vec![infer(&process).await, infer(&process).await];
+    a.answers_after(Duration::from_secs(3));
+    b.answers_after(Duration::from_secs(3));
+    let mut waiting = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(process.address()).await.unwrap();
+        stream
+            .write_all(b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n")
+            .await
+            .unwrap();
+        waiting.push(stream);
+    }
+    let draining = order(settings.clone());
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    process.kill();
+    assert_eq!(draining.await.unwrap().status.code(), Some(1));
+    a.answers_after(Duration::ZERO);
+    b.answers_after(Duration::ZERO);
+    let process = place.spawn();
+    let now = serving(["serving", "serving"]).await;
+    assert_eq!(now["enclaves"][0]["held"], false);
+    let seen = a.seen_of("infer");
+    promised.extend([infer(&process).await, infer(&process).await]);
+    assert_eq!(a.seen_of("infer"), seen + 1);
+
+    // Killed once the enclave was told.
+    assert_eq!(
+        order(settings.clone()).await.unwrap().status.code(),
+        Some(0)
+    );
+    process.kill();
+    let process = place.spawn();
+    serving(["draining", "serving"]).await;
+    let seen = a.seen_of("infer");
+    promised.extend([infer(&process).await, infer(&process).await]);
+    assert_eq!(a.seen_of("infer"), seen);
+    assert_eq!(
+        order(settings.clone()).await.unwrap().status.code(),
+        Some(0)
+    );
+    b.seal();
+    b.all_acknowledged().await;
+    a.all_acknowledged().await;
+    for id in promised {
+        let target = format!("/v1/receipts/{}", touchstone_formats::text::hex_encode(&id));
+        assert_eq!(get(process.address(), &target).await.status, StatusCode::OK);
+    }
 }
 
 #[tokio::test]

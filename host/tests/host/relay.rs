@@ -27,7 +27,8 @@ async fn in_front_of(enclave: &RawEnclave) -> (Place, host::Host) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bytes_pass_unchanged_both_ways() {
     let body: Vec<u8> = (0..=255u8).cycle().take(3_000).collect();
-    let mut request = b"PoST /v2/models/m%2fX/versions/1/{\"x\"}/infer?a=%20&&b;c={x}&%C3%A9=\xc3\xa9 HTTP/1.1\r\n\
+    let mut request =
+        b"PoST /v2/models/m%2fX/versions/1/{\"x\"}/infer?a=%20&&b;c={x}&%C3%A9=1 HTTP/1.1\r\n\
         hOsT: Enclave.Example:80\r\n\
         ToUcHsToNe: require=(logged signed),  nonce=:AAAAAAAAAAA=:\r\n\
         touchstone: second\r\n\
@@ -43,7 +44,7 @@ async fn bytes_pass_unchanged_both_ways() {
         Expect-Nothing: 1\r\n\
         User-Agent: \r\n\
         Content-Length: 3000\r\n\r\n"
-        .to_vec();
+            .to_vec();
     request.extend_from_slice(&body);
     let mut answer = b"HTTP/1.1 207 OK\r\n\
         dAtE: never\r\n\
@@ -141,9 +142,19 @@ async fn a_connection_field_cannot_strip_a_demand() {
         ("connection", "keep-alive, Touchstone"),
         ("touchstone", "require=(logged signed)"),
     ];
-    let answer = send(host.address(), Method::POST, "/x", &headers, b"").await;
-    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
-    assert!(answer.problem().contains("touchstone"));
+    for (connection, named) in [
+        ("keep-alive, Touchstone", "touchstone"),
+        ("Touchstone-Keyset", "touchstone-keyset"),
+        ("X-Forwarded-For", "x-forwarded-for"),
+        ("transfer-encoding", "transfer-encoding"),
+        ("\"touchstone\"", "touchstone"),
+    ] {
+        let headers = [("connection", connection), headers[1]];
+        let answer = send(host.address(), Method::POST, "/x", &headers, b"").await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{connection}");
+        assert!(answer.problem().contains(named), "{connection}");
+        assert_eq!(answer.header("connection"), Some("close"));
+    }
     assert!(enclave.came_in().is_empty());
     // The same without it passes.
     let answer = send(host.address(), Method::POST, "/x", &headers[1..], b"").await;
@@ -716,6 +727,25 @@ async fn other_shapes_of_http_pass() {
     );
     stream.write_all(b"abc").await.unwrap();
     assert!(read_all(&mut stream).await.ends_with(b"abc"));
+    host.stop().await;
+}
+
+/// Methods that have no body as a rule keep the one that they have.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_in_chunks_passes_whatever_the_method() {
+    let enclave = RawEnclave::start(vec![Then::Say(OK.to_vec()); 3]).await;
+    let (_place, host) = in_front_of(&enclave).await;
+    for method in ["GET", "HEAD", "DELETE"] {
+        let head = format!("{method} /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let request = [head.as_bytes(), b"3\r\nabc\r\n0\r\n\r\n"].concat();
+        let answer = raw(host.address(), &request).await;
+        assert!(answer.starts_with(b"HTTP/1.1 200 "), "{method}");
+        let came_in = enclave.came_in().concat().to_ascii_lowercase();
+        let came_in = came_in.escape_ascii().to_string();
+        let last = came_in.rsplit(&method.to_ascii_lowercase()).next().unwrap();
+        assert!(last.contains("transfer-encoding: chunked"), "{came_in}");
+        assert!(last.ends_with("3\\r\\nabc\\r\\n0\\r\\n\\r\\n"), "{came_in}");
+    }
     host.stop().await;
 }
 
