@@ -100,6 +100,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn of_many_copies_at_once_one_is_the_first() {
+        let key = OhttpKey::generate(4).unwrap();
+        let public = PublicKey::from_configurations(&key.configurations()).unwrap();
+        let (sealed, _) = public.seal(b"same").unwrap();
+        let new = std::thread::scope(|scope| {
+            let opening = || matches!(key.open(&sealed), Ok(Request::New(_)));
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(opening)).collect();
+            let opened = threads.into_iter().map(|thread| thread.join().unwrap());
+            opened.filter(|new| *new).count()
+        });
+        assert_eq!((new, key.count()), (1, 1));
+    }
+
+    #[test]
     fn what_was_opened_is_remembered_until_there_is_no_room() {
         let key = OhttpKey::generate(4).unwrap();
         let public = PublicKey::from_configurations(&key.configurations()).unwrap();

@@ -78,7 +78,8 @@ pub enum Error {
         /// The answer, as far as it was read.
         answer: Option<Box<Answer>>,
     },
-    /// `answer.refused`, exit 4: the enclave refused the request and gave no receipt for that.
+    /// `answer.refused`, exit 4: the enclave refused the request and gave no receipt for that. 409 to a sealed request says that a copy
+    /// of it had come before: whoever sent that, the host, may have its answer, which he cannot read.
     #[error("refused without a receipt: status {}, {}", .0.status, .0.problem())]
     Answered(Box<Answer>),
     /// A judgement that does not end in exit 0: of the session, or of the policy's own demands. Nothing of
