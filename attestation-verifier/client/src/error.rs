@@ -67,7 +67,8 @@ pub enum Error {
         "the sealed request was sent, and refused unopened (422); then no other key was proven: {0}"
     )]
     NotResealed(Box<Error>),
-    /// `ohttp.answer`, exit 3: no answer that is sealed for this request, or not all of it.
+    /// `ohttp.answer`, exit 3: no answer that is sealed for this request, or not all of it; or the enclave says that a copy of the
+    /// request came before it, whose answer somebody else was given, and cannot read.
     #[error("the answer to a sealed request: {0}")]
     OhttpAnswer(String),
     /// `answer.format`, exit 2: what came is not what the formats say.
@@ -78,8 +79,7 @@ pub enum Error {
         /// The answer, as far as it was read.
         answer: Option<Box<Answer>>,
     },
-    /// `answer.refused`, exit 4: the enclave refused the request and gave no receipt for that. 409 to a sealed request says that a copy
-    /// of it had come before: whoever sent that, the host, may have its answer, which he cannot read.
+    /// `answer.refused`, exit 4: the enclave refused the request and gave no receipt for that.
     #[error("refused without a receipt: status {}, {}", .0.status, .0.problem())]
     Answered(Box<Answer>),
     /// A judgement that does not end in exit 0: of the session, or of the policy's own demands. Nothing of

@@ -319,6 +319,7 @@ fn cause(error: &Error) -> &Error {
 fn unanswered(error: &Error, verdict: &Verdict) -> Problem {
     let title = match cause(error) {
         Error::OhttpRefused { .. } => "Request not opened",
+        Error::OhttpAnswer(_) => "Answer not authentic",
         Error::Refused(_) | Error::SessionRefused { .. } | Error::Tls { .. } => {
             "Enclave not proven"
         }

@@ -356,6 +356,26 @@ async fn answers_of_other_requests_are_refused() {
     ask(&client).await.unwrap();
 }
 
+/// A host that sends a copy ahead keeps the answer, which it cannot read; what the caller gets says so, and is no word of the
+/// enclave's about his question.
+#[tokio::test]
+async fn an_answer_that_was_given_for_a_copy_is_missed_by_name() {
+    let server = Server::start().await;
+    let client = builder(&server).connect().await.unwrap();
+    for (status, exit, deciding) in [(409, 3, "ohttp.answer"), (404, 4, "answer.refused")] {
+        server.hooks().infer = Some(Box::new(move |_, _, _| Reply::problem(status, "no")));
+        let before = sealed(&server);
+        refused(ask(&client).await, exit, deciding);
+        assert_eq!(sealed(&server), before + 1);
+    }
+    server.hooks().infer = None;
+    ask(&client).await.unwrap();
+    // In TLS nobody sends a copy.
+    server.hooks().infer = Some(Box::new(|_, _, _| Reply::problem(409, "no")));
+    let attested = server.builder().connect().await.unwrap();
+    refused(ask(&attested).await, 4, "answer.refused");
+}
+
 #[tokio::test]
 async fn a_rotated_keyset_is_proven_before_the_next_request() {
     let server = Server::start().await;
