@@ -339,7 +339,7 @@ fn records_of_one_kind_do_not_pass_for_the_other() {
         assert_eq!(&read.unwrap(), record);
 
         let judge = |accepted: &str| {
-            let scene = scene().policy("answers", &format!("{{ expect = \"{accepted}\" }}"));
+            let scene = scene().policy("answers", format!("{{ expect = \"{accepted}\" }}"));
             let policy = Policy::parse(&scene.policy_text()).unwrap();
             let verifier = Verifier::new(policy, scene.roots.clone());
             verifier.check_connection_record(record, scene.at, true)
