@@ -79,7 +79,7 @@ pub struct NewKeyset {
 }
 
 impl NewKeyset {
-    /// Makes fresh keys. The seeds are wiped; the cryptography library keeps copies of its own
+    /// Makes fresh keys: of the keyset after `previous`, whose key for sealed requests has the id `ohttp_before`. The seeds are wiped; the cryptography library keeps copies of its own
     /// inside the signers, which are dropped, not wiped.
     ///
     /// # Errors
@@ -87,6 +87,7 @@ impl NewKeyset {
     pub fn generate(
         facts: &KeysetFacts,
         previous: Option<Digest>,
+        ohttp_before: Option<u8>,
         now: u64,
     ) -> Result<Self, KeyError> {
         let random = SystemRandom::new();
@@ -105,7 +106,7 @@ impl NewKeyset {
         };
         let ohttp = match facts.ohttp_requests {
             0 => None,
-            limit => Some(OhttpKey::generate(limit)?),
+            limit => Some(OhttpKey::generate(limit, ohttp_before)?),
         };
         let keyset = Keyset {
             name: facts.name.clone(),

@@ -32,21 +32,31 @@ pub enum Request {
 }
 
 impl OhttpKey {
-    /// A fresh key, for so many requests at most.
+    /// A fresh key, for so many requests at most. Its id is random, so that two enclaves seldom have the same, and not
+    /// `before`, the one that this enclave had before: who still seals to that is told so.
     ///
     /// # Errors
     /// No random bytes.
-    pub fn generate(limit: usize) -> Result<Self, Error> {
+    pub fn generate(limit: usize, before: Option<u8>) -> Result<Self, Error> {
         let mut id = [0];
         SystemRandom::new()
             .fill(&mut id)
             .map_err(|_| Error::Random)?;
         let [id] = id;
+        let id = match before == Some(id) {
+            true => id.wrapping_add(1),
+            false => id,
+        };
         Ok(Self {
             key: GatewayKey::generate(id)?,
             limit,
             seen: Mutex::default(),
         })
+    }
+
+    /// Its id.
+    pub fn id(&self) -> u8 {
+        self.key.id()
     }
 
     /// The key's public half, as the keyset publishes it (`application/ohttp-keys`).
@@ -100,8 +110,35 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_key_has_another_id_than_the_one_before() {
+        let mut ids = std::collections::BTreeSet::new();
+        let mut before = None;
+        for _ in 0..2_000 {
+            let id = OhttpKey::generate(4, before).unwrap().id();
+            assert_ne!(before, Some(id));
+            ids.insert(id);
+            before = Some(id);
+        }
+        assert!(ids.len() > 200, "{} ids", ids.len());
+    }
+
+    #[test]
+    fn of_many_copies_at_once_one_is_the_first() {
+        let key = OhttpKey::generate(4, None).unwrap();
+        let public = PublicKey::from_configurations(&key.configurations()).unwrap();
+        let (sealed, _) = public.seal(b"same").unwrap();
+        let new = std::thread::scope(|scope| {
+            let opening = || matches!(key.open(&sealed), Ok(Request::New(_)));
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(opening)).collect();
+            let opened = threads.into_iter().map(|thread| thread.join().unwrap());
+            opened.filter(|new| *new).count()
+        });
+        assert_eq!((new, key.count()), (1, 1));
+    }
+
+    #[test]
     fn what_was_opened_is_remembered_until_there_is_no_room() {
-        let key = OhttpKey::generate(4).unwrap();
+        let key = OhttpKey::generate(4, None).unwrap();
         let public = PublicKey::from_configurations(&key.configurations()).unwrap();
         let sealed: Vec<_> = (0..5).map(|_| public.seal(b"same").unwrap().0).collect();
         for (n, one) in sealed[..4].iter().enumerate() {
@@ -114,7 +151,7 @@ mod tests {
         assert!(matches!(key.open(&sealed[4]), Ok(Request::Full)));
         assert!(matches!(key.open(&sealed[0]), Ok(Request::Again(_))));
         // What does not open takes no room, and another key's memory is its own.
-        let other = OhttpKey::generate(4).unwrap();
+        let other = OhttpKey::generate(4, None).unwrap();
         assert!(other.open(&sealed[0]).is_err());
         assert_eq!(other.count(), 0);
     }

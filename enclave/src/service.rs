@@ -26,6 +26,7 @@ use crate::{
     keyset::{CatalogInForce, Epoch, Guest, KeyError, KeysetFacts, NewKeyset, wall_clock},
     models::{LoadedModels, ModelError},
     objects::Objects,
+    ohttp::OhttpKey,
     problem::Problem,
     quote::{QuoteSettings, QuoteSource, Quoter},
     seal::{Outbox, Sealer},
@@ -188,7 +189,11 @@ impl Service {
     /// its last request does.
     async fn new_keyset(self: &Arc<Self>, models: Option<LoadedModels>) -> Result<(), StartError> {
         let previous = self.keysets().last().map(|record| record.digest);
-        let new = NewKeyset::generate(&self.facts, previous, wall_clock())?;
+        let in_force = self.current.load();
+        let key = in_force.as_ref().and_then(|epoch| epoch.ohttp.as_ref());
+        let key = key.map(OhttpKey::id);
+        drop(in_force);
+        let new = NewKeyset::generate(&self.facts, previous, key, wall_clock())?;
         tracing::info!(keyset = %new.digest, "keyset made, waiting for its boot quote");
         let data = report_data(Purpose::Boot, new.digest, None, bind_boot());
         let evidence = self

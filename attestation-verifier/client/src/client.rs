@@ -156,8 +156,9 @@ impl Client {
     ///
     /// # Errors
     /// Whatever keeps an answer with a receipt from coming; see [`Error`]. Whether the question was sent
-    /// is known for [`Error::Usage`], [`Error::Refused`], [`Error::SessionRefused`] (it was not) and
-    /// [`Error::Answered`] (it was); after any other the enclave may have answered it.
+    /// is known for [`Error::Usage`], [`Error::Refused`], [`Error::SessionRefused`] (it was not, or the enclave itself
+    /// said that it did not process it) and [`Error::Answered`] (it was); after any other, [`Error::NotResealed`] among them,
+    /// the enclave may have answered it.
     pub async fn ask(&self, mut question: Question) -> Result<Provisional, Error> {
         let settings = &self.0.settings;
         if question.guarantees().is_none() {

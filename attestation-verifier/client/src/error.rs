@@ -60,7 +60,15 @@ pub enum Error {
         /// Seconds after which to try again, if that was said.
         retry_after: Option<u64>,
     },
-    /// `ohttp.answer`, exit 3: no answer that is sealed for this request, or not all of it.
+    /// The sealed request was sent, and refused in the open as sealed to another key (422); then no other key was proven, for the reason
+    /// in this, whose check and exit code it has. Whether the enclave answered the request all the same is not known: a host may
+    /// have handed it over and hidden the answer.
+    #[error(
+        "the sealed request was sent, and refused unopened (422); then no other key was proven: {0}"
+    )]
+    NotResealed(Box<Error>),
+    /// `ohttp.answer`, exit 3: no answer that is sealed for this request, or not all of it; or the enclave says that a copy of the
+    /// request came before it, whose answer somebody else was given, and cannot read.
     #[error("the answer to a sealed request: {0}")]
     OhttpAnswer(String),
     /// `answer.format`, exit 2: what came is not what the formats say.
@@ -80,11 +88,19 @@ pub enum Error {
     Refused(Box<Verdict>),
 }
 
+const SENT_BEFORE: &str = "The question had been sent before, sealed to a key that was proven, and the server said that it was not opened. That is nobody's \
+     word: whether the enclave answered it all the same is not known.";
+
 impl Error {
     /// The verdict that follows: one failing check, or the judgement itself.
     pub fn verdict(&self) -> Verdict {
         let fault = match self {
             Error::Refused(verdict) => return (**verdict).clone(),
+            Error::NotResealed(reason) => {
+                let mut verdict = reason.verdict();
+                verdict.context.residual_risks.push(SENT_BEFORE.to_owned());
+                return verdict;
+            }
             Error::Usage(message) => return usage("usage", message.clone()),
             Error::Io { .. } => Fault::Usage,
             Error::Tls { .. } | Error::OhttpAnswer(_) => Fault::NotAuthentic,
@@ -106,6 +122,7 @@ impl Error {
     pub fn deciding(&self) -> &str {
         match self {
             Error::Refused(verdict) => verdict.deciding().unwrap_or("root.simulated"),
+            Error::NotResealed(reason) => reason.deciding(),
             other => other.id(),
         }
     }
@@ -124,6 +141,7 @@ impl Error {
             Error::SessionRefused { .. } => "session.refused",
             Error::OhttpRefused { .. } => "ohttp.refused",
             Error::OhttpAnswer(_) => "ohttp.answer",
+            Error::NotResealed(reason) => reason.id(),
             Error::Malformed { .. } => "answer.format",
             Error::Answered(_) => "answer.refused",
             Error::Refused(_) => "session",

@@ -20,6 +20,8 @@ const BOUNDS: Bounds = Bounds {
     fields: 100,
     field_bytes: 64 << 10,
 };
+/// The status of an answer to a sealed request that came before (formats.md §13).
+const CAME_BEFORE: u16 = 409;
 /// What an answer may have beside its content: bytes.
 const AROUND: usize = BOUNDS.field_bytes + ANSWER_OVERHEAD + 64;
 
@@ -62,10 +64,18 @@ pub(crate) async fn send(
     if !kind.is_some_and(|kind| kind.eq_ignore_ascii_case(ANSWER_TYPE.as_bytes())) {
         return refused("it came unsealed: who made it is not known".into());
     }
-    match waiting.open(answer.body.into()) {
-        Err(error) => refused(error.to_string()),
-        Ok(message) => inside(message.into(), max_body).map_err(SendError::Failed),
+    let message = match waiting.open(answer.body.into()) {
+        Err(error) => return refused(error.to_string()),
+        Ok(message) => message,
+    };
+    let answer = inside(message.into(), max_body).map_err(SendError::Failed)?;
+    // It was sealed afresh and sent once: this is the answer to somebody else's copy, and no word about the question.
+    if answer.status == CAME_BEFORE && !answer.headers.contains_key("touchstone") {
+        return refused(
+            "the enclave was given a copy of the request before: whoever relays it sent that, and kept its answer".into(),
+        );
     }
+    Ok(answer)
 }
 
 fn message(server: &Server, request: Request<Bytes>) -> bhttp::Request {

@@ -135,7 +135,10 @@ impl Inner {
                     };
                     self.pool.retire(used);
                     resent = true;
-                    (usable, kept) = (self.open().await?, false);
+                    // It was sent: an error that says that nothing was would be taken at its word.
+                    let another = self.open().await;
+                    usable = another.map_err(|e| Error::NotResealed(Box::new(e)))?;
+                    kept = false;
                     if usable.is_of(Some(used)) {
                         self.pool.put(usable, self.settings.session_life);
                         return Err(error);
@@ -188,7 +191,14 @@ impl Inner {
     async fn open(&self) -> Result<Usable, Error> {
         let settings = &self.settings;
         if settings.sealed {
-            let turn = self.pool.attesting.lock().await;
+            let limit = settings.timeout;
+            let turn = timeout(limit, self.pool.attesting.lock()).await;
+            let turn = turn.map_err(|_| {
+                Error::late(
+                    "a key for sealed requests, which others have attested",
+                    limit,
+                )
+            })?;
             if let Some(session) = self.pool.attested_key(settings) {
                 drop(turn);
                 return open_sealed(settings, session).await;

@@ -3,7 +3,7 @@
 //! Read: requests of known and of indeterminate length, answers of known length; with the end left off and padded, as
 //! RFC 9292 §3.8 has it. Written: known length. Nothing is copied but the content of requests that came in chunks.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 
 /// What a reader takes, at most.
 #[derive(Clone, Copy, Debug)]
@@ -182,6 +182,17 @@ fn counted(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
+/// Reads a number of variable length, in whatever form.
+fn read_number(from: &mut &[u8]) -> Result<u64, Malformed> {
+    let first = *from.first().ok_or(Malformed::Truncated)?;
+    let (number, rest) = from
+        .split_at_checked(1 << (first >> 6))
+        .ok_or(Malformed::Truncated)?;
+    *from = rest;
+    let more = number.iter().skip(1);
+    Ok(more.fold(u64::from(first & 0x3f), |n, byte| n << 8 | u64::from(*byte)))
+}
+
 struct Reader(Bytes);
 
 impl Reader {
@@ -193,11 +204,11 @@ impl Reader {
     }
 
     fn number(&mut self) -> Result<u64, Malformed> {
-        let first = *self.0.first().ok_or(Malformed::Truncated)?;
-        let bytes = self.take(1 << (first >> 6))?;
-        let mut bytes = bytes.iter();
-        let first = u64::from(bytes.next().copied().unwrap_or_default() & 0x3f);
-        Ok(bytes.fold(first, |n, byte| n << 8 | u64::from(*byte)))
+        let mut rest = &self.0[..];
+        let number = read_number(&mut rest)?;
+        let length = self.0.len().saturating_sub(rest.len());
+        self.0.advance(length);
+        Ok(number)
     }
 
     fn counted(&mut self) -> Result<Bytes, Malformed> {
@@ -250,28 +261,42 @@ impl Reader {
             }
             fields.push((name, value));
         }
-        let mut content = Bytes::new();
-        let mut chunks = BytesMut::new();
-        loop {
-            let chunk = self.counted_or_end()?;
-            if chunk.is_empty() {
-                break;
-            }
-            if content.is_empty() && chunks.is_empty() {
-                content = chunk;
-                continue;
-            }
-            chunks.extend_from_slice(&std::mem::take(&mut content));
-            chunks.extend_from_slice(&chunk);
-        }
-        if !chunks.is_empty() {
-            content = chunks.freeze();
-        }
+        let content = self.chunks()?;
         if !self.counted_or_end()?.is_empty() {
             return Err(Malformed::Trailers);
         }
         self.padding()?;
         Ok((fields, content))
+    }
+
+    /// The content of a message of indeterminate length. A chunk may be a byte: each costs what its bytes cost to copy, and
+    /// nothing of its own.
+    fn chunks(&mut self) -> Result<Bytes, Malformed> {
+        let first = self.counted_or_end()?;
+        if first.is_empty() {
+            return Ok(first);
+        }
+        let mut rest = &self.0[..];
+        let mut joined = Vec::new();
+        while !rest.is_empty() {
+            let length = read_number(&mut rest)?;
+            if length == 0 {
+                break;
+            }
+            let length = usize::try_from(length).map_err(|_| Malformed::Truncated)?;
+            let (chunk, after) = rest.split_at_checked(length).ok_or(Malformed::Truncated)?;
+            if joined.is_empty() {
+                joined.extend_from_slice(&first);
+            }
+            joined.extend_from_slice(chunk);
+            rest = after;
+        }
+        let length = self.0.len().saturating_sub(rest.len());
+        self.0.advance(length);
+        Ok(match joined.is_empty() {
+            true => first,
+            false => joined.into(),
+        })
     }
 
     fn padding(&self) -> Result<(), Malformed> {

@@ -53,6 +53,11 @@ impl GatewayKey {
         Ok(Self { id, secret, public })
     }
 
+    /// Its id.
+    pub fn id(&self) -> u8 {
+        self.id
+    }
+
     #[cfg(test)]
     pub(crate) fn from_secret(id: u8, secret: &[u8; KEY]) -> Self {
         let secret = <KemSuite as Kem>::PrivateKey::from_bytes(secret).unwrap();

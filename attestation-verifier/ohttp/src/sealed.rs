@@ -34,7 +34,6 @@ fn info(header: &[u8; HEADER]) -> Vec<u8> {
 }
 
 /// What came out of a sealed request.
-#[derive(Debug)]
 pub struct Opened {
     /// The content: a request in Binary HTTP.
     pub content: Vec<u8>,
@@ -43,6 +42,13 @@ pub struct Opened {
     pub encapsulated: [u8; KEY],
     /// Seals the answer.
     pub responder: Responder,
+}
+
+/// How much it is, and nothing of it.
+impl fmt::Debug for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Opened({} bytes)", self.content.len())
+    }
 }
 
 impl GatewayKey {
@@ -103,7 +109,7 @@ impl PublicKey {
     /// Seals a request: the message to send, and what opens the answer to it. No two are alike, whatever they hold.
     ///
     /// # Errors
-    /// [`Error::Random`], [`Error::Long`]; a public key that no secret can be shared with.
+    /// [`Error::Random`], [`Error::Long`]; [`Error::Configuration`]: a public key that no secret can be shared with.
     pub fn seal(&self, content: &[u8]) -> Result<(Vec<u8>, Waiting), Error> {
         let mut random = System::default();
         let sealed = self.seal_with(content, &mut random)?;
@@ -125,7 +131,7 @@ impl PublicKey {
             &info(&header),
             random,
         )
-        .map_err(|_| Error::Open)?;
+        .map_err(|_| Error::Configuration("its public key shares no secret"))?;
         let encapsulated: [u8; KEY] = encapsulated.to_bytes().into();
         let mut sealed = [&header[..], &encapsulated].concat();
         sealed.reserve_exact(content.len().saturating_add(TAG));
@@ -432,6 +438,66 @@ mod tests {
         let other_answer = responder.seal(b"answer").unwrap();
         assert_eq!(waiting.open(other_answer), Err(Error::Open));
         assert_eq!(other.open(answer), Err(Error::Open));
+    }
+
+    /// Points of small order, with which every secret would be known beforehand: zeros (RFC 9180 §7.1.4).
+    #[test]
+    fn no_secret_is_shared_with_points_of_small_order() {
+        let key = GatewayKey::generate(3).unwrap();
+        let list = key.configurations();
+        let public = PublicKey::from_configurations(&list).unwrap();
+        let (honest, _) = public.seal(b"question").unwrap();
+        assert!(key.open(&honest).is_ok());
+        for (first, middle, last) in [
+            ("00", "00".repeat(30), "00"),
+            ("01", "00".repeat(30), "00"),
+            ("ec", "ff".repeat(30), "7f"),
+            ("ed", "ff".repeat(30), "7f"),
+            ("ee", "ff".repeat(30), "7f"),
+            (
+                "e0",
+                "eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b8".into(),
+                "00",
+            ),
+            (
+                "5f",
+                "9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f11".into(),
+                "57",
+            ),
+        ] {
+            let point = hex::decode(format!("{first}{middle}{last}")).unwrap();
+            let mut theirs = list.clone();
+            theirs[5..5 + KEY].copy_from_slice(&point);
+            let theirs = PublicKey::from_configurations(&theirs).unwrap();
+            let error = theirs.seal(b"question").unwrap_err();
+            assert!(matches!(error, Error::Configuration(_)), "{error}");
+            let mut sealed = honest.clone();
+            sealed[HEADER..HEADER + KEY].copy_from_slice(&point);
+            assert_eq!(key.open(&sealed).unwrap_err(), Error::Open);
+
+            // What a gateway that did not look would take: sealed under the secret that all of them share.
+            let setup = |encapsulated: &[u8]| {
+                let key = <KemSuite as Kem>::EncappedKey::from_bytes(encapsulated).unwrap();
+                let secret = &GatewayKey::generate(3).unwrap().secret;
+                let info = info(&header(3));
+                setup_receiver::<Aead, Kdf, KemSuite>(&OpModeR::Base, secret, &key, &info).is_ok()
+            };
+            assert_eq!(
+                (setup(&point), setup(&honest[HEADER..HEADER + KEY])),
+                (false, true)
+            );
+        }
+    }
+
+    #[test]
+    fn nothing_of_a_request_is_shown() {
+        let key = GatewayKey::generate(3).unwrap();
+        let public = PublicKey::from_configurations(&key.configurations()).unwrap();
+        let (sealed, waiting) = public.seal(b"secret").unwrap();
+        let opened = key.open(&sealed).unwrap();
+        assert_eq!(format!("{opened:?}"), "Opened(6 bytes)");
+        let shown = format!("{key:?} {waiting:?} {:?}", opened.responder);
+        assert_eq!(shown, "GatewayKey(3) Waiting(…) Responder(…)");
     }
 
     #[test]

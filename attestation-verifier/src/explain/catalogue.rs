@@ -293,11 +293,11 @@ const WHY: &[(&str, &str)] = &[
     ),
     (
         "ohttp.refused",
-        "What is said outside the seal is nobody's word: the host may have made it up. Nothing was answered.",
+        "What is said outside the seal is nobody's word: the host may have made it up, and whether the enclave answered is not known.",
     ),
     (
         "ohttp.answer",
-        "Only the enclave that opened your request can seal an answer for it: this is not one, or not all of it.",
+        "Only the enclave that opened your request can seal an answer for it: this is not one, or not all of it, or says that a copy came first.",
     ),
     ("answer.*", "An answer that is not one proves nothing."),
     (

@@ -3,8 +3,9 @@
 
 use attestation_verifier::ohttp::{ConnectionRecord, OhttpRecord};
 use attestation_verifier::{
-    Binding, Policy, SessionVerdict, check_ohttp, check_ohttp_record, check_session,
+    Binding, Policy, SessionVerdict, Verifier, check_ohttp, check_ohttp_record, check_session,
 };
+use serde_json::Value;
 use touchstone_formats::report_data::bind_boot;
 use touchstone_formats::text::Base64Bytes;
 use touchstone_formats::{Digest, Purpose};
@@ -281,4 +282,133 @@ fn an_answer_that_came_sealed_is_bound() {
     answer(ohttp_world())
         .caller(|c| c.session = None)
         .refused(4, "session.binding");
+}
+
+/// Every member of a kept record, changed, taken out, or beside one that is not known: none is there for nothing.
+#[test]
+fn every_member_of_a_record_counts() {
+    let scene = scene();
+    let record = record(&scene);
+    let policy = Policy::parse(&scene.policy_text()).unwrap();
+    let judge = |file: &[u8]| {
+        let Ok(ConnectionRecord::Ohttp(record)) = ConnectionRecord::parse(file) else {
+            return None;
+        };
+        let session = check_ohttp_record(&record, &policy, &scene.roots, scene.at, true);
+        Some((session.verdict.exit(), session.bound()))
+    };
+    let held = holds(&scene).bound();
+    let whole: Value = serde_json::from_slice(&record.to_file().unwrap()).unwrap();
+    let file = |value: &Value| [value.to_string().as_bytes(), b"\n"].concat();
+    assert_eq!(judge(&file(&whole)), Some((0, held)));
+    let mut places = Vec::new();
+    places_of(&whole, String::new(), &mut places);
+    assert!(places.len() >= 28, "{places:?}");
+    let mut unnoticed = Vec::new();
+    for place in &places {
+        for (n, mutant) in mutants_of(&whole, place).into_iter().enumerate() {
+            assert_ne!(mutant, whole, "{place}");
+            if judge(&file(&mutant)).is_some_and(|(exit, _)| exit == 0) {
+                unnoticed.push(format!("{place} {n}"));
+            }
+        }
+    }
+    // When he was given it is the caller's own word: a second earlier or later it was alive as well.
+    assert_eq!(unnoticed, ["/opened_at 0", "/opened_at 1"]);
+}
+
+/// A record of one kind is not read as one of the other, and does for no policy that asks for the other.
+#[test]
+fn records_of_one_kind_do_not_pass_for_the_other() {
+    let sealed = ConnectionRecord::Ohttp(record(&scene()));
+    let tls = || Scene::of(ohttp_world());
+    let opened = tls().holds().record(&tls().caller, tls().at.time).unwrap();
+    let opened = ConnectionRecord::Tls(opened);
+    let cases: [(&dyn Fn() -> Scene, _, _, _); 2] = [
+        (&scene, &sealed, "ohttp-key", "tls-exporter"),
+        (&tls, &opened, "tls-exporter", "ohttp-key"),
+    ];
+    for (scene, record, own, other) in cases {
+        let mut file: Value = serde_json::from_slice(&record.to_file().unwrap()).unwrap();
+        let kinds = ["touchstone/ohttp-record/1", "touchstone/session-record/1"];
+        let kind = kinds.iter().position(|kind| file["v"] == *kind).unwrap();
+        file["v"] = kinds[1 - kind].into();
+        assert!(ConnectionRecord::parse(format!("{file}\n").as_bytes()).is_err());
+        file["v"] = kinds[kind].into();
+        let read = ConnectionRecord::parse(format!("{file}\n").as_bytes());
+        assert_eq!(&read.unwrap(), record);
+
+        let judge = |accepted: &str| {
+            let scene = scene().policy("answers", format!("{{ expect = \"{accepted}\" }}"));
+            let policy = Policy::parse(&scene.policy_text()).unwrap();
+            let verifier = Verifier::new(policy, scene.roots.clone());
+            verifier.check_connection_record(record, scene.at, true)
+        };
+        assert_eq!(judge(own).verdict.exit(), 0);
+        assert_refused(&judge(other), 4, "session.binding");
+    }
+}
+
+/// Where the values are, as JSON pointers; objects before what is in them.
+fn places_of(value: &Value, place: String, places: &mut Vec<String>) {
+    places.push(place.clone());
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members {
+                places_of(member, format!("{place}/{name}"), places);
+            }
+        }
+        Value::Array(items) => {
+            for (n, item) in items.iter().enumerate() {
+                places_of(item, format!("{place}/{n}"), places);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// What a liar can make of the value at this place.
+fn mutants_of(whole: &Value, place: &str) -> Vec<Value> {
+    let with = |value: Value| {
+        let mut mutant = whole.clone();
+        *mutant.pointer_mut(place).unwrap() = value;
+        mutant
+    };
+    match whole.pointer(place).unwrap() {
+        Value::Object(members) => {
+            let mut mutants: Vec<_> = members
+                .keys()
+                .map(|name| {
+                    let mut fewer = members.clone();
+                    fewer.remove(name);
+                    with(fewer.into())
+                })
+                .collect();
+            let mut more = members.clone();
+            more.insert("zzz".into(), 1.into());
+            mutants.push(with(more.into()));
+            mutants
+        }
+        Value::Array(items) => {
+            let doubled = [&items[..], &items[..]].concat();
+            vec![with(doubled.into()), with(Value::Array(Vec::new()))]
+        }
+        Value::Number(n) => [n.as_u64().unwrap() + 1, n.as_u64().unwrap() - 1]
+            .map(|n| with(n.into()))
+            .into(),
+        Value::String(text) => {
+            let chars: Vec<char> = text.chars().collect();
+            let at = [0, chars.len() / 2, chars.len().saturating_sub(1)];
+            let mut mutants = vec![with("".into()), with(format!("{text}0").into())];
+            for at in at.into_iter().filter(|at| *at < chars.len()) {
+                let mut other = chars.clone();
+                other[at] = if other[at] == '1' { '2' } else { '1' };
+                mutants.push(with(other.into_iter().collect::<String>().into()));
+            }
+            mutants.retain(|mutant| mutant != whole);
+            mutants
+        }
+        Value::Bool(b) => vec![with((!b).into())],
+        Value::Null => vec![with(1.into())],
+    }
 }

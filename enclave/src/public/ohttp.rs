@@ -26,7 +26,6 @@ use super::{
 };
 use crate::{
     admission::{self, RETRY_LOAD, Share},
-    config::Limits,
     keyset::Guest,
     ohttp,
     problem::Problem,
@@ -76,16 +75,20 @@ pub(super) async fn answer(
     let most = limits.body_bytes + limits.header_bytes + CONTROL + REQUEST_OVERHEAD;
     let (sealed, mut share) =
         framing::whole_body(body, most, &service.held, limits.body_timeout).await?;
+    let sealed_bytes = sealed.len();
 
-    let (keyset, request) = {
-        let guest = opener(&service, channel, &head.headers)?;
-        let digest = guest.digest;
-        let open = move || match &guest.ohttp {
+    let guest = opener(&service, channel, &head.headers)?;
+    let keyset = guest.digest;
+    // While it is opened and read it is there twice. The share goes along: work that has begun goes on when the caller hangs up.
+    share.set(sealed_bytes.saturating_mul(2));
+    let open = move || {
+        let request = match &guest.ohttp {
             Some(key) => key.open(&sealed),
             None => Err(Error::Suite),
         };
-        (digest, worked(share.bytes(), open).await?)
+        (request, share)
     };
+    let (request, share) = worked(sealed_bytes, open).await?;
     let (opened, again) = match request.map_err(|error| unopened(&error))? {
         ohttp::Request::New(opened) => (opened, false),
         ohttp::Request::Again(opened) => (opened, true),
@@ -94,7 +97,6 @@ pub(super) async fn answer(
     let Opened {
         content, responder, ..
     } = opened;
-    share.set(content.len());
     let reply = match again {
         true => Err(Problem::new(
             409,
@@ -158,7 +160,16 @@ async fn inside(
     message: Bytes,
     share: Share,
 ) -> Result<Reply, Problem> {
-    let (head, content) = read(message, &service.config.limits)?;
+    let limits = &service.config.limits;
+    let bounds = Bounds {
+        fields: limits.headers,
+        field_bytes: limits.header_bytes,
+    };
+    let length = message.len();
+    let reading = move || (read(message, bounds), share);
+    let (request, mut share) = worked(length, reading).await?;
+    let (head, content) = request?;
+    share.set(length);
     let only_head = head.method == Method::HEAD;
     let mut body = Some(RequestBody::Read(content, share));
     let channel = Channel::Sealed(keyset);
@@ -170,19 +181,22 @@ async fn inside(
 }
 
 /// Reads a request in Binary HTTP.
-fn read(message: Bytes, limits: &Limits) -> Result<(Parts, Bytes), Problem> {
-    let bounds = Bounds {
-        fields: limits.headers,
-        field_bytes: limits.header_bytes,
-    };
+fn read(message: Bytes, bounds: Bounds) -> Result<(Parts, Bytes), Problem> {
     let malformed = |what: &str| bad(format!("the sealed message is no request: {what}"));
     let read = bhttp::Request::decode(message, bounds).map_err(|e| malformed(&e.to_string()))?;
+    let control = [&read.method, &read.scheme, &read.authority, &read.path];
+    if control.iter().map(|part| part.len()).sum::<usize>() > CONTROL {
+        return Err(malformed(&format!(
+            "its method, scheme, authority and path have over {CONTROL} bytes"
+        )));
+    }
     if !read.scheme.eq_ignore_ascii_case(b"https") {
         return Err(malformed("its scheme is not https"));
     }
     let method = Method::from_bytes(&read.method).map_err(|_| malformed("its method is none"))?;
     let path = std::str::from_utf8(&read.path).unwrap_or_default();
-    if !path.starts_with('/') {
+    // A fragment is no part of a path; the library would cut it off.
+    if !path.starts_with('/') || path.contains('#') {
         return Err(malformed("its path is none"));
     }
     let mut request = Request::builder()
@@ -224,8 +238,9 @@ async fn seal(service: &Service, responder: Responder, reply: Reply) -> Result<R
         responder.seal(&bhttp::Answer::encode(head.status.as_u16(), fields, &body))
     };
     let sealed = worked(length, work).await?.map_err(|error| {
+        // Not 503, which says of a sealed request that it was not opened.
         tracing::error!(%error, "an answer cannot be sealed");
-        Problem::unavailable("Answer not sealed", "the answer could not be sealed", 5)
+        Problem::new(500, "Answer not sealed", "the answer could not be sealed")
     })?;
     let mut share = service.held.share();
     share.set(sealed.len());

@@ -41,7 +41,7 @@ const FOLDER: [&str; 6] = [
     touchstone check answer --policy policy.toml\n\n\
     Exit codes: 0 answered, sealed and kept · 1 usage or I/O · 2 the server's answer is malformed · \
     4 refused by the server, or not sealed in time (kept as it is) · a connection that is refused: \
-    its verdict's exit code, and nothing was sent"
+    its verdict's exit code, and nothing was sent, or (--ohttp) it says that the question had been sent before"
 )]
 pub struct Args {
     /// Server: https://HOST or https://HOST:PORT; with --ohttp http://HOST:PORT

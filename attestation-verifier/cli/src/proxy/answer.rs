@@ -286,7 +286,7 @@ impl Proxy {
 
     fn count_refusal(&self, error: &Error, problem: &Problem, about: &str) {
         let session = matches!(
-            error,
+            cause(error),
             Error::Refused(_) | Error::SessionRefused { .. } | Error::Tls { .. } | Error::Io { .. }
         );
         if let Some(judged) = problem.judgement() {
@@ -307,9 +307,19 @@ impl Proxy {
     }
 }
 
+/// What keeps a request from being sealed anew, where that is what happened.
+fn cause(error: &Error) -> &Error {
+    match error {
+        Error::NotResealed(reason) => reason,
+        other => other,
+    }
+}
+
 /// The problem of an error that came instead of an answer.
 fn unanswered(error: &Error, verdict: &Verdict) -> Problem {
-    let title = match error {
+    let title = match cause(error) {
+        Error::OhttpRefused { .. } => "Request not opened",
+        Error::OhttpAnswer(_) => "Answer not authentic",
         Error::Refused(_) | Error::SessionRefused { .. } | Error::Tls { .. } => {
             "Enclave not proven"
         }

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use attestation_verifier::ohttp::{ConnectionRecord, OhttpRecord};
 use attestation_verifier::verdict::Class;
@@ -25,8 +26,8 @@ fn builder_with(server: &Server, policy: Policy) -> Builder {
         .sealed()
         .roots(server.roots())
         .expect_simulated(true)
-        .timeout(std::time::Duration::from_secs(10))
-        .wait(std::time::Duration::from_secs(3))
+        .timeout(Duration::from_secs(10))
+        .wait(Duration::from_secs(3))
         .clock(|| World::AT)
 }
 
@@ -355,6 +356,26 @@ async fn answers_of_other_requests_are_refused() {
     ask(&client).await.unwrap();
 }
 
+/// A host that sends a copy ahead keeps the answer, which it cannot read; what the caller gets says so, and is no word of the
+/// enclave's about his question.
+#[tokio::test]
+async fn an_answer_that_was_given_for_a_copy_is_missed_by_name() {
+    let server = Server::start().await;
+    let client = builder(&server).connect().await.unwrap();
+    for (status, exit, deciding) in [(409, 3, "ohttp.answer"), (404, 4, "answer.refused")] {
+        server.hooks().infer = Some(Box::new(move |_, _, _| Reply::problem(status, "no")));
+        let before = sealed(&server);
+        refused(ask(&client).await, exit, deciding);
+        assert_eq!(sealed(&server), before + 1);
+    }
+    server.hooks().infer = None;
+    ask(&client).await.unwrap();
+    // In TLS nobody sends a copy.
+    server.hooks().infer = Some(Box::new(|_, _, _| Reply::problem(409, "no")));
+    let attested = server.builder().connect().await.unwrap();
+    refused(ask(&attested).await, 4, "answer.refused");
+}
+
 #[tokio::test]
 async fn a_rotated_keyset_is_proven_before_the_next_request() {
     let server = Server::start().await;
@@ -409,4 +430,70 @@ async fn meddles_with_keys(meddle: impl Fn(Reply) -> Reply + Send + 'static) {
     server.hooks().sealed = None;
     ask(&client).await.unwrap();
     assert_eq!((boots(&server), sealed(&server)), (2, 3));
+}
+
+/// A host hands the question over, hides the answer and says that the keyset changed. When no other key is proven then, nobody is
+/// told that nothing was sent.
+#[tokio::test]
+async fn what_was_sent_before_another_key_was_asked_for_is_not_forgotten() {
+    type Boot = fn(Reply, &Seen) -> Reply;
+    let lies: [(u8, &str, Boot); 3] = [
+        (4, "session.refused", |_, _| Reply::problem(503, "busy")),
+        (3, "session.nonce", |reply, _| {
+            changed(reply, |a| a.evidence.nonce = Some(vec![9; 32]))
+        }),
+        (2, "session.format", |_, _| Reply::new(200, "{}")),
+    ];
+    for (exit, deciding, lie) in lies {
+        let server = Server::start().await;
+        let client = builder(&server).connect().await.unwrap();
+        ask(&client).await.unwrap();
+        server.hooks().sealed = Some(Box::new(|_, _, _| Reply::problem(422, "Another keyset")));
+        server.hooks().boot = Some(Box::new(move |_, seen, reply| lie(reply, seen)));
+        let error = refused(ask(&client).await, exit, deciding);
+        assert!(matches!(error, Error::NotResealed(_)), "{error:?}");
+        let words = error.verdict().words();
+        assert!(
+            words.contains("The question had been sent before"),
+            "{words}"
+        );
+        // The enclave answered both.
+        assert_eq!(server.inner.opened.lock().unwrap().len(), 2);
+        // Now, and at the first time, nothing was sent.
+        let before = sealed(&server);
+        for error in [
+            refused(ask(&client).await, exit, deciding),
+            refused(builder(&server).connect().await, exit, deciding),
+        ] {
+            assert!(!matches!(error, Error::NotResealed(_)), "{error:?}");
+            assert!(!error.verdict().words().contains("sent before"));
+        }
+        assert_eq!(sealed(&server), before);
+        (server.hooks().sealed, server.hooks().boot) = (None, None);
+        ask(&client).await.unwrap();
+    }
+}
+
+/// Who has no evidence given holds all up for as long as one, and not each for as long as all before him.
+#[tokio::test]
+async fn evidence_that_does_not_come_is_waited_for_by_all_at_once() {
+    let server = Server::start().await;
+    let limit = Duration::from_secs(1);
+    let client = builder(&server).connections(8).timeout(limit);
+    let client = client.connect().await.unwrap();
+    ask(&client).await.unwrap();
+    server.rotate(|_| {});
+    server.hooks().boot = Some(Box::new(|_, _, _| Reply::Silence));
+    let began = Instant::now();
+    let asking = (0..8).map(|_| {
+        let client = client.clone();
+        tokio::spawn(async move { refused(ask(&client).await, 4, "connection.late") })
+    });
+    for task in asking.collect::<Vec<_>>() {
+        task.await.unwrap();
+    }
+    // One that asks, one whose turn comes in the last moment.
+    assert!(began.elapsed() < 5 * limit, "{:?}", began.elapsed());
+    server.hooks().boot = None;
+    ask(&client).await.unwrap();
 }

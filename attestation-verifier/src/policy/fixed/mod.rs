@@ -364,7 +364,7 @@ static FIXED: &[FixedCheck] = &[
     check(
         "ohttp.answer",
         "3",
-        "The answer is sealed for this very request, whole and unaltered. Made by clients.",
+        "The answer is sealed for this very request, whole and unaltered, and no copy of the request came first. Made by clients.",
         "RFC 9458 §4.4; formats §13",
     ),
     check(
