@@ -174,7 +174,7 @@ lies! {
         OhttpRequestAlter "ohttp-request-alter" "ohttp.refused" "Changes one bit of a sealed request.";
         OhttpRequestCut "ohttp-request-cut" "ohttp.refused" "Hands over half of a sealed request.";
         OhttpRequestExtend "ohttp-request-extend" "ohttp.refused" "Puts a byte behind a sealed request.";
-        OhttpRequestReplay "ohttp-request-replay" "answer.refused"
+        OhttpRequestReplay "ohttp-request-replay" "ohttp.answer"
             "Hands over every sealed request twice, and gives the second answer.";
         OhttpForward "ohttp-forward" "ohttp.refused"
             "Hands sealed requests to another genuine enclave than the one that was proven.";
