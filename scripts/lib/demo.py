@@ -54,9 +54,9 @@ class Demo:
             raise Failed(f"the verdict says exit {found['exit']}, the command's was {done.returncode}")
         return found
 
-    def accepted(self, what: str, folder: Path) -> None:
-        found = self.check(folder)
-        fine = found["exit"] == 0 and {"logged", "signed"} <= set(found["achieved"]) and found["binding"] == "tls-exporter"
+    def accepted(self, what: str, folder: Path, binding="tls-exporter", **options) -> None:
+        found = self.check(folder, **options)
+        fine = found["exit"] == 0 and {"logged", "signed"} <= set(found["achieved"]) and found["binding"] == binding
         self.outcomes.append((what, fine))
         simulated = ", SIMULATED platform" if found["simulated"] else ""
         words = f"holds: {' '.join(found['achieved'])}{simulated}; compared: {' '.join(found['covers'])}; binding: {found['binding']}"
@@ -94,11 +94,11 @@ class Demo:
         return touchstone("ask", url, model, "--input", f"{INPUTS[model]}={row}", "--policy", DEMO / policy_file,
                           "--trust-simulated-root", self.root, "-o", folder, *options)  # fmt: skip
 
-    def unsent(self, what: str, url: str, exit_code: int, deciding: str, *options) -> Path:
+    def unsent(self, what: str, url: str, exit_code: int, deciding: str, *options, policy_file="policy.toml") -> Path:
         """A question that must not leave: the command refuses, and says which check did."""
         folder = DEMO / "refusals" / what.replace(" ", "-").replace(",", "")
         row, _ = held_out(DIGITS, 1)
-        done = self.try_to_ask(url, DIGITS, row, folder, *options)
+        done = self.try_to_ask(url, DIGITS, row, folder, *options, policy_file=policy_file)
         because = re.search(r"^because ([a-z_.]+): (.*)", done.stderr, re.M)
         decided, reason = because.groups() if because else ("", done.stderr.strip())
         kept = {path.name for path in folder.iterdir()} if folder.exists() else set()
@@ -182,8 +182,27 @@ class Demo:
             self.outcomes.append(("the proxy withholds what its policy does not accept", fine))
             say(f"  {TABULAR}, which this proxy's policy does not name: status {status}, {problem['check']}: {problem['reason'][:110]}")
 
+    def sealed(self, stack: Stack) -> None:
+        """One question through the host's own HTTP, and before a host that shows a key of its own."""
+        say(
+            "\n5. A sealed question (--ohttp, RFC 9458), through the host's plain HTTP: it is encrypted to a key that the enclave proves\n"
+            "   to be its own first; the host routes what it cannot read"
+        )
+        row, label = held_out(DIGITS, 4)
+        folder = DEMO / "answers" / f"{DIGITS}-4-sealed"
+        answer = self.ask(stack.url, DIGITS, row, folder, "--ohttp", policy_file="policy-sealed.toml")
+        best = max(range(len(answer)), key=answer.__getitem__)
+        say(f"      answer: {best} ({answer[best]:.3f}); the label says {label}")
+        self.accepted("a sealed question's answer", folder, "ohttp-key", policy_file="policy-sealed.toml")
+        for lie, what, deciding in (
+            ("ohttp-own-keyset", "a host with a key of its own", "evidence.report_data"),
+            ("ohttp-stale-nonce", "a host that shows what the enclave proved to somebody else", "session.nonce"),
+        ):
+            with ManInTheMiddle(lie, stack) as middle:
+                self.unsent(what, middle.url.replace("https://", "http://"), 3, deciding, "--ohttp", policy_file="policy-sealed.toml")
+
     def nothing_sent(self, stack: Stack, other: Stack) -> None:
-        say("\n5. Questions that are never sent, because whoever is at the other end does not prove himself on this very connection")
+        say("\n6. Questions that are never sent, because whoever is at the other end does not prove himself on this very connection")
         for lie, what in (
             ("own-certificate", "a man in the middle, who ends TLS under a certificate of his own"),
             ("reflection", "a man in the middle, who shows what the enclave proved to him on his own connection"),
@@ -203,7 +222,7 @@ class Demo:
         say(f"  touchstone proxy before the first of them\n      exit {done.returncode}, before it listens")
 
     def refusals(self, stack: Stack, other: Stack, honest: Path, wine: Path) -> None:
-        say("\n6. Lies about answers, each of them refused")
+        say("\n7. Lies about answers, each of them refused")
 
         lie = copied(honest, "one-changed-output-bit")
         flip(lie / "response.bin")
@@ -265,6 +284,7 @@ class Demo:
             ("policy-digits-only", policies.expecting(ours, models[DIGITS])),
             ("policy-other", policies.expecting(theirs, models[DIGITS])),
             ("policy-plaintext", waived | policies.IN_PLAIN_SIGHT),
+            ("policy-sealed", {key: policy.expect(policy.strings("ohttp-key")) for key in ("binding", "answers")}),
             ("policy-growing", waived | {"require": policy.strings("signed"), "nonce": '{ waive = "this question carries none" }'}),
         ):
             (DEMO / f"{name}.toml").write_text(policy.edit(template, edits | changes))
@@ -290,6 +310,7 @@ class Demo:
             wine = self.question(stack, TABULAR, 0, "binary")
             self.question(stack, TABULAR, 1, "json")
             self.through_the_proxy(stack)
+            self.sealed(stack)
             with Stack(DEMO / "other", DATA / "models", measurement=self.stranger, latency_ms=5, **shared) as other:
                 self.nothing_sent(stack, other)
                 self.refusals(stack, other, honest, wine)
