@@ -340,6 +340,24 @@ fn requests() {
         "\x09POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nax\r\n0\r\n\r\n",
     );
     put("connect", "\x05CONNECT h:1 HTTP/1.1\r\nHost: h:1\r\n\r\n");
+    targets();
+}
+
+/// Method, target and `Host`, a line each.
+fn targets() {
+    for (name, lines) in [
+        ("path", "POST\n/v2/models/m/infer?a=%20b\nh.example:8080"),
+        (
+            "absolute",
+            "GET\nhttp://H.example:80/v1/keyset\nh.example:80",
+        ),
+        ("asterisk", "OPTIONS\n*\n[::1]:80"),
+        ("user", "GET\nhttp://u@h/\nu@h"),
+        ("connect", "CONNECT\nh:1\nh:1"),
+        ("encoding", "GET\n/%zz\nh"),
+    ] {
+        put("http_target", name, lines);
+    }
 }
 
 /// The examples of RFC 9292 (figures 13 and 14) and RFC 9458 (appendix A); and a key that holds.
