@@ -48,8 +48,8 @@ pub struct Pending {
 struct Notes {
     /// With each, whether it stands in the store.
     known: HashMap<Id, (Note, bool)>,
-    /// Those that do not stand in the store yet.
-    fresh: Vec<Id>,
+    /// Those that do not stand in the store yet, as they came.
+    fresh: Vec<(Id, Note)>,
     /// What fields say after the id: an enclave's answers differ in nothing else.
     said: HashMap<Box<str>, (Digest, GuaranteeSet)>,
 }
@@ -157,7 +157,7 @@ impl Pending {
             return;
         }
         if notes.known.insert(id, (note, false)).is_none() {
-            notes.fresh.push(id);
+            notes.fresh.push((id, note));
         }
     }
 
@@ -178,15 +178,11 @@ impl Pending {
 
     /// What is to be written down. It stays fresh until [`Self::written`].
     pub fn fresh(&self) -> Vec<(Id, Note)> {
-        let notes = self.notes();
-        notes
-            .fresh
-            .iter()
-            .filter_map(|id| notes.known.get(id).map(|(note, _)| (*id, *note)))
-            .collect()
+        self.notes().fresh.clone()
     }
 
-    /// These stand in the store now.
+    /// These stand in the store now: some of [`Self::fresh`], in its order. The relay waits meanwhile, so that no more is
+    /// looked up than has to be.
     pub fn written(&self, ids: &[Id]) {
         let mut notes = self.notes();
         for id in ids {
@@ -194,8 +190,10 @@ impl Pending {
                 *written = true;
             }
         }
-        let Notes { known, fresh, .. } = &mut *notes;
-        fresh.retain(|id| known.get(id).is_some_and(|(_, written)| !written));
+        let mut ids = ids.iter().peekable();
+        notes
+            .fresh
+            .retain(|(id, _)| ids.next_if(|written| *written == id).is_none());
     }
 
     /// Which of these stand in the store.
@@ -208,11 +206,14 @@ impl Pending {
     /// These are pending no longer.
     pub fn settle(&self, ids: impl Iterator<Item = Id>) {
         let mut notes = self.notes();
+        let before = notes.known.len();
         for id in ids {
             notes.known.remove(&id);
         }
         let Notes { known, fresh, .. } = &mut *notes;
-        fresh.retain(|id| known.contains_key(id));
+        if known.len() < before {
+            fresh.retain(|(id, _)| known.contains_key(id));
+        }
     }
 
     /// How long those of these that are pending have waited.

@@ -31,11 +31,13 @@ impl Drop for Relay {
 }
 
 /// `count` cores from the `first` on, as taskset writes them.
+#[allow(dead_code, reason = "not every benchmark needs it")]
 pub fn cores(first: usize, count: usize) -> String {
     format!("{first}-{}", first + count.max(1) - 1)
 }
 
 /// What the figures were found on.
+#[allow(dead_code, reason = "not every benchmark needs it")]
 pub fn machine() -> String {
     let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
     let cpu = read("/proc/cpuinfo");
@@ -63,6 +65,7 @@ fn command(program: &OsStr, cores: Option<&str>) -> Command {
 
 impl Relay {
     /// A host in front of one enclave, whose control listener is not there.
+    #[allow(dead_code, reason = "not every benchmark does without")]
     pub fn host(
         program: &OsStr,
         folder: &Path,
