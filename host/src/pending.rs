@@ -14,8 +14,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hyper::header::HeaderMap;
-use touchstone_formats::{Digest, GuaranteeSet, headers::TouchstoneResponse};
+use hyper::header::{HeaderMap, HeaderValue};
+use touchstone_formats::{Digest, GuaranteeSet, headers::TouchstoneResponse, text::hex_array};
 
 use crate::seldom::seldom;
 
@@ -50,8 +50,19 @@ pub struct Pending {
 struct Notes {
     /// With each, whether it stands in the store.
     known: HashMap<Id, (Note, bool)>,
-    /// Those that do not stand in the store yet.
-    fresh: Vec<Id>,
+    /// Those that do not stand in the store yet, as they came.
+    fresh: Vec<(Id, Note)>,
+    /// What fields say after the id: an enclave's answers differ in nothing else.
+    said: HashMap<Box<str>, (Digest, GuaranteeSet)>,
+}
+
+/// Most of what fields say after the id that is remembered.
+const SAID: usize = 64;
+
+/// The id that a field begins with, as enclaves write it, and the rest.
+fn id_first(field: &str) -> Option<(Id, &str)> {
+    let (hex, rest) = field.strip_prefix("id=\"")?.split_at_checked(32)?;
+    Some((hex_array(hex).ok()?, rest))
 }
 
 impl Pending {
@@ -76,7 +87,10 @@ impl Pending {
         let field = fields.next()?;
         let said = match (field.to_str(), fields.next()) {
             // What is wrong with it is not logged: it has a digest, and may have anything.
-            (Ok(text), None) => TouchstoneResponse::parse(text).map_err(|_| "not as it should be"),
+            (Ok(text), None) => match self.observe_again(text, enclave) {
+                Some(require) => return Some(require),
+                None => TouchstoneResponse::parse(text).map_err(|_| "not as it should be"),
+            },
             (Ok(_), Some(_)) => Err("more than one"),
             (Err(_), _) => Err("not text"),
         };
@@ -89,6 +103,7 @@ impl Pending {
                     since: Instant::now(),
                 };
                 self.note(said.id, note);
+                self.remember(field, &said);
                 Some(said.require)
             }
             Err(error) => {
@@ -102,9 +117,40 @@ impl Pending {
         }
     }
 
+    /// As [`Self::observe`], where a field that was understood before was this one with another id. A field has no key
+    /// twice and means the sum of its members, so that it says the same but for the id.
+    fn observe_again(&self, field: &str, enclave: usize) -> Option<GuaranteeSet> {
+        let (id, rest) = id_first(field)?;
+        let notes = self.notes();
+        let (keyset, require) = *notes.said.get(rest)?;
+        let note = Note {
+            keyset,
+            require,
+            enclave: Some(enclave),
+            since: Instant::now(),
+        };
+        self.add(notes, id, note);
+        Some(require)
+    }
+
+    fn remember(&self, field: &HeaderValue, said: &TouchstoneResponse) {
+        let text = field.to_str().ok().and_then(id_first);
+        let Some((_, rest)) = text.filter(|(id, _)| *id == said.id) else {
+            return;
+        };
+        let mut notes = self.notes();
+        if notes.said.len() >= SAID {
+            notes.said.clear();
+        }
+        notes.said.insert(rest.into(), (said.keyset, said.require));
+    }
+
     /// Adds a note that does not stand in the store yet.
     pub fn note(&self, id: Id, note: Note) {
-        let mut notes = self.notes();
+        self.add(self.notes(), id, note);
+    }
+
+    fn add(&self, mut notes: MutexGuard<'_, Notes>, id: Id, note: Note) {
         if notes.known.len() >= self.capacity {
             drop(notes);
             let refused = self.refused.fetch_add(1, Relaxed);
@@ -120,7 +166,7 @@ impl Pending {
         // Who answers with a receipt that was promised before, its own or another enclave's, changes nothing of that.
         if let Entry::Vacant(place) = notes.known.entry(id) {
             place.insert((note, false));
-            notes.fresh.push(id);
+            notes.fresh.push((id, note));
         }
     }
 
@@ -141,15 +187,11 @@ impl Pending {
 
     /// What is to be written down. It stays fresh until [`Self::written`].
     pub fn fresh(&self) -> Vec<(Id, Note)> {
-        let notes = self.notes();
-        notes
-            .fresh
-            .iter()
-            .filter_map(|id| notes.known.get(id).map(|(note, _)| (*id, *note)))
-            .collect()
+        self.notes().fresh.clone()
     }
 
-    /// These stand in the store now.
+    /// These stand in the store now: some of [`Self::fresh`], in its order. The relay waits meanwhile, so that no more is
+    /// looked up than has to be.
     pub fn written(&self, ids: &[Id]) {
         let mut notes = self.notes();
         for id in ids {
@@ -157,8 +199,10 @@ impl Pending {
                 *written = true;
             }
         }
-        let Notes { known, fresh } = &mut *notes;
-        fresh.retain(|id| known.get(id).is_some_and(|(_, written)| !written));
+        let mut ids = ids.iter().peekable();
+        notes
+            .fresh
+            .retain(|(id, _)| ids.next_if(|written| *written == id).is_none());
     }
 
     /// Which of these stand in the store.
@@ -171,11 +215,14 @@ impl Pending {
     /// These are pending no longer.
     pub fn settle(&self, ids: impl Iterator<Item = Id>) {
         let mut notes = self.notes();
+        let before = notes.known.len();
         for id in ids {
             notes.known.remove(&id);
         }
-        let Notes { known, fresh } = &mut *notes;
-        fresh.retain(|id| known.contains_key(id));
+        let Notes { known, fresh, .. } = &mut *notes;
+        if known.len() < before {
+            fresh.retain(|(id, _)| known.contains_key(id));
+        }
     }
 
     /// How long those of these that are pending have waited.
@@ -211,8 +258,6 @@ impl Pending {
 
 #[cfg(test)]
 mod tests {
-    use hyper::header::HeaderValue;
-
     use super::*;
 
     fn note() -> Note {
@@ -245,13 +290,58 @@ mod tests {
         pending.observe(&headers(&["id=1"]), 0);
         pending.observe(&headers(&[&said.to_string(), &said.to_string()]), 0);
         assert!(pending.is_empty());
-        let require = pending.observe(&headers(&[&said.to_string()]), 3);
-        assert_eq!(require, Some(said.require));
-        let note = pending.get(&[7; 16]).unwrap();
-        assert_eq!(
-            (note.keyset, note.require, note.enclave),
-            (said.keyset, said.require, Some(3))
-        );
+        for id in [[7; 16], [8; 16], [9; 16]] {
+            let said = TouchstoneResponse { id, ..said.clone() };
+            let require = pending.observe(&headers(&[&said.to_string()]), 3);
+            assert_eq!(require, Some(said.require));
+            let note = pending.get(&id).unwrap();
+            assert_eq!(
+                (note.keyset, note.require, note.enclave),
+                (said.keyset, said.require, Some(3))
+            );
+        }
+        assert_eq!(pending.len(), 3);
+    }
+
+    /// Whatever was understood before, a field is understood as it is by itself.
+    #[test]
+    fn what_is_remembered_changes_no_reading() {
+        let word = |n: u8| TouchstoneResponse {
+            id: [n; 16],
+            keyset: Digest::of(&[n % 2]),
+            require: GuaranteeSet::default_set(),
+            state: touchstone_formats::headers::State::Sealed,
+        };
+        let pending = Pending::new(1_000);
+        for n in 0..=u8::MAX {
+            let said = word(n).to_string();
+            pending.observe(&headers(&[&said]), 0);
+            assert_eq!(pending.get(&[n; 16]).unwrap().keyset, word(n).keyset);
+            let before = pending.len();
+            let id = "11111111111111111111111111111111";
+            let rest = &said[36..];
+            for wrong in [
+                format!("id=\"{}\"{rest}", &id[1..]),
+                format!("id=\"{}G\"{rest}", &id[1..]),
+                format!("id=\"{}A\"{rest}", &id[1..]),
+                format!("id=\"{id}\"{rest}, id=\"{id}\""),
+                format!("id={id}{rest}"),
+                format!("{said},"),
+            ] {
+                assert_eq!(pending.observe(&headers(&[&wrong]), 0), None, "{wrong}");
+            }
+            assert_eq!(pending.len(), before);
+        }
+        for n in 0..1_000 {
+            let spaces = format!(",{}", " ".repeat(n % 100));
+            let said = word(1).to_string().replacen(", ", &spaces, 1);
+            assert_eq!(
+                pending.observe(&headers(&[&said]), 0),
+                Some(word(1).require),
+                "{said}"
+            );
+        }
+        assert!(pending.notes().said.len() <= SAID);
     }
 
     #[test]

@@ -5,6 +5,7 @@
     scripts/bench memory [--answers N] [--json FILE]    the resident set over many answers
     scripts/bench session [--quick] [--json FILE]       attested connections beside plain TLS; the first verified answer
     scripts/bench relay [--quick] [--json FILE]         the host's passing through of TLS, beside none and beside nginx's
+    scripts/bench relay-http [--quick] [--json FILE]    the host's relaying of HTTP, beside nginx's and HAProxy's
     scripts/bench proxy [--quick] [--json FILE]         what `touchstone proxy` adds to each request
     scripts/bench ohttp [--quick] [--json FILE]         what a sealed request costs beyond a plain one
     scripts/bench verify [--quick] [--json FILE]        judgements beside sev and dcap-qvl, cold and warm, ring and AWS-LC
@@ -24,6 +25,7 @@ import sys
 import time
 from pathlib import Path
 
+import bench_http
 import bench_measure
 import bench_verify
 import bench_wire
@@ -284,9 +286,10 @@ def main() -> int:
     seven = commands.add_parser("verify", help="judgements beside sev and dcap-qvl")
     eight = commands.add_parser("measure", help="launch digests beside sev-snp-measure")
     nine = commands.add_parser("ohttp", help="what a sealed request costs beyond a plain one")
-    for command in (four, five, six, seven, eight, nine):
+    ten = commands.add_parser("relay-http", help="what the host's relaying of HTTP costs, beside nginx and HAProxy")
+    for command in (four, five, six, seven, eight, nine, ten):
         command.add_argument("--quick", action="store_true", help="a third of the time for each row")
-    for command in (one, two, three, four, five, six, seven, eight, nine):
+    for command in (one, two, three, four, five, six, seven, eight, nine, ten):
         command.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     arguments = parser.parse_args()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -296,6 +299,7 @@ def main() -> int:
     try:
         subcommands = {"serve": serve, "receipt": receipt, "memory": memory}
         subcommands |= {"session": bench_wire.session, "relay": bench_wire.relay, "proxy": bench_wire.proxy, "ohttp": bench_wire.ohttp}
+        subcommands |= {"relay-http": bench_http.relay_http}
         subcommands |= {"verify": bench_verify.verify, "measure": bench_measure.measure}
         found = subcommands[arguments.command](arguments)
     except (Failed, subprocess.CalledProcessError) as error:

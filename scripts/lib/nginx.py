@@ -11,17 +11,17 @@ from stack import Failed, Process
 PACKAGES = ("nginx", "libnginx-mod-stream")
 
 
-def fetched(folder: Path) -> Path:
-    """Where the packages lie unpacked."""
+def fetched(folder: Path, *packages: str) -> Path:
+    """Where the packages lie unpacked, of which the first has a program of its name."""
     root = folder / "root"
-    if (root / "usr" / "sbin" / "nginx").exists():
+    if (root / "usr" / "sbin" / packages[0]).exists():
         return root
     if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
         raise Failed(f"no apt-get or dpkg-deb on this {platform.system()}")
     folder.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(["apt-get", "download", *PACKAGES], cwd=folder, capture_output=True, text=True)
+    done = subprocess.run(["apt-get", "download", *packages], cwd=folder, capture_output=True, text=True)
     if done.returncode:
-        raise Failed(f"apt-get download {' '.join(PACKAGES)}: {done.stderr.strip()[-500:]}")
+        raise Failed(f"apt-get download {' '.join(packages)}: {done.stderr.strip()[-500:]}")
     for package in folder.glob("*.deb"):
         subprocess.run(["dpkg-deb", "--extract", package, root], check=True)
     return root
@@ -31,7 +31,7 @@ class Nginx:
     """Passes the bytes of one port on to another, with the settings that nginx comes with."""
 
     def __init__(self, folder: Path, listen: int, upstream: str, workers: int, cpus: str | None):
-        root = fetched(folder)
+        root = fetched(folder, *PACKAGES)
         program = root / "usr" / "sbin" / "nginx"
         said = subprocess.run([program, "-v"], capture_output=True, text=True)
         if said.returncode:

@@ -51,7 +51,8 @@ pub struct Upstream {
     connect_timeout: Duration,
     idle_timeout: Duration,
     keep: usize,
-    idle: Mutex<Vec<(Instant, Connection)>>,
+    /// In boxes: a connection goes from hand to hand, and is large.
+    idle: Mutex<Vec<(Instant, Box<Connection>)>>,
 }
 
 #[derive(Debug)]
@@ -188,7 +189,7 @@ impl Upstream {
         Ok(Response::from_parts(head, body))
     }
 
-    async fn connect(&self) -> Result<Connection, Failure> {
+    async fn connect(&self) -> Result<Box<Connection>, Failure> {
         let unreachable = |error| Failure::Unreachable {
             address: self.address.clone(),
             error,
@@ -202,25 +203,25 @@ impl Upstream {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| unreachable(io::Error::other(error)))?;
-        Ok(Connection {
+        Ok(Box::new(Connection {
             sender,
             driver: Some(driver),
-        })
+        }))
     }
 
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<(Instant, Connection)>> {
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<(Instant, Box<Connection>)>> {
         // A list of connections is whole after every step.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The connection used last: the others can grow old and go.
-    fn take(&self) -> Option<Connection> {
+    fn take(&self) -> Option<Box<Connection>> {
         let (since, connection) = self.idle().pop()?;
         // Those below it in the list are older still; `close_unused` takes them.
         (since.elapsed() < self.idle_timeout).then_some(connection)
     }
 
-    fn give_back(&self, connection: Connection) {
+    fn give_back(&self, connection: Box<Connection>) {
         let mut idle = self.idle();
         if idle.len() < self.keep {
             idle.push((Instant::now(), connection));
@@ -253,7 +254,7 @@ impl Upstream {
 #[derive(Debug)]
 pub struct Exchange {
     body: Incoming,
-    connection: Option<Connection>,
+    connection: Option<Box<Connection>>,
     home: Arc<Upstream>,
 }
 

@@ -510,11 +510,12 @@ fn write_notes(
         "INSERT INTO pending (id, keyset, guarantees, boot, enclave) VALUES (?1, ?2, ?3, ?4, ?5)
          ON CONFLICT (id) DO NOTHING",
     )?;
+    let mut stored = transaction.prepare_cached(IS_STORED)?;
     for (id, note) in shared.pending.fresh() {
         if arriving(&id) {
             continue;
         }
-        if is_stored(transaction, &id)? {
+        if stored.exists([&id[..]])? {
             notes.already_stored.push(id);
             continue;
         }
@@ -530,10 +531,10 @@ fn write_notes(
     Ok(notes)
 }
 
+const IS_STORED: &str = "SELECT 1 FROM receipts WHERE id = ?1";
+
 fn is_stored(db: &Connection, id: &Id) -> Result<bool, StoreError> {
-    Ok(db
-        .prepare_cached("SELECT 1 FROM receipts WHERE id = ?1")?
-        .exists([&id[..]])?)
+    Ok(db.prepare_cached(IS_STORED)?.exists([&id[..]])?)
 }
 
 fn write_unsealed(
