@@ -295,7 +295,9 @@ impl Config {
             false => 1,
         };
         // Of what there is, requests take a quarter at most: the rest of them waits for its turn.
-        let own = OWN_FILES.saturating_add(8 * self.enclaves.len());
+        let own = OWN_FILES
+            .saturating_add(8 * self.enclaves.len())
+            .saturating_add(4 * self.threads);
         let in_flight = self.limits.in_flight.min(files / 4);
         let left = files.saturating_sub(own).saturating_sub(in_flight).max(1);
         self.limits.files = left;
@@ -631,21 +633,22 @@ mod tests {
     #[test]
     fn connections_take_no_more_files_than_may_be_open() {
         let mut config = Config::parse(EXAMPLE).unwrap();
+        config.threads = 2;
         assert_eq!(config.fit_open_files(None), None);
         assert_eq!(config.fit_open_files(Some(1 << 20)), None);
         assert_eq!(
             config.fit_open_files(Some(8_192)),
-            Some(8_192 - 456 - 2_048)
+            Some(8_192 - 464 - 2_048)
         );
-        assert_eq!(config.limits.files, 8_192 - 456 - 2_048);
+        assert_eq!(config.limits.files, 8_192 - 464 - 2_048);
         assert_eq!(config.fit_open_files(Some(0)), Some(1));
         // With TLS each may take two.
-        let enough = Some(456 + 4_096 + 8_192 + 100);
+        let enough = Some(464 + 4_096 + 8_192 + 100);
         assert_eq!(config.fit_open_files(enough), None);
         config.enclaves[0].tls = Some(Address::Vsock { cid: 3, port: 1 });
         assert_eq!(
             config.fit_open_files(enough),
-            Some(8_192 + 100 + 4_096 - 12_844 / 4)
+            Some(8_192 + 100 + 4_096 - 12_852 / 4)
         );
     }
 

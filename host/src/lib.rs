@@ -46,7 +46,7 @@ use metrics::{Metrics, Sources};
 use operation::Operation;
 use pending::Pending;
 use receipts::Receipts;
-use relay::{Relay, forward::Forwarder};
+use relay::{Relay, forward::Forwarder, workers::Workers};
 use store::{Store, StoreError, WriterThread};
 use waiters::Waiters;
 
@@ -66,6 +66,14 @@ pub enum StartError {
     Socket {
         /// Its path.
         path: std::path::PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The system gives no more threads, or files.
+    #[error("threads = {threads}: {error}")]
+    Threads {
+        /// How many were asked for.
+        threads: usize,
         /// What the system said.
         error: io::Error,
     },
@@ -180,7 +188,10 @@ impl Host {
             clients: relay.clients().clone(),
         };
         let operation = Operation::new(metrics, sources);
-        let relay = tokio::spawn(relay.serve(listener, stopped));
+        let threads = config.threads;
+        let workers =
+            Workers::start(threads).map_err(|error| StartError::Threads { threads, error })?;
+        let relay = tokio::spawn(relay.serve(listener, workers, stopped));
         let mut others = Vec::new();
         if let Some(listener) = reading {
             let serving = operation.clone().serve(listener, pulling_stopped.clone());

@@ -89,6 +89,9 @@ enum Command {
     },
 }
 
+/// Threads beside those that carry connections: they accept, pull and watch.
+const BESIDE: usize = 2;
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match run(arguments) {
@@ -187,7 +190,7 @@ fn start(settings: &Settings) -> anyhow::Result<()> {
         );
     }
     tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(config.threads)
+        .worker_threads(BESIDE)
         .enable_all()
         .build()
         .context("threads")?

@@ -341,6 +341,7 @@ impl Fleet {
                 patience.connect_timeout,
                 patience.idle_timeout,
                 keep,
+                config.threads,
             )
         };
         // Unused connections to all of them together: as many as there may be requests.

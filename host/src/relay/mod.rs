@@ -12,6 +12,7 @@ mod splice;
 pub mod strict;
 mod target;
 pub mod upstream;
+pub(crate) mod workers;
 
 use std::{
     convert::Infallible,
@@ -54,6 +55,7 @@ use body::Answer;
 use forward::Forwarder;
 use passthrough::{Broken, Passthrough};
 use seats::{Seat, Seats};
+use workers::Workers;
 
 /// Header fields that hyper allows when it is told nothing.
 const DEFAULT_HEADERS: usize = 100;
@@ -133,7 +135,12 @@ impl Relay {
     }
 
     /// Serves until `stop` is true, then finishes what is under way, for the drain time at most.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
+    pub(crate) async fn serve(
+        self: Arc<Self>,
+        listener: TcpListener,
+        workers: Workers,
+        mut stop: watch::Receiver<bool>,
+    ) {
         let mut connections = JoinSet::new();
         loop {
             let accepted = tokio::select! {
@@ -164,7 +171,7 @@ impl Relay {
             };
             if let Some(slot) = self.slot() {
                 let relay = self.clone();
-                connections.spawn(async move {
+                workers.carry(stream, &mut connections, move |stream| async move {
                     relay.connection(stream, peer).await;
                     drop((place, slot));
                 });
@@ -176,7 +183,7 @@ impl Relay {
                 continue;
             };
             let relay = self.clone();
-            connections.spawn(async move {
+            workers.carry(stream, &mut connections, move |stream| async move {
                 if let Ok(Some(slot)) = timeout(ROOM, relay.wait_for_slot()).await {
                     drop(turn);
                     relay.connection(stream, peer).await;
@@ -199,6 +206,8 @@ impl Relay {
                 "connections closed while requests were under way, or TLS was open"
             );
         }
+        connections.shutdown().await;
+        workers.end().await;
     }
 
     fn slot(&self) -> Option<Slot> {

@@ -7,7 +7,10 @@
 use std::{
     io,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -22,7 +25,10 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
 
-use super::body::{Outgoing, Pieces};
+use super::{
+    body::{Outgoing, Pieces},
+    workers,
+};
 use crate::address::{Address, Stream};
 
 /// Why there is no answer.
@@ -51,8 +57,29 @@ pub struct Upstream {
     connect_timeout: Duration,
     idle_timeout: Duration,
     keep: usize,
-    /// In boxes: a connection goes from hand to hand, and is large.
-    idle: Mutex<Vec<(Instant, Box<Connection>)>>,
+    /// For each thread those that it made. In boxes: a connection goes from hand to hand, and is large.
+    idle: Box<[Mutex<Idle>]>,
+    /// Connections that there are, whether used or not.
+    open: Arc<AtomicUsize>,
+}
+
+type Idle = Vec<(Instant, Box<Connection>)>;
+
+/// Counts a connection for as long as there is it.
+#[derive(Debug)]
+struct Open(Arc<AtomicUsize>);
+
+impl Open {
+    fn counted(by: &Arc<AtomicUsize>) -> Self {
+        by.fetch_add(1, Relaxed);
+        Self(by.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 #[derive(Debug)]
@@ -60,6 +87,9 @@ struct Connection {
     sender: http1::SendRequest<Outgoing>,
     /// `None`: it has ended.
     driver: Option<Driver>,
+    /// The thread that hears of it (`workers::current`).
+    thread: usize,
+    _open: Open,
 }
 
 type Driver = http1::Connection<TokioIo<Stream>, Outgoing>;
@@ -100,19 +130,22 @@ impl Connection {
 }
 
 impl Upstream {
-    /// A listener to which at most `keep` unused connections are kept, each for `idle_timeout`.
+    /// A listener to which at most `keep` connections are kept for `threads` [`workers`], unused ones for `idle_timeout`.
     pub fn new(
         address: Address,
         connect_timeout: Duration,
         idle_timeout: Duration,
         keep: usize,
+        threads: usize,
     ) -> Arc<Self> {
         Arc::new(Self {
             address,
             connect_timeout,
             idle_timeout,
             keep,
-            idle: Mutex::default(),
+            // And those of all other threads.
+            idle: (0..=threads).map(|_| Mutex::default()).collect(),
+            open: Arc::default(),
         })
     }
 
@@ -206,24 +239,35 @@ impl Upstream {
         Ok(Box::new(Connection {
             sender,
             driver: Some(driver),
+            thread: workers::current(),
+            _open: Open::counted(&self.open),
         }))
     }
 
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<(Instant, Box<Connection>)>> {
+    /// What a thread has that nobody uses. `None`: no such thread was told of.
+    fn idle(&self, thread: usize) -> Option<MutexGuard<'_, Idle>> {
         // A list of connections is whole after every step.
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        let idle = self.idle.get(thread)?;
+        Some(idle.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The connection used last: the others can grow old and go.
+    /// The connection that this thread used last: the others can grow old and go. Another thread's, if there are no more to be made.
     fn take(&self) -> Option<Box<Connection>> {
-        let (since, connection) = self.idle().pop()?;
+        let of = |thread| self.idle(thread)?.pop();
+        let own = of(workers::current());
+        let (since, connection) = match own {
+            None if self.open.load(Relaxed) >= self.keep => (0..self.idle.len()).find_map(of),
+            own => own,
+        }?;
         // Those below it in the list are older still; `close_unused` takes them.
         (since.elapsed() < self.idle_timeout).then_some(connection)
     }
 
     fn give_back(&self, connection: Box<Connection>) {
-        let mut idle = self.idle();
-        if idle.len() < self.keep {
+        if self.open.load(Relaxed) > self.keep {
+            return;
+        }
+        if let Some(mut idle) = self.idle(connection.thread) {
             idle.push((Instant::now(), connection));
         }
     }
@@ -237,15 +281,14 @@ impl Upstream {
     }
 
     fn close_unused(&self) {
-        let old: Vec<_> = {
-            let mut idle = self.idle();
-            let count = idle
-                .iter()
-                .take_while(|(since, _)| since.elapsed() >= self.idle_timeout)
-                .count();
-            idle.drain(..count).collect()
-        };
-        drop(old);
+        for thread in 0..self.idle.len() {
+            let old: Option<Vec<_>> = self.idle(thread).map(|mut idle| {
+                let is_old = |(since, _): &&(Instant, _)| since.elapsed() >= self.idle_timeout;
+                let count = idle.iter().take_while(is_old).count();
+                idle.drain(..count).collect()
+            });
+            drop(old);
+        }
     }
 }
 
@@ -347,6 +390,8 @@ mod tests {
         let mut connection = Connection {
             sender,
             driver: Some(driver),
+            thread: 0,
+            _open: Open::counted(&Arc::default()),
         };
         let request = || {
             let mut request = Request::new(Outgoing::Full(Bytes::from_static(b"x")));
