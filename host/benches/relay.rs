@@ -163,7 +163,14 @@ fn thread() -> Handle {
         .build()
         .unwrap();
     let handle = runtime.handle().clone();
-    std::thread::spawn(move || runtime.block_on(std::future::pending::<()>()));
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            while pinned() {
+                tokio::task::yield_now().await;
+            }
+            std::future::pending::<()>().await;
+        });
+    });
     handle
 }
 

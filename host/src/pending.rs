@@ -23,7 +23,7 @@ use crate::seldom::seldom;
 pub type Id = [u8; 16];
 
 /// Longest time that a promise is known to this process alone.
-pub const FLUSH: Duration = Duration::from_millis(50);
+pub const FLUSH: Duration = Duration::from_millis(10);
 
 /// What an answer said of its receipt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
