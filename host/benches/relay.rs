@@ -8,7 +8,8 @@
 //! whatever else the machine does hurts all alike, and what is told is each one's median round. CPU is user and system time of the relay's
 //! processes, from /proc, divided by the requests that were answered. Caller and enclave are the simplest that speak the
 //! protocol, in this process, each in a thread of its own. Where there are cores enough, relay and load have cores of their
-//! own. A slow relay pays twice: it wakes callers and enclave more often, since they have less to do meanwhile.
+//! own, and callers and enclave never sleep: the system would have whoever writes to them pay for waking them, and a slow relay
+//! more often, since they have less to do meanwhile.
 //!
 //! The host does what it always does: it reads HTTP to the letter, limits, counts by model and by client, and notes and writes
 //! down every receipt promised. The peers do nothing of the kind.
@@ -156,7 +157,7 @@ async fn read_message(stream: &mut TcpStream, buffer: &mut [u8], body: usize) ->
     }
 }
 
-/// A thread for caller or enclave.
+/// A thread for caller or enclave. With cores of its own it never sleeps.
 fn thread() -> Handle {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

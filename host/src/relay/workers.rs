@@ -103,7 +103,10 @@ impl Workers {
 
 impl Worker {
     fn start(number: usize) -> io::Result<Self> {
-        let runtime = Builder::new_current_thread().event_interval(16).enable_all().build()?;
+        let runtime = Builder::new_current_thread()
+            .event_interval(16)
+            .enable_all()
+            .build()?;
         let (until, ended) = oneshot::channel();
         let handle = runtime.handle().clone();
         let thread = std::thread::Builder::new()
