@@ -143,10 +143,11 @@ async fn ask(kept: &mut Option<TcpStream>, address: SocketAddr) -> std::io::Resu
     while !answer.ends_with(&[7; 3_000]) {
         let mut piece = [0; 4_096];
         let count = stream.read(&mut piece).await?;
+        answer.extend_from_slice(&piece[..count]);
+        // A refusal is shorter than what is waited for.
         if count == 0 || (answer.len() > 12 && !answer.starts_with(b"HTTP/1.1 200 ")) {
             return Err(std::io::ErrorKind::InvalidData.into());
         }
-        answer.extend_from_slice(&piece[..count]);
     }
     Ok(())
 }
