@@ -1,7 +1,8 @@
 //! The threads that carry connections, each with a scheduler of its own.
 //!
 //! A caller's connection stays on the thread that it was given to, with the connections to enclaves that its requests
-//! go by: none of them is woken from elsewhere, and those of one thread have their turns in the order in which there was something to do.
+//! go by: none of them is woken from elsewhere, and those of one thread have their turns in the order in which there was
+//! something to do.
 //! New connections are accepted elsewhere, however much these threads have to do.
 
 use std::{
@@ -21,6 +22,10 @@ use tokio::{
     sync::oneshot,
     task::JoinSet,
 };
+
+/// Turns of connections until it is looked who else has something to say. With more of them, whoever comes late waits for all;
+/// with fewer, looking costs more than the turns.
+const TURNS: u32 = 16;
 
 thread_local! {
     static NUMBER: Cell<usize> = const { Cell::new(0) };
@@ -104,7 +109,7 @@ impl Workers {
 impl Worker {
     fn start(number: usize) -> io::Result<Self> {
         let runtime = Builder::new_current_thread()
-            .event_interval(16)
+            .event_interval(TURNS)
             .enable_all()
             .build()?;
         let (until, ended) = oneshot::channel();
