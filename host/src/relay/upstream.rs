@@ -130,7 +130,7 @@ impl Connection {
 }
 
 impl Upstream {
-    /// A listener to which at most `keep` connections are kept for `threads` [`workers`], unused ones for `idle_timeout`.
+    /// A listener to which at most `keep` connections are kept for `threads` threads that carry connections, unused ones for `idle_timeout`.
     pub fn new(
         address: Address,
         connect_timeout: Duration,
