@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Output;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use attestation_verifier::exchange::OwnedTensor;
@@ -12,7 +13,7 @@ use touchstone_client::{Builder, Client, Verified};
 use touchstone_formats::headers::TouchstoneResponse;
 use touchstone_formats::{Datatype, Digest};
 use touchstone_testkit::platform::Fault;
-use touchstone_testkit::stack::{Response, Stack, StackBuilder};
+use touchstone_testkit::stack::{self, Response, Stack, StackBuilder};
 
 const MODEL: &str = "digits_mlp_plain";
 
@@ -240,6 +241,89 @@ fn a_killed_host_forgets_nothing_and_a_killed_enclave_is_not_papered_over() {
     assert_eq!(unknown.status, 404);
 }
 
+/// Killed enclave and killed host, again and again, while callers ask: who was given a bundle once is given it ever after, and what
+/// an enclave promised and took with it is said to be gone. Three times; `TOUCHSTONE_KILLS` says otherwise.
+#[test]
+fn programs_killed_under_load_lose_nothing_that_was_acknowledged() {
+    let test = "programs_killed_under_load_lose_nothing_that_was_acknowledged";
+    let Some(mut stack) = StackBuilder::new().model(MODEL).start(test) else {
+        return;
+    };
+    let kills = std::env::var("TOUCHSTONE_KILLS").ok();
+    let kills = kills.and_then(|kills| kills.parse().ok()).unwrap_or(3);
+    let (host, stop) = (stack.host(), AtomicBool::new(false));
+    let bundle = |id: &str| host.try_get(&format!("/v1/receipts/{id}"));
+    // What callers were promised; and of that, with which bundle it was acknowledged.
+    let caller = || {
+        let mut promised = Vec::new();
+        while !stop.load(Relaxed) {
+            let Ok(answer) = try_infer(host, "logged signed", None) else {
+                std::thread::sleep(Duration::from_millis(5));
+                continue;
+            };
+            if answer.status != 200 {
+                assert!(answer.status >= 500, "{}", text(&answer.body));
+                continue;
+            }
+            let id = id(&answer);
+            let sealed = (0..50).find_map(|_| {
+                std::thread::sleep(Duration::from_millis(10));
+                bundle(&id).ok().filter(|found| found.status == 200)
+            });
+            promised.push((id, sealed.map(|found| found.body)));
+        }
+        promised
+    };
+    let (promised, [of_enclaves, of_hosts]) = std::thread::scope(|scope| {
+        let callers = [(); 3].map(|()| scope.spawn(caller));
+        let mut longest = [Duration::ZERO; 2];
+        for number in 0..2 * kills {
+            std::thread::sleep(Duration::from_millis(200));
+            let began = Instant::now();
+            match number % 2 {
+                0 => {
+                    stack.kill_enclave();
+                    stack.start_enclave();
+                }
+                _ => {
+                    stack.kill_host();
+                    stack.start_host();
+                }
+            }
+            until("answers again", || {
+                try_infer(host, "signed", None)
+                    .ok()
+                    .filter(|a| a.status == 200)
+            });
+            longest[number % 2] = longest[number % 2].max(began.elapsed());
+        }
+        stop.store(true, Relaxed);
+        let promised = callers.map(|caller| caller.join().unwrap());
+        (promised.concat(), longest)
+    });
+    let acknowledged = promised.iter().filter(|(_, bundle)| bundle.is_some());
+    println!(
+        "{kills} kills of each: {} promised, {} acknowledged; answers again after at most {of_enclaves:?} (enclave, started anew), \
+         {of_hosts:?} (host, started anew)",
+        promised.len(),
+        acknowledged.count()
+    );
+    for (id, before) in &promised {
+        let now = until("the end of a receipt", || {
+            bundle(id).ok().filter(|answer| answer.status != 202)
+        });
+        match before {
+            Some(before) => assert_eq!((now.status, &now.body), (200, before), "{id}"),
+            // A host that is killed takes the promises of its last moment with it.
+            None => assert!(
+                [200, 404, 410].contains(&now.status),
+                "{id}: {}",
+                now.status
+            ),
+        }
+    }
+}
+
 /// A client of the real host that demands all its policy's template does.
 async fn client(stack: &Stack) -> Client {
     let policy = std::fs::read_to_string(stack.policy("client.toml", &[])).unwrap();
@@ -420,6 +504,10 @@ async fn sealed_requests_find_their_enclave_among_two() {
 /// Asks about 64 zeros under these guarantees, waiting so many seconds for them to hold. Over plain HTTP, deliberately: these
 /// tests are about what the host and the enclave's seal do, and see the headers as they come.
 fn infer(stack: &Stack, require: &str, wait: Option<u32>) -> Response {
+    try_infer(stack.host(), require, wait).expect("an answer")
+}
+
+fn try_infer(host: stack::Client, require: &str, wait: Option<u32>) -> std::io::Result<Response> {
     let data = vec!["0"; 64].join(",");
     let body = format!(
         r#"{{"inputs":[{{"name":"X","datatype":"FP32","shape":[1,64],"data":[{data}]}}]}}"#
@@ -431,7 +519,8 @@ fn infer(stack: &Stack, require: &str, wait: Option<u32>) -> Response {
         ("touchstone", &touchstone),
     ];
     headers.extend(prefer.as_deref().map(|prefer| ("prefer", prefer)));
-    stack.host().post(
+    host.try_request(
+        "POST",
         &format!("/v2/models/{MODEL}/infer"),
         &headers,
         body.as_bytes(),
