@@ -371,6 +371,17 @@ async fn client_hello(stream: &TcpStream) -> io::Result<Option<ClientHello>> {
     Ok(None)
 }
 
+/// Gives an answer, and says whether it is the last on this connection.
+async fn give(
+    client: &mut (impl AsyncWrite + Unpin),
+    mut answer: Message,
+    last: bool,
+) -> io::Result<()> {
+    answer.set("connection", if last { "close" } else { "keep-alive" });
+    client.write_all(&answer.to_bytes()).await?;
+    client.flush().await
+}
+
 /// Whether the client wants the connection closed after the answer.
 fn wants_close(request: &Message) -> bool {
     let connection = request.header("connection");

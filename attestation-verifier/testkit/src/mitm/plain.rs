@@ -11,7 +11,7 @@ use super::message::Message;
 use super::record::Recorder;
 use super::server::collateral_file;
 use super::stream::Crossing;
-use super::{Lie, Stream, Upstream, wants_close};
+use super::{Lie, Stream, Upstream, give, wants_close};
 use crate::amd::{Pki, PkiKeys, Product};
 use crate::machine::{Endorsement, Machine};
 use crate::snp::Report;
@@ -67,9 +67,7 @@ impl Host {
             if method == "GET" {
                 answer = self.lie_about(target, answer, recorder).await;
             }
-            answer.set("connection", if last { "close" } else { "keep-alive" });
-            client.write_all(&answer.to_bytes()).await?;
-            client.flush().await?;
+            give(&mut client, answer, last).await?;
             if last {
                 break;
             }

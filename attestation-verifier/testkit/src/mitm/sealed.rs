@@ -15,7 +15,7 @@ use super::gateway::{Gateway, other_key};
 use super::message::Message;
 use super::record::Recorder;
 use super::stream::Crossing;
-use super::{Lie, Stream, Upstream, relay, wants_close};
+use super::{Lie, Stream, Upstream, give, relay, wants_close};
 
 /// Where the KEM of the first key configuration stands, and its AEAD at the end of it, as enclaves write it (RFC 9458 §3).
 const KEM: std::ops::Range<usize> = 3..5;
@@ -68,7 +68,7 @@ impl Sealed {
         while let Some(request) = Message::read(&mut client, &mut rest).await? {
             let last = wants_close(&request);
             recorder.note(&request.start);
-            let mut answer = match request.request() {
+            let answer = match request.request() {
                 ("POST", BOOT_TARGET) => self.evidence(&request, enclaves, recorder).await?,
                 ("POST", OHTTP_TARGET) => self.sealed(request, enclaves, recorder).await?,
                 ("GET", _) => self.genuine(enclaves).exchange(&request, None).await?,
@@ -77,9 +77,7 @@ impl Sealed {
                     enclaves.upstream.exchange(&request, None).await?
                 }
             };
-            answer.set("connection", if last { "close" } else { "keep-alive" });
-            client.write_all(&answer.to_bytes()).await?;
-            client.flush().await?;
+            give(&mut client, answer, last).await?;
             if last {
                 break;
             }

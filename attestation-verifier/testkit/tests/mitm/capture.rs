@@ -48,6 +48,15 @@ fn answer_traces(folder: &Path) -> BTreeSet<Vec<u8>> {
     found
 }
 
+/// Starts the host before these taps of the enclave's listeners, and gives a tap of the host.
+fn start_between(stack: &mut Stack, inner: &[(&str, ManInTheMiddle)]) -> ManInTheMiddle {
+    for (key, tap) in inner {
+        stack.set_host(key, &format!("\"tcp://{}\"", tap.address()));
+    }
+    stack.start_host();
+    tap(stack.host().address())
+}
+
 #[test]
 fn both_sides_of_the_host_hold_nothing_of_prompts_and_answers() {
     let test = "both_sides_of_the_host_hold_nothing_of_prompts_and_answers";
@@ -60,11 +69,7 @@ fn both_sides_of_the_host_hold_nothing_of_prompts_and_answers() {
         ("enclave.control", tap(stack.enclave_control().address())),
         ("enclave.tls", tap(stack.enclave_tls())),
     ];
-    for (key, tap) in &inner {
-        stack.set_host(key, &format!("\"tcp://{}\"", tap.address()));
-    }
-    stack.start_host();
-    let outer = tap(stack.host().address());
+    let outer = start_between(&mut stack, &inner);
     let taps: Vec<&ManInTheMiddle> = inner.iter().map(|(_, t)| t).chain([&outer]).collect();
 
     let caller = caller_of(&stack, &[]);
@@ -104,11 +109,7 @@ fn both_sides_of_the_host_hold_nothing_of_sealed_prompts_and_answers() {
         ("enclave.public", tap(stack.enclave_public().address())),
         ("enclave.control", tap(stack.enclave_control().address())),
     ];
-    for (key, tap) in &inner {
-        stack.set_host(key, &format!("\"tcp://{}\"", tap.address()));
-    }
-    stack.start_host();
-    let outer = tap(stack.host().address());
+    let outer = start_between(&mut stack, &inner);
     let taps: Vec<&ManInTheMiddle> = inner.iter().map(|(_, t)| t).chain([&outer]).collect();
 
     let caller = caller_of(&stack, &EITHER);

@@ -95,6 +95,21 @@ pub struct Asked {
     pub words: String,
 }
 
+impl Asked {
+    /// Finds that this lie was refused by its name.
+    pub fn is_refused(&self, lie: Lie) {
+        let found = (self.exit, self.deciding.as_str());
+        let expected = (exit_of(lie.refused_by()), lie.refused_by());
+        assert_eq!(found, expected, "{lie}: {}", self.words);
+    }
+
+    /// Finds that nothing is kept of a connection or of an answer.
+    pub fn keeps_nothing(&self, lie: Lie) {
+        assert!(!self.folder.join("session.json").exists(), "{lie}");
+        assert!(!self.folder.join("response.bin").exists(), "{lie}");
+    }
+}
+
 impl Caller {
     /// A caller who trusts this root and has this policy.
     pub fn new(policy: &str, root_pem: &str) -> Self {

@@ -89,15 +89,8 @@ fn every_lie_about_the_key_is_refused_by_name_and_nothing_is_sealed() {
     for lie in lies(Kind::Key).chain([Lie::CollateralForeign, Lie::CollateralNone]) {
         let middle = ManInTheMiddle::start(own(lie)).unwrap();
         let asked = caller.ask_sealed(&middle, "digits", &[]);
-        let expected = (exit_of(lie.refused_by()), lie.refused_by());
-        assert_eq!(
-            (asked.exit, asked.deciding.as_str()),
-            expected,
-            "{lie}: {}",
-            asked.words
-        );
-        assert!(!asked.folder.join("session.json").exists(), "{lie}");
-        assert!(!asked.folder.join("response.bin").exists(), "{lie}");
+        asked.is_refused(lie);
+        asked.keeps_nothing(lie);
         let record = middle.record();
         assert!(!record.is_empty(), "{lie}");
         assert_eq!(sealed(record), 0, "{lie}");
@@ -140,10 +133,8 @@ fn is_refused(caller: &Caller, middle: &ManInTheMiddle, model: &str, lie: Lie) {
         assert_eq!(asked.exit, 0, "{lie}: {}", asked.words);
         assert_eq!(caller.check(&asked.folder).2, "ohttp-key", "{lie}");
     }
-    let expected = (exit_of(lie.refused_by()), lie.refused_by());
     for asked in lied_to {
-        let found = (asked.exit, asked.deciding.as_str());
-        assert_eq!(found, expected, "{lie}: {}", asked.words);
+        asked.is_refused(lie);
         // The key was proven. Nothing came that could be an answer.
         assert!(asked.folder.join("session.json").exists(), "{lie}");
         assert!(!asked.folder.join("response.bin").exists(), "{lie}");
@@ -226,9 +217,7 @@ fn lies_about_sealed_requests_before_a_real_enclave_are_refused_by_name() {
     for lie in lies(Kind::Key).filter(told) {
         let middle = before(lie);
         let asked = caller.ask_sealed(&middle, MODEL, &[]);
-        let found = (asked.exit, asked.deciding.as_str());
-        let expected = (exit_of(lie.refused_by()), lie.refused_by());
-        assert_eq!(found, expected, "{lie}: {}", asked.words);
+        asked.is_refused(lie);
         assert_eq!(sealed(middle.record()), 0, "{lie}");
         nothing_was_sent(middle.record(), lie);
     }

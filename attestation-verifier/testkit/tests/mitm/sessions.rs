@@ -48,15 +48,8 @@ fn every_lie_about_a_session_is_refused_by_name_and_nothing_is_sent() {
     for lie in lies {
         let middle = ManInTheMiddle::start(own(lie)).unwrap();
         let asked = caller.ask(&middle, "digits", &[]);
-        let expected = (exit_of(lie.refused_by()), lie.refused_by());
-        assert_eq!(
-            (asked.exit, asked.deciding.as_str()),
-            expected,
-            "{lie}: {}",
-            asked.words
-        );
-        assert!(!asked.folder.join("session.json").exists(), "{lie}");
-        assert!(!asked.folder.join("response.bin").exists(), "{lie}");
+        asked.is_refused(lie);
+        asked.keeps_nothing(lie);
         let record = middle.record();
         assert!(record.connections().iter().any(|seen| seen.tls), "{lie}");
         nothing_was_sent(record, lie);
