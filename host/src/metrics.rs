@@ -16,13 +16,14 @@ use prometheus::{
     CounterVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
 };
-use touchstone_formats::{GuaranteeSet, headers::TouchstoneRequest, session::OHTTP_TARGET};
+use touchstone_formats::{GuaranteeSet, headers::TouchstoneRequest};
 
 use crate::{
     collateral::CollateralFolder,
     config::Config,
     fleet::{Condition, Fleet, Model},
     pending::Pending,
+    relay::sealed::is_sealed,
     store::batch::ReadReceipt,
 };
 
@@ -583,7 +584,7 @@ impl Asked {
     /// By its method, target and fields.
     pub fn of(fleet: &Fleet, method: &Method, path: &str, headers: &HeaderMap) -> Self {
         let model = match Model::of(path) {
-            None if method == Method::POST && path == OHTTP_TARGET => SEALED,
+            None if is_sealed(method, path) => SEALED,
             None => NONE,
             Some(model) if fleet.knows_model(&model) => model.name,
             Some(_) => OTHER,

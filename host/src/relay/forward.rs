@@ -180,7 +180,7 @@ impl Forwarder {
     /// The keyset that a request is sealed for, where that decides which enclave it goes to.
     fn sealed_for(&self, head: &hyper::http::request::Parts) -> Result<Option<Digest>, Problem> {
         // One alone says itself what it opens.
-        match self.fleet.is_several() && sealed::is_sealed(&head.method, &head.uri) {
+        match self.fleet.is_several() && sealed::is_sealed(&head.method, head.uri.path()) {
             true => sealed::keyset(&head.headers).map(Some),
             false => Ok(None),
         }
@@ -325,7 +325,7 @@ impl Forwarder {
         let Outgoing::Full(bytes) = request.body() else {
             return None;
         };
-        if !self.fleet.is_several() || sealed::is_sealed(request.method(), request.uri()) {
+        if !self.fleet.is_several() || sealed::is_sealed(request.method(), request.uri().path()) {
             return None;
         }
         let mut spare = Request::new(Outgoing::Full(bytes.clone()));

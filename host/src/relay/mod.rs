@@ -5,7 +5,7 @@ pub mod body;
 pub mod forward;
 mod headers;
 mod passthrough;
-mod sealed;
+pub(crate) mod sealed;
 mod seats;
 mod shed;
 mod splice;
