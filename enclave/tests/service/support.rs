@@ -299,6 +299,18 @@ impl Client {
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
     ) -> Reply {
+        let reply = self.try_send(method, path, headers, body).await;
+        reply.unwrap()
+    }
+
+    /// The error is a connection that ended before the answer did.
+    async fn try_send(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> hyper::Result<Reply> {
         let mut request = Request::builder()
             .method(method)
             .uri(path)
@@ -307,19 +319,13 @@ impl Client {
             request = request.header(*name, *value);
         }
         let request = request.body(Full::new(body.into())).unwrap();
-        self.sender.ready().await.unwrap();
-        let (head, body) = self
-            .sender
-            .send_request(request)
-            .await
-            .unwrap()
-            .into_parts();
-        let body = body.collect().await.unwrap().to_bytes();
-        Reply {
+        self.sender.ready().await?;
+        let (head, body) = self.sender.send_request(request).await?.into_parts();
+        Ok(Reply {
             status: head.status.as_u16(),
             headers: head.headers,
-            body,
-        }
+            body: body.collect().await?.to_bytes(),
+        })
     }
 
     pub async fn get(&mut self, path: &str) -> Reply {
@@ -328,8 +334,13 @@ impl Client {
 
     /// Asks the reciprocal of 1, 2, 4, 8.
     pub async fn infer(&mut self, headers: &[(&str, &str)]) -> Reply {
-        self.send(Method::POST, INFER, headers, body([1.0, 2.0, 4.0, 8.0]))
-            .await
+        self.try_infer(headers).await.unwrap()
+    }
+
+    /// As much, of somebody who may find no place.
+    pub async fn try_infer(&mut self, headers: &[(&str, &str)]) -> hyper::Result<Reply> {
+        let body = body([1.0, 2.0, 4.0, 8.0]);
+        self.try_send(Method::POST, INFER, headers, body).await
     }
 }
 
