@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use hyper::header::HeaderMap;
+use crate::relay::fields::Fields;
 
 /// The field in which a forwarder says for whom it asks.
 const FORWARDED_FOR: &str = "x-forwarded-for";
@@ -114,9 +114,9 @@ impl Clients {
 
     /// A place for a request that came over a connection from this address; `None`: its client has as many under way
     /// as it may.
-    pub fn request(self: &Arc<Self>, peer: IpAddr, headers: &HeaderMap) -> Option<Place> {
+    pub fn request(self: &Arc<Self>, peer: IpAddr, fields: Fields<'_>) -> Option<Place> {
         let client = match self.forwarders.contains(&peer.to_canonical()) {
-            true => forwarded_for(headers).unwrap_or(peer),
+            true => forwarded_for(fields).unwrap_or(peer),
             false => peer,
         };
         self.take(client.into(), self.requests, |taken| &mut taken.requests)
@@ -134,9 +134,9 @@ impl Clients {
 }
 
 /// The address that the forwarder itself added, which is the last. What stands before it anybody may have written.
-fn forwarded_for(headers: &HeaderMap) -> Option<IpAddr> {
-    let last = headers.get_all(FORWARDED_FOR).iter().next_back()?;
-    let last = last.to_str().ok()?.rsplit(',').next()?.trim();
+fn forwarded_for(fields: Fields<'_>) -> Option<IpAddr> {
+    let last = std::str::from_utf8(fields.all(FORWARDED_FOR).last()?);
+    let last = last.ok()?.rsplit(',').next()?.trim();
     let bare = last.strip_prefix('[').and_then(|l| l.strip_suffix(']'));
     match bare {
         Some(address) => address.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
@@ -146,8 +146,6 @@ fn forwarded_for(headers: &HeaderMap) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use hyper::header::HeaderValue;
-
     use super::*;
 
     fn ip(text: &str) -> IpAddr {
@@ -157,7 +155,7 @@ mod tests {
     #[test]
     fn each_client_has_its_share_and_none_leaves_a_trace() {
         let clients = Clients::new(2, 1, Vec::new());
-        let none = HeaderMap::new();
+        let none = Fields::of(b"");
         let (a, b) = (ip("192.0.2.1"), ip("192.0.2.2"));
         let held = [
             clients.connection(a).unwrap(),
@@ -166,8 +164,8 @@ mod tests {
         assert!(clients.connection(a).is_none());
         assert!(clients.connection(ip("::ffff:192.0.2.1")).is_none());
         let other = clients.connection(b).unwrap();
-        let request = clients.request(a, &none).unwrap();
-        assert!(clients.request(a, &none).is_none());
+        let request = clients.request(a, none).unwrap();
+        assert!(clients.request(a, none).is_none());
         assert_eq!(clients.len(), 2);
         drop(held);
         drop(other);
@@ -184,34 +182,30 @@ mod tests {
 
     #[test]
     fn only_a_trusted_forwarder_is_believed_and_only_its_own_word() {
-        let mut headers = HeaderMap::new();
+        let mut head = "GET / HTTP/1.1\r\n".to_owned();
         let mut says = |text: &str| {
-            headers.append(FORWARDED_FOR, HeaderValue::from_str(text).unwrap());
-            headers.clone()
+            head.push_str(&format!("X-Forwarded-For: {text}\r\n"));
+            format!("{head}\r\n")
         };
+        let request = |clients: &Arc<Clients>, peer: IpAddr, head: &str| {
+            clients.request(peer, Fields::of(head.as_bytes()))
+        };
+        let none = "";
         let (proxy, stranger) = (ip("10.0.0.1"), ip("10.0.0.2"));
         let clients = Clients::new(1, 1, vec![proxy]);
         let first = says("198.51.100.1, 192.0.2.1");
-        let _one = clients.request(proxy, &first).unwrap();
-        assert!(clients.request(proxy, &first).is_none());
-        assert!(clients.request(ip("192.0.2.1"), &first).is_none());
-        assert!(
-            clients
-                .request(ip("198.51.100.1"), &HeaderMap::new())
-                .is_some()
-        );
+        let _one = request(&clients, proxy, &first).unwrap();
+        assert!(request(&clients, proxy, &first).is_none());
+        assert!(request(&clients, ip("192.0.2.1"), &first).is_none());
+        assert!(request(&clients, ip("198.51.100.1"), none).is_some());
         let second = says("[2001:db8::1]");
-        let _two = clients.request(proxy, &second).unwrap();
-        assert!(
-            clients
-                .request(ip("2001:db8::2"), &HeaderMap::new())
-                .is_none()
-        );
-        let _three = clients.request(stranger, &second).unwrap();
-        assert!(clients.request(stranger, &says("192.0.2.77")).is_none());
+        let _two = request(&clients, proxy, &second).unwrap();
+        assert!(request(&clients, ip("2001:db8::2"), none).is_none());
+        let _three = request(&clients, stranger, &second).unwrap();
+        assert!(request(&clients, stranger, &says("192.0.2.77")).is_none());
         // What is no address is the forwarder's own.
-        let _four = clients.request(proxy, &says("unknown")).unwrap();
-        assert!(clients.request(proxy, &says("")).is_none());
+        let _four = request(&clients, proxy, &says("unknown")).unwrap();
+        assert!(request(&clients, proxy, &says("")).is_none());
         let _open = [clients.connection(proxy), clients.connection(proxy)].map(Option::unwrap);
     }
 }

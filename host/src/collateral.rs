@@ -32,7 +32,6 @@ use touchstone_formats::{
 use crate::{
     outlook::Outlook,
     problem::{Problem, json, preflight},
-    relay::body::Answer,
 };
 
 /// Where the collateral is to be had by itself.
@@ -254,11 +253,7 @@ impl CollateralFolder {
     ///
     /// # Errors
     /// A [`Problem`] for the caller.
-    pub fn answer(
-        &self,
-        method: &Method,
-        query: Option<&str>,
-    ) -> Result<Response<Answer>, Problem> {
+    pub fn answer(&self, method: &Method, query: Option<&str>) -> Result<Response<Bytes>, Problem> {
         if method == Method::OPTIONS {
             return Ok(preflight());
         }

@@ -3,10 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use hyper::{
-    Method, Request, StatusCode,
-    header::{CONTENT_TYPE, HOST, HeaderValue},
-};
+use hyper::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::{sync::Semaphore, time::timeout};
@@ -19,10 +16,7 @@ use touchstone_formats::{
 
 use crate::{
     pending::Id,
-    relay::{
-        body::Outgoing,
-        upstream::{Failure, Upstream},
-    },
+    relay::upstream::{Failure, Upstream},
 };
 
 /// Longest time for a short request.
@@ -101,25 +95,12 @@ impl Control {
         within: Duration,
         limit: usize,
     ) -> Result<(StatusCode, Bytes), ControlError> {
-        let mut request = Request::new(Outgoing::Full(body));
-        *request.method_mut() = method;
-        *request.uri_mut() = path.parse().map_err(|error| ControlError::Body {
+        let asked = self.upstream.ask(&method, path, &body, limit);
+        let answer = timeout(within, asked).await;
+        Ok(answer.map_err(|_| ControlError::Timeout {
             path: shown(path),
-            error: format!("{error}"),
-        })?;
-        request
-            .headers_mut()
-            .insert(HOST, HeaderValue::from_static("enclave"));
-        request
-            .headers_mut()
-            .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let answer = timeout(within, self.upstream.ask(request, limit))
-            .await
-            .map_err(|_| ControlError::Timeout {
-                path: shown(path),
-                within,
-            })??;
-        Ok((answer.status(), answer.into_body()))
+            within,
+        })??)
     }
 
     /// `None` stands for 404.

@@ -4,19 +4,12 @@
 //! what they are doing in [`Activity`]; the connection's task closes it when a deadline has passed.
 
 use std::{
-    io,
-    pin::Pin,
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
     },
-    task::{Context, Poll},
     time::{Duration, Instant},
 };
-
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
-use crate::relay::strict::{Strict, Violation};
 
 const IDLE: u8 = 0;
 const HEAD: u8 = 1;
@@ -34,8 +27,6 @@ pub struct Activity {
     phase: AtomicU8,
     /// Milliseconds since `start`; `u64::MAX`: none.
     deadline: AtomicU64,
-    requests: AtomicU64,
-    refused: OnceLock<Violation>,
 }
 
 impl Activity {
@@ -47,8 +38,6 @@ impl Activity {
             idle_timeout,
             phase: AtomicU8::new(IDLE),
             deadline: AtomicU64::new(u64::MAX),
-            requests: AtomicU64::new(0),
-            refused: OnceLock::new(),
         };
         activity.idle();
         Arc::new(activity)
@@ -75,7 +64,6 @@ impl Activity {
 
     /// A head is complete; the request has time-outs of its own.
     pub fn requested(&self) {
-        self.requests.fetch_add(1, Relaxed);
         self.set(BUSY, None);
     }
 
@@ -100,107 +88,12 @@ impl Activity {
         Some(allowed.saturating_sub(left))
     }
 
-    /// Requests that were taken up.
-    pub fn requests(&self) -> u64 {
-        self.requests.load(Relaxed)
-    }
-
-    /// What came in is not HTTP/1.1 to the letter.
-    pub fn refused(&self, violation: Violation) {
-        let _ = self.refused.set(violation);
-    }
-
-    /// Why what came in was refused.
-    pub fn refusal(&self) -> Option<Violation> {
-        self.refused.get().copied()
-    }
-
     /// When this connection has to be closed if nothing happens before.
     pub fn deadline(&self) -> Option<Instant> {
         match self.deadline.load(Relaxed) {
             u64::MAX => None,
             milliseconds => self.start.checked_add(Duration::from_millis(milliseconds)),
         }
-    }
-}
-
-/// A stream that notes when bytes come in, and lets pass only what is HTTP/1.1 to the letter.
-#[derive(Debug)]
-pub struct Watched<S> {
-    stream: S,
-    activity: Arc<Activity>,
-    strict: Strict,
-}
-
-impl<S> Watched<S> {
-    /// Watches `stream`.
-    pub fn new(stream: S, activity: Arc<Activity>) -> Self {
-        Self {
-            stream,
-            activity,
-            strict: Strict::default(),
-        }
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if this.strict.broken().is_some() {
-            // Whatever follows is not read.
-            return Poll::Ready(Ok(()));
-        }
-        let before = buf.filled().len();
-        let result = Pin::new(&mut this.stream).poll_read(cx, buf);
-        if buf.filled().len() > before {
-            this.activity.received();
-            this.strict.taken_up(this.activity.requests());
-            let came = buf.filled_mut().get_mut(before..).unwrap_or_default();
-            let good = this.strict.follow(came);
-            if let Some(violation) = this.strict.broken() {
-                tracing::debug!(%violation, "a request is refused: it could be read in two ways");
-                this.activity.refused(violation);
-                if let Some(byte) = came.get_mut(good) {
-                    *byte = 0;
-                }
-                buf.set_filled(before.saturating_add(good).saturating_add(1));
-            }
-        }
-        result
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 }
 

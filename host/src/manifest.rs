@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use hyper::{
-    Method, Request, Response, StatusCode,
+    Method, Response, StatusCode,
     header::{
         ACCESS_CONTROL_EXPOSE_HEADERS, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue,
         IF_NONE_MATCH,
@@ -24,10 +24,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 use touchstone_formats::Digest;
 
-use crate::{
-    problem::{Problem, json, preflight},
-    relay::body::Answer,
-};
+use crate::problem::{Problem, json, preflight};
 
 /// Where the manifest is to be had.
 pub const PATH: &str = "/v1/manifest";
@@ -228,12 +225,17 @@ impl ManifestFile {
     ///
     /// # Errors
     /// A [`Problem`] for the caller.
-    pub fn answer<B>(&self, request: &Request<B>) -> Result<Response<Answer>, Problem> {
-        if request.method() == Method::OPTIONS {
+    pub fn answer(
+        &self,
+        method: &Method,
+        query: Option<&str>,
+        headers: &HeaderMap,
+    ) -> Result<Response<Bytes>, Problem> {
+        if *method == Method::OPTIONS {
             return Ok(preflight());
         }
-        Problem::unless_read(request.method())?;
-        if request.uri().query().is_some() {
+        Problem::unless_read(method)?;
+        if query.is_some() {
             return Err(Problem::new(
                 StatusCode::BAD_REQUEST,
                 "the manifest's address has no query",
@@ -245,7 +247,7 @@ impl ManifestFile {
                 "this host has no manifest: its operator has to name one as manifest.file",
             ));
         };
-        let mut response = match has(request.headers(), &etag) {
+        let mut response = match has(headers, &etag) {
             true => json(StatusCode::NOT_MODIFIED, Bytes::new()),
             false => json(StatusCode::OK, bytes),
         };

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use hyper::{HeaderMap, Method, StatusCode, header::HeaderValue};
+use hyper::{Method, StatusCode};
 use prometheus::{
     CounterVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
@@ -23,7 +23,7 @@ use crate::{
     config::Config,
     fleet::{Condition, Fleet, Model},
     pending::Pending,
-    relay::sealed::is_sealed,
+    relay::{fields::Fields, sealed::is_sealed},
     store::batch::ReadReceipt,
 };
 
@@ -577,12 +577,12 @@ pub struct Sources {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
     model: String,
-    field: Option<HeaderValue>,
+    field: Option<Vec<u8>>,
 }
 
 impl Asked {
     /// By its method, target and fields.
-    pub fn of(fleet: &Fleet, method: &Method, path: &str, headers: &HeaderMap) -> Self {
+    pub fn of(fleet: &Fleet, method: &Method, path: &str, fields: Fields<'_>) -> Self {
         let model = match Model::of(path) {
             None if is_sealed(method, path) => SEALED,
             None => NONE,
@@ -591,7 +591,7 @@ impl Asked {
         };
         Self {
             model: model.to_owned(),
-            field: headers.get("touchstone").cloned(),
+            field: fields.first("touchstone").map(<[u8]>::to_vec),
         }
     }
 
@@ -606,7 +606,9 @@ impl Asked {
         let Some(field) = &self.field else {
             return "default".into();
         };
-        let asked = field.to_str().ok().map(TouchstoneRequest::parse);
+        let asked = std::str::from_utf8(field)
+            .ok()
+            .map(TouchstoneRequest::parse);
         match asked {
             Some(Ok(asked)) => match asked.require {
                 Some(set) => set.to_string().into(),

@@ -14,7 +14,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hyper::header::{HeaderMap, HeaderValue};
 use touchstone_formats::{Digest, GuaranteeSet, headers::TouchstoneResponse, text::hex_array};
 
 use crate::seldom::seldom;
@@ -80,12 +79,15 @@ impl Pending {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes what an answer on its way to a caller says, and gives what it was asked for. Answers without a receipt
-    /// say nothing.
-    pub fn observe(&self, headers: &HeaderMap, enclave: usize) -> Option<GuaranteeSet> {
-        let mut fields = headers.get_all("touchstone").iter();
-        let field = fields.next()?;
-        let said = match (field.to_str(), fields.next()) {
+    /// Notes what an answer on its way to a caller says in its `Touchstone` fields, and gives what it was asked for. Answers
+    /// without a receipt say nothing.
+    pub fn observe<'a>(
+        &self,
+        mut fields: impl Iterator<Item = &'a [u8]>,
+        enclave: usize,
+    ) -> Option<GuaranteeSet> {
+        let field = std::str::from_utf8(fields.next()?);
+        let said = match (field, fields.next()) {
             // What is wrong with it is not logged: it has a digest, and may have anything.
             (Ok(text), None) => match self.observe_again(text, enclave) {
                 Some(require) => return Some(require),
@@ -103,7 +105,7 @@ impl Pending {
                     since: Instant::now(),
                 };
                 self.note(said.id, note);
-                self.remember(field, &said);
+                self.remember(field.ok(), &said);
                 Some(said.require)
             }
             Err(error) => {
@@ -133,8 +135,8 @@ impl Pending {
         Some(require)
     }
 
-    fn remember(&self, field: &HeaderValue, said: &TouchstoneResponse) {
-        let text = field.to_str().ok().and_then(id_first);
+    fn remember(&self, field: Option<&str>, said: &TouchstoneResponse) {
+        let text = field.and_then(id_first);
         let Some((_, rest)) = text.filter(|(id, _)| *id == said.id) else {
             return;
         };
@@ -269,12 +271,8 @@ mod tests {
         }
     }
 
-    fn headers(values: &[&str]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for value in values {
-            headers.append("touchstone", HeaderValue::from_str(value).unwrap());
-        }
-        headers
+    fn observe(pending: &Pending, values: &[&str], enclave: usize) -> Option<GuaranteeSet> {
+        pending.observe(values.iter().map(|value| value.as_bytes()), enclave)
     }
 
     #[test]
@@ -286,13 +284,13 @@ mod tests {
             state: touchstone_formats::headers::State::Pending,
         };
         let pending = Pending::new(10);
-        pending.observe(&headers(&[]), 0);
-        pending.observe(&headers(&["id=1"]), 0);
-        pending.observe(&headers(&[&said.to_string(), &said.to_string()]), 0);
+        pending.observe(std::iter::empty(), 0);
+        observe(&pending, &["id=1"], 0);
+        observe(&pending, &[&said.to_string(), &said.to_string()], 0);
         assert!(pending.is_empty());
         for id in [[7; 16], [8; 16], [9; 16]] {
             let said = TouchstoneResponse { id, ..said.clone() };
-            let require = pending.observe(&headers(&[&said.to_string()]), 3);
+            let require = observe(&pending, &[&said.to_string()], 3);
             assert_eq!(require, Some(said.require));
             let note = pending.get(&id).unwrap();
             assert_eq!(
@@ -315,7 +313,7 @@ mod tests {
         let pending = Pending::new(1_000);
         for n in 0..=u8::MAX {
             let said = word(n).to_string();
-            pending.observe(&headers(&[&said]), 0);
+            observe(&pending, &[&said], 0);
             assert_eq!(pending.get(&[n; 16]).unwrap().keyset, word(n).keyset);
             let before = pending.len();
             let id = "11111111111111111111111111111111";
@@ -328,7 +326,7 @@ mod tests {
                 format!("id={id}{rest}"),
                 format!("{said},"),
             ] {
-                assert_eq!(pending.observe(&headers(&[&wrong]), 0), None, "{wrong}");
+                assert_eq!(observe(&pending, &[&wrong], 0), None, "{wrong}");
             }
             assert_eq!(pending.len(), before);
         }
@@ -336,7 +334,7 @@ mod tests {
             let spaces = format!(",{}", " ".repeat(n % 100));
             let said = word(1).to_string().replacen(", ", &spaces, 1);
             assert_eq!(
-                pending.observe(&headers(&[&said]), 0),
+                observe(&pending, &[&said], 0),
                 Some(word(1).require),
                 "{said}"
             );

@@ -12,8 +12,6 @@ use hyper::{
 };
 use serde::Serialize;
 
-use crate::relay::body::Answer;
-
 /// The methods of everything that the host itself serves.
 pub const METHODS: &str = "GET, HEAD, OPTIONS";
 
@@ -25,12 +23,12 @@ const OTHER_KEY: (&str, &str) = (
 
 /// An answer that is JSON and nobody is to keep: collateral changes, and so do states. Readable from any
 /// origin, as the enclave's own answers are.
-pub fn json(status: StatusCode, body: Bytes) -> Response<Answer> {
+pub fn json(status: StatusCode, body: Bytes) -> Response<Bytes> {
     typed(status, "application/json", body)
 }
 
-fn typed(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Answer> {
-    let mut response = Response::new(Answer::full(body));
+fn typed(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Bytes> {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -44,8 +42,8 @@ fn typed(status: StatusCode, content_type: &'static str, body: Bytes) -> Respons
 }
 
 /// The answer to a browser that asks whether it may ask, for what the host itself serves to anybody.
-pub fn preflight() -> Response<Answer> {
-    let mut response = Response::new(Answer::full(Bytes::new()));
+pub fn preflight() -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();
     headers.insert(ALLOW, HeaderValue::from_static(METHODS));
@@ -138,7 +136,7 @@ impl Problem {
     }
 
     /// The answer. Readable from any origin, as the enclave's own answers are.
-    pub fn into_response(self) -> Response<Answer> {
+    pub fn into_response(self) -> Response<Bytes> {
         let plain = ("about:blank", self.status.canonical_reason());
         let (kind, title) = self.kind.map_or(plain, |(kind, title)| (kind, Some(title)));
         let document = Document {

@@ -10,6 +10,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use hyper::{
     HeaderMap, Method, Response, StatusCode,
     header::{HeaderValue, RETRY_AFTER},
@@ -35,7 +36,6 @@ use crate::{
     fleet::{Fleet, Member},
     pending::{Id, Pending},
     problem::{Problem, json},
-    relay::body::Answer,
     seldom::seldom,
     store::{Fate, KeysetRow, Lookup, Place, Store, StoreError, batch::Unsealed},
     waiters::Waiters,
@@ -112,7 +112,7 @@ impl Receipts {
         name: &str,
         query: Option<&str>,
         headers: &HeaderMap,
-    ) -> Result<Response<Answer>, Problem> {
+    ) -> Result<Response<Bytes>, Problem> {
         Problem::unless_read(method)?;
         if query.is_some() {
             return Err(Problem::new(
@@ -430,7 +430,7 @@ fn promised(id: Id) -> Vec<u8> {
     jcs::to_file(&promised).unwrap_or_default()
 }
 
-fn so_far(body: Vec<u8>) -> Response<Answer> {
+fn so_far(body: Vec<u8>) -> Response<Bytes> {
     let mut response = json(StatusCode::ACCEPTED, body.into());
     response
         .headers_mut()

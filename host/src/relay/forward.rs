@@ -16,37 +16,45 @@
 //!
 //! A request that is merely slow is never sent to a second enclave: that would double the load when there is most.
 
-use std::sync::Arc;
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+};
 
+use bytes::Bytes;
 use hyper::{
-    Method, Request, Response, StatusCode, Uri, Version,
-    body::{Body, Incoming},
-    header::{CACHE_CONTROL, CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING},
-    http::response::Parts,
+    Method, Response, StatusCode, Uri,
+    header::{CACHE_CONTROL, HeaderValue},
 };
 use tokio::{
+    io::AsyncWriteExt,
     sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit},
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 use touchstone_formats::Digest;
 
 use super::{
-    body::{self, Answer, BodyFailure, CallerBody, FailureCell, Outgoing, Streamed},
-    headers::{announced_trailers, is_framed, strip_hop_by_hop},
+    body::{self, BodyFailure, CallerBody, Incoming},
+    fields::{Fields, Hop, hop_by_hop},
     sealed,
+    strict::Framing,
     upstream::{Exchange, Failure},
 };
 use crate::{
     clients::Place,
     config::{Limits, Patience},
     fleet::{Fleet, Load, Member, Model, Wanted},
-    limits::Activity,
     metrics::{Asked, Metrics, Refusal, Rerouted},
     pending::Pending,
     problem::{Problem, json},
     seldom::seldom,
     store::Store,
 };
+
+/// What a caller hears who waits to be asked for the body.
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// What relaying needs.
 #[derive(Debug)]
@@ -62,12 +70,84 @@ pub struct Forwarder {
     metrics: Arc<Metrics>,
 }
 
-/// The head of an answer, and where it comes from.
+/// A request whose head was read, and stands at the beginning of the inbox.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) method: Method,
+    pub(super) uri: Uri,
+    /// Bytes of the head.
+    pub(super) length: usize,
+    pub(super) framing: Framing,
+    pub(super) hop: Hop,
+    /// The caller waits to be asked for the body.
+    pub(super) expects: bool,
+}
+
+/// What a caller is given.
+#[derive(Debug)]
+pub(super) enum Relayed {
+    /// An answer of the enclave's, head and body; and whether nothing follows it on the caller's connection.
+    Whole(Vec<u8>, bool),
+    /// As much, of which only the beginning has come in.
+    Streamed(Box<Streamed>, bool),
+    /// An answer of the host's own.
+    Own(Response<Bytes>),
+}
+
+/// An answer that is coming in, with what its request holds until its end.
+#[derive(Debug)]
+pub(super) struct Streamed {
+    pub(super) exchange: Exchange,
+    _held: (OwnedSemaphorePermit, Place, Load),
+}
+
+/// Why nothing is passed on.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// The caller is told this.
+    Problem(Problem),
+    /// There is no caller any more.
+    Gone,
+}
+
+impl From<Problem> for Stop {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
+    }
+}
+
+/// An answer whose head has come in, and where it comes from.
 struct Answered {
-    head: Parts,
     exchange: Exchange,
     member: Arc<Member>,
     load: Load,
+}
+
+/// A request on its way.
+enum Outgoing<'a> {
+    /// All of it, which can be sent again.
+    Full {
+        message: &'a [u8],
+        from: Incoming<'a>,
+    },
+    /// Its head, and the body as it comes in.
+    Stream {
+        head: &'a [u8],
+        body: CallerBody<'a>,
+    },
+}
+
+/// Why one enclave gave no answer.
+enum Unanswered {
+    Enclave(Failure),
+    Body(BodyFailure),
+    Gone,
+}
+
+impl From<Failure> for Unanswered {
+    fn from(failure: Failure) -> Self {
+        Self::Enclave(failure)
+    }
 }
 
 impl Forwarder {
@@ -95,44 +175,30 @@ impl Forwarder {
         }
     }
 
-    /// Relays a request.
+    /// Relays a request. `closing` says, when the answer has come, whether the host stops.
     ///
     /// # Errors
-    /// A [`Problem`] for the caller.
+    /// A [`Problem`] for the caller, or that there is none.
     pub(super) async fn forward(
         &self,
-        request: Request<Incoming>,
+        mut from: Incoming<'_>,
+        request: Request,
         place: Place,
-        activity: &Arc<Activity>,
-    ) -> Result<Response<Answer>, Problem> {
-        let (mut head, incoming) = request.into_parts();
-        if head.method == Method::CONNECT {
+        closing: impl Fn() -> bool,
+    ) -> Result<Relayed, Stop> {
+        let Request { method, uri, .. } = &request;
+        if *method == Method::CONNECT {
             self.metrics.refused(Refusal::Framing);
             // What follows may be meant for the other end of a tunnel.
             let refused = Problem::new(StatusCode::NOT_IMPLEMENTED, "CONNECT: this is no proxy");
-            return Err(refused.closing());
+            return Err(refused.closing().into());
         }
-        strip_hop_by_hop(&mut head.headers).map_err(|field| {
-            self.metrics.refused(Refusal::Framing);
-            connection_names(field)
-        })?;
-        head.version = Version::HTTP_11;
-
-        let failure = FailureCell::default();
-        let (body, _room) = self
-            .outgoing(incoming, announced_trailers(&head.headers), &failure)
-            .await
-            .map_err(|failure| {
-                if let Some(refusal) = refusal(failure) {
-                    self.metrics.refused(refusal);
-                }
-                body_problem(failure)
-            })?;
-        if matches!(body, Outgoing::Stream(_)) && !head.headers.contains_key(CONTENT_LENGTH) {
-            // Unless it is said here, the library leaves a body out whose method has none as a rule.
-            let chunked = HeaderValue::from_static("chunked");
-            head.headers.insert(TRANSFER_ENCODING, chunked);
-        }
+        let taken = self.incoming(&mut from, &request).await;
+        let (mut message, is_whole, _room) = taken.map_err(|failure| self.refused(failure))?;
+        let length = request
+            .length
+            .saturating_sub(request.hop.strip(&mut message));
+        let fields = Fields::of(message.get(..length).unwrap_or_default());
         // Only now: a caller that sends its body slowly takes nobody's turn.
         let permit = self.in_flight.clone().try_acquire_owned().map_err(|_| {
             self.metrics.refused(Refusal::InFlight);
@@ -142,46 +208,72 @@ impl Forwarder {
                 "the host relays as many requests as it may",
             )
         })?;
-        let object = object_of(&head.method, &head.uri);
-        let asked = Asked::of(&self.fleet, &head.method, head.uri.path(), &head.headers);
+        let object = object_of(method, uri);
+        let asked = Asked::of(&self.fleet, method, uri.path(), fields);
         let began = Instant::now();
-        let sent = match self.sealed_for(&head) {
-            Ok(Some(keyset)) => {
-                let request = Request::from_parts(head, body);
-                self.send_sealed(request, keyset, &failure).await
-            }
-            Ok(None) => {
-                let request = Request::from_parts(head, body);
-                self.send(request, None, &failure).await
-            }
-            Err(problem) => Err(problem),
+        let mut outgoing = match is_whole {
+            true => Outgoing::Full {
+                message: &message,
+                from,
+            },
+            false => Outgoing::Stream {
+                head: &message,
+                body: CallerBody::new(from, self.limits.body_bytes, self.limits.body_timeout),
+            },
+        };
+        let sent = match self.sealed_for(method, uri, fields) {
+            Ok(Some(keyset)) => self.send_sealed(&mut outgoing, &request, keyset).await,
+            Ok(None) => self.send(&mut outgoing, &request, None).await,
+            Err(problem) => Err(problem.into()),
         };
         let (promised, status) = match &sent {
-            Ok(Answered { head, member, .. }) => {
-                let promised = self.pending.observe(&head.headers, member.index);
-                (promised, head.status)
+            Ok(Answered {
+                exchange, member, ..
+            }) => {
+                let said = exchange.fields().all("touchstone");
+                (self.pending.observe(said, member.index), exchange.status())
             }
-            Err(problem) => (None, problem.status),
+            Err(Stop::Problem(problem)) => (None, problem.status),
+            Err(Stop::Gone) => return Err(Stop::Gone),
         };
         self.metrics
             .relayed(&asked, promised, status, began.elapsed());
         let gone = match &sent {
-            Ok(answered) => answered.head.status == StatusCode::NOT_FOUND,
-            Err(problem) => problem.status == StatusCode::SERVICE_UNAVAILABLE,
+            Ok(_) => status == StatusCode::NOT_FOUND,
+            Err(_) => status == StatusCode::SERVICE_UNAVAILABLE,
         };
         if let Some(digest) = object.filter(|_| gone)
             && let Some(stored) = self.stored(digest).await
         {
-            return Ok(stored);
+            return Ok(Relayed::Own(stored));
         }
-        self.answer(sent?, (permit, place), activity).await
+        // What was not read of a request cannot be told from the next.
+        let unread = match &outgoing {
+            Outgoing::Full { .. } => false,
+            Outgoing::Stream { body, .. } => !body.has_ended(),
+        };
+        let closes = request.hop.closes || unread || closing();
+        self.answer(sent?, permit, place, closes)
+            .await
+            .map_err(|problem| {
+                match unread {
+                    true => problem.closing(),
+                    false => problem,
+                }
+                .into()
+            })
     }
 
     /// The keyset that a request is sealed for, where that decides which enclave it goes to.
-    fn sealed_for(&self, head: &hyper::http::request::Parts) -> Result<Option<Digest>, Problem> {
+    fn sealed_for(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        fields: Fields<'_>,
+    ) -> Result<Option<Digest>, Problem> {
         // One alone says itself what it opens.
-        match self.fleet.is_several() && sealed::is_sealed(&head.method, head.uri.path()) {
-            true => sealed::keyset(&head.headers).map(Some),
+        match self.fleet.is_several() && sealed::is_sealed(method, uri.path()) {
+            true => sealed::keyset(fields).map(Some),
             false => Ok(None),
         }
     }
@@ -189,23 +281,24 @@ impl Forwarder {
     /// Sends a sealed request to the enclave that opens it, or says why it was not sent.
     async fn send_sealed(
         &self,
-        request: Request<Outgoing>,
+        outgoing: &mut Outgoing<'_>,
+        request: &Request,
         keyset: Digest,
-        failure: &FailureCell,
-    ) -> Result<Answered, Problem> {
+    ) -> Result<Answered, Stop> {
         if !self.fleet.opens(keyset).await {
-            return Err(sealed::not_opened(&self.fleet));
+            return Err(sealed::not_opened(&self.fleet).into());
         }
-        let sent = self.send(request, Some(keyset), failure).await;
+        let sent = self.send(outgoing, request, Some(keyset)).await;
         let status = match &sent {
-            Ok(answered) => answered.head.status,
-            Err(problem) => problem.status,
+            Ok(answered) => answered.exchange.status(),
+            Err(Stop::Problem(problem)) => problem.status,
+            Err(Stop::Gone) => return sent,
         };
         // Outside the seal, 503 is about a request that was not opened, or not sent.
         if status == StatusCode::SERVICE_UNAVAILABLE {
             self.fleet.look_through().await;
             if !self.fleet.known_to_open(keyset) && self.fleet.is_ready() {
-                return Err(sealed::not_opened(&self.fleet));
+                return Err(sealed::not_opened(&self.fleet).into());
             }
         }
         sent
@@ -215,72 +308,64 @@ impl Forwarder {
     /// head of the answer.
     async fn send(
         &self,
-        mut request: Request<Outgoing>,
+        outgoing: &mut Outgoing<'_>,
+        request: &Request,
         sealed_for: Option<Digest>,
-        failure: &FailureCell,
-    ) -> Result<Answered, Problem> {
+    ) -> Result<Answered, Stop> {
+        let is_full = matches!(outgoing, Outgoing::Full { .. });
         // A streamed body has a deadline of its own; the answer's time begins after it.
-        let within = match request.body() {
-            Outgoing::Full(_) => self.enclave.answer_timeout,
-            Outgoing::Stream(_) => self
+        let within = match is_full {
+            true => self.enclave.answer_timeout,
+            false => self
                 .enclave
                 .answer_timeout
                 .saturating_add(self.limits.body_timeout),
         };
         let deadline = Instant::now() + within;
-        let uri = request.uri().clone();
+        let Request { method, uri, .. } = request;
         let wanted = match (sealed_for, Model::of(uri.path())) {
             (Some(keyset), _) => Wanted::Keyset(keyset),
             (None, Some(model)) => Wanted::Model(model),
             (None, None) => Wanted::Any,
         };
-        let is_object = object_of(request.method(), &uri).is_some();
-        let repeatable = may_be_repeated(request.method(), uri.path());
+        let is_object = object_of(method, uri).is_some();
+        let is_head = *method == Method::HEAD;
+        // Another enclave can be asked for as long as the whole request is at hand.
+        let again = is_full && self.fleet.is_several() && !sealed::is_sealed(method, uri.path());
+        let repeatable = again && may_be_repeated(method, uri.path());
         let mut repeated = false;
         let mut tried = Vec::new();
         let mut problem = None;
         while let Some(member) = self.fleet.choose(wanted, &tried) {
             tried.push(member.index);
             let load = member.request();
-            // Another enclave can be asked for as long as the whole request is at hand.
-            let spare = self.spare(&request);
-            let sent = timeout_at(deadline, member.public.send(request)).await;
-            let (result, unsent) = match (sent, failure.get()) {
-                (Ok(Ok((head, exchange))), _) => {
-                    let refused = head.status == StatusCode::SERVICE_UNAVAILABLE
-                        && !head.headers.contains_key("touchstone");
+            let sent = timeout_at(deadline, attempt(&member, outgoing, is_head)).await;
+            let error = match sent {
+                Ok(Ok(exchange)) => {
+                    let status = exchange.status();
+                    let refused = status == StatusCode::SERVICE_UNAVAILABLE
+                        && exchange.fields().first("touchstone").is_none();
                     if refused {
                         member.refused();
                     }
-                    let elsewhere = refused || (is_object && head.status == StatusCode::NOT_FOUND);
-                    let answered = Answered {
-                        head,
+                    let elsewhere = refused || (is_object && status == StatusCode::NOT_FOUND);
+                    if again && elsewhere && self.fleet.choose_well(wanted, &tried).is_some() {
+                        self.metrics.rerouted(match refused {
+                            true => Rerouted::Refused,
+                            false => Rerouted::Missing,
+                        });
+                        continue;
+                    }
+                    return Ok(Answered {
                         exchange,
                         member,
                         load,
-                    };
-                    match spare.filter(|_| elsewhere) {
-                        Some(spare) if self.fleet.choose_well(wanted, &tried).is_some() => {
-                            self.metrics.rerouted(match refused {
-                                true => Rerouted::Refused,
-                                false => Rerouted::Missing,
-                            });
-                            request = spare;
-                            continue;
-                        }
-                        _ => return Ok(answered),
-                    }
+                    });
                 }
-                (_, Some(failure)) => return Err(body_problem(failure)),
-                (Ok(Err((error, unsent))), None) => {
-                    match &error {
-                        Failure::Unreachable { .. } => member.failed(),
-                        // It may be the caller's doing: the enclave is asked.
-                        Failure::Broken(_) | Failure::TooLong(_) => member.look_again(),
-                    }
-                    (enclave_problem(&member, &error), unsent)
-                }
-                (Err(_), None) => {
+                Ok(Err(Unanswered::Gone)) => return Err(Stop::Gone),
+                Ok(Err(Unanswered::Body(failure))) => return Err(self.refused(failure)),
+                Ok(Err(Unanswered::Enclave(error))) => error,
+                Err(_) => {
                     seldom!(
                         warn,
                         enclave = %member.name,
@@ -290,20 +375,24 @@ impl Forwarder {
                     return Err(Problem::new(
                         StatusCode::GATEWAY_TIMEOUT,
                         "the enclave did not answer in time",
-                    ));
+                    )
+                    .into());
                 }
             };
+            match &error {
+                Failure::Unreachable { .. } => member.failed(),
+                // It may be the caller's doing: the enclave is asked.
+                _ => member.look_again(),
+            }
             // That it may have been processed stays true, whatever becomes of the second attempt.
-            problem = match repeated {
-                true => problem,
-                false => Some(result),
-            };
-            let reason;
-            (request, reason) = match (unsent, spare) {
-                (Some(unsent), _) => (unsent, Rerouted::Away),
-                (None, Some(spare)) if repeatable && !repeated => {
+            if !repeated {
+                problem = Some(enclave_problem(&member, &error));
+            }
+            let reason = match &error {
+                Failure::Unreachable { .. } => Rerouted::Away,
+                Failure::Broken(_) if repeatable && !repeated => {
                     repeated = true;
-                    (spare, Rerouted::BrokeOff)
+                    Rerouted::BrokeOff
                 }
                 _ => break,
             };
@@ -311,35 +400,23 @@ impl Forwarder {
                 self.metrics.rerouted(reason);
             }
         }
-        Err(problem.unwrap_or_else(|| {
+        let problem = problem.unwrap_or_else(|| {
             Problem::passing(
                 StatusCode::SERVICE_UNAVAILABLE,
                 1,
                 "no enclave takes requests",
             )
-        }))
-    }
-
-    /// The request once more, where another enclave could be asked and all of it is at hand.
-    fn spare(&self, request: &Request<Outgoing>) -> Option<Request<Outgoing>> {
-        let Outgoing::Full(bytes) = request.body() else {
-            return None;
-        };
-        if !self.fleet.is_several() || sealed::is_sealed(request.method(), request.uri().path()) {
-            return None;
+        });
+        // A body that was begun is not read to its end.
+        Err(match is_full {
+            true => problem,
+            false => problem.closing(),
         }
-        let mut spare = Request::new(Outgoing::Full(bytes.clone()));
-        *spare.method_mut() = request.method().clone();
-        *spare.uri_mut() = request.uri().clone();
-        *spare.version_mut() = request.version();
-        *spare.headers_mut() = request.headers().clone();
-        // The letter case of the fields' names.
-        *spare.extensions_mut() = request.extensions().clone();
-        Some(spare)
+        .into())
     }
 
     /// An object that the enclaves do not have any more.
-    async fn stored(&self, digest: Digest) -> Option<Response<Answer>> {
+    async fn stored(&self, digest: Digest) -> Option<Response<Bytes>> {
         match self.store.object(digest).await {
             Ok(object) => {
                 let mut response = json(StatusCode::OK, object?.into());
@@ -361,99 +438,174 @@ impl Forwarder {
     async fn answer(
         &self,
         answered: Answered,
-        held: (OwnedSemaphorePermit, Place),
-        activity: &Arc<Activity>,
-    ) -> Result<Response<Answer>, Problem> {
+        permit: OwnedSemaphorePermit,
+        place: Place,
+        closes: bool,
+    ) -> Result<Relayed, Problem> {
         let Answered {
-            mut head,
-            exchange,
+            mut exchange,
             member,
             load,
         } = answered;
-        if head.status.is_informational() {
+        if exchange.status().is_informational() {
             return Err(Problem::new(
                 StatusCode::BAD_GATEWAY,
-                format!("the enclave answered with {}", head.status),
+                format!("the enclave answered with {}", exchange.status()),
             ));
         }
-        if !is_framed(&head, exchange.body().is_end_stream()) {
-            tracing::warn!(enclave = %member.name, "the end of an enclave's answer could be read in two ways");
-            return Err(Problem::new(
-                StatusCode::BAD_GATEWAY,
-                "where the enclave's answer ends could be read in two ways",
-            ));
-        }
-        strip_hop_by_hop(&mut head.headers).map_err(|field| {
+        let hop = hop_by_hop(exchange.fields()).map_err(|field| {
             Problem::new(
                 StatusCode::BAD_GATEWAY,
                 format!("the enclave's Connection names {field}"),
             )
         })?;
-        head.version = Version::HTTP_11;
-
-        let body = exchange.body();
-        if body.is_end_stream()
-            || body
-                .size_hint()
-                .exact()
-                .is_some_and(|length| length <= body::SMALL)
-        {
+        exchange.pass_head_on(&hop, closes);
+        match exchange.framing() {
             // A small answer has all its bytes on the way: taken whole it leaves in one write, and the
             // connection to the enclave is free before the caller has read it.
-            let bytes = tokio::time::timeout(
-                self.limits.idle_timeout,
-                exchange.collect(body::SMALL as usize),
-            )
-            .await
-            .map_err(|_| {
-                Problem::new(
-                    StatusCode::GATEWAY_TIMEOUT,
-                    "the enclave's answer stopped in the middle",
-                )
-            })?
-            .map_err(|error| enclave_problem(&member, &error))?;
-            return Ok(Response::from_parts(head, Answer::full(bytes)));
-        }
-        activity.progressed();
-        let streamed = Streamed {
-            exchange,
-            activity: activity.clone(),
-            _held: (held, load),
-        };
-        Ok(Response::from_parts(
-            head,
-            Answer::Stream(Box::new(streamed)),
-        ))
-    }
-
-    async fn outgoing(
-        &self,
-        incoming: Incoming,
-        announced: Vec<HeaderName>,
-        failure: &FailureCell,
-    ) -> Result<(Outgoing, Option<SemaphorePermit<'_>>), BodyFailure> {
-        let limit = self.limits.body_bytes;
-        match incoming.size_hint().exact() {
-            Some(length) if length > limit => Err(BodyFailure::TooLong),
-            // Waiting for a small body to be complete also keeps slow callers from holding connections
-            // to the enclave.
-            Some(length) if length <= body::SMALL => {
-                let taken = body::collect(incoming, &self.memory);
-                match tokio::time::timeout(self.limits.body_timeout, taken).await {
-                    Ok(taken) => taken.map(|(bytes, room)| (Outgoing::Full(bytes), room)),
-                    Err(_) => Err(BodyFailure::TooSlow),
-                }
+            Framing::None | Framing::Length(..=body::SMALL) => {
+                let whole = timeout(self.limits.idle_timeout, exchange.read_whole()).await;
+                whole
+                    .map_err(|_| {
+                        Problem::new(
+                            StatusCode::GATEWAY_TIMEOUT,
+                            "the enclave's answer stopped in the middle",
+                        )
+                    })?
+                    .map_err(|error| enclave_problem(&member, &error))?;
+                Ok(Relayed::Whole(exchange.finish(), closes))
             }
             _ => {
-                let body = CallerBody::new(
-                    incoming,
-                    limit,
-                    self.limits.body_timeout,
-                    announced,
-                    failure.clone(),
-                );
-                Ok((Outgoing::Stream(Box::new(body)), None))
+                let streamed = Streamed {
+                    exchange,
+                    _held: (permit, place, load),
+                };
+                Ok(Relayed::Streamed(Box::new(streamed), closes))
             }
+        }
+    }
+
+    /// Takes a request out of the inbox: all of it, if it is small and says so, and else its head. Says which, and holds the
+    /// room that it takes.
+    async fn incoming(
+        &self,
+        from: &mut Incoming<'_>,
+        request: &Request,
+    ) -> Result<(Vec<u8>, bool, Option<SemaphorePermit<'_>>), BodyFailure> {
+        let (head, limit) = (request.length, self.limits.body_bytes);
+        let taken = async {
+            let is_here = from.inbox.bytes().len() > head;
+            if request.expects && request.framing != Framing::None && !is_here {
+                from.stream.write_all(CONTINUE).await?;
+            }
+            match request.framing {
+                Framing::None => Ok((from.inbox.take(head), true, None)),
+                Framing::Length(length) if length > limit => Err(BodyFailure::TooLong),
+                // Waiting for a small body to be complete also keeps slow callers from holding connections
+                // to the enclave.
+                Framing::Length(length @ ..=body::SMALL) => {
+                    let whole = head.saturating_add(length as usize);
+                    let (message, room) = from.whole(head, whole, &self.memory).await?;
+                    Ok((message, true, room))
+                }
+                _ => Ok((from.inbox.take(head), false, None)),
+            }
+        };
+        let taken = timeout(self.limits.body_timeout, taken).await;
+        taken.unwrap_or(Err(BodyFailure::TooSlow))
+    }
+
+    /// What a body's failure is to the caller.
+    fn refused(&self, failure: BodyFailure) -> Stop {
+        let (refusal, problem) = match failure {
+            BodyFailure::Gone => return Stop::Gone,
+            BodyFailure::TooLong => (
+                Refusal::BodyLength,
+                Problem::new(
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    "the body is longer than this host relays",
+                ),
+            ),
+            BodyFailure::TooSlow => (
+                Refusal::BodyTime,
+                Problem::new(
+                    StatusCode::REQUEST_TIMEOUT,
+                    "the body did not arrive in time",
+                ),
+            ),
+            BodyFailure::TwoReadings(violation) => (
+                Refusal::Framing,
+                Problem::two_readings(violation.to_string()),
+            ),
+            BodyFailure::NoRoom => (
+                Refusal::Memory,
+                Problem::passing(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    1,
+                    "the host holds as many bytes of requests as it may",
+                ),
+            ),
+        };
+        self.metrics.refused(refusal);
+        // The rest of the body is not read.
+        problem.closing().into()
+    }
+}
+
+/// Sends a request to one enclave and waits for the head of its answer, for as long as there is a caller.
+async fn attempt(
+    member: &Member,
+    outgoing: &mut Outgoing<'_>,
+    is_head: bool,
+) -> Result<Exchange, Unanswered> {
+    match outgoing {
+        Outgoing::Full { message, from } => {
+            let mut sent = pin!(member.public.send(message, is_head));
+            poll_fn(|cx| match sent.as_mut().poll(cx) {
+                Poll::Ready(sent) => Poll::Ready(sent.map_err(Unanswered::Enclave)),
+                Poll::Pending => {
+                    let gone = from.inbox.poll_gone(from.stream, cx);
+                    gone.map(|()| Err(Unanswered::Gone))
+                }
+            })
+            .await
+        }
+        Outgoing::Stream { head, body } => {
+            let mut exchange = loop {
+                let mut exchange = member.public.open(is_head).await?;
+                match exchange.write(head, false).await {
+                    Ok(()) => break exchange,
+                    Err(Failure::Unreachable { .. }) if exchange.is_kept() => {}
+                    Err(failure) => return Err(failure.into()),
+                }
+            };
+            while exchange.is_unanswered() && !body.has_ended() {
+                let piece = poll_fn(|cx| match exchange.poll_answered(cx) {
+                    Poll::Ready(answered) => {
+                        Poll::Ready(answered.map(|()| None).map_err(Into::into))
+                    }
+                    Poll::Pending => body.poll_piece(cx).map(|piece| match piece {
+                        Ok(piece) => Ok(Some(piece)),
+                        Err(failure) => Err(Unanswered::Body(failure)),
+                    }),
+                })
+                .await?;
+                let Some(piece) = piece else { break };
+                exchange.write(body.piece(piece), piece.ended).await?;
+                body.consume(piece);
+            }
+            {
+                let mut answered = pin!(exchange.read_head());
+                poll_fn(|cx| match answered.as_mut().poll(cx) {
+                    Poll::Ready(answered) => Poll::Ready(answered.map_err(Unanswered::Enclave)),
+                    Poll::Pending if body.has_ended() => {
+                        body.poll_gone(cx).map(|()| Err(Unanswered::Gone))
+                    }
+                    Poll::Pending => Poll::Pending,
+                })
+                .await?;
+            }
+            Ok(exchange)
         }
     }
 }
@@ -481,45 +633,6 @@ fn object_of(method: &Method, uri: &Uri) -> Option<Digest> {
     Digest::from_hex(uri.path().strip_prefix("/v1/objects/")?).ok()
 }
 
-fn connection_names(field: String) -> Problem {
-    Problem::two_readings(format!(
-        "Connection names {field}, which is for the enclave and not for this connection"
-    ))
-}
-
-/// `None`: nothing was refused, the caller went away.
-fn refusal(failure: BodyFailure) -> Option<Refusal> {
-    match failure {
-        BodyFailure::TooLong => Some(Refusal::BodyLength),
-        BodyFailure::TooSlow => Some(Refusal::BodyTime),
-        BodyFailure::NoRoom => Some(Refusal::Memory),
-        BodyFailure::Trailers => Some(Refusal::Framing),
-        BodyFailure::Broken => None,
-    }
-}
-
-fn body_problem(failure: BodyFailure) -> Problem {
-    match failure {
-        BodyFailure::TooLong => Problem::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "the body is longer than this host relays",
-        ),
-        BodyFailure::TooSlow => Problem::new(
-            StatusCode::REQUEST_TIMEOUT,
-            "the body did not arrive in time",
-        ),
-        BodyFailure::Trailers => Problem::two_readings(
-            "trailer fields that no Trailer field announced cannot be relayed",
-        ),
-        BodyFailure::NoRoom => Problem::passing(
-            StatusCode::SERVICE_UNAVAILABLE,
-            1,
-            "the host holds as many bytes of requests as it may",
-        ),
-        BodyFailure::Broken => Problem::two_readings("the body broke off or is badly framed"),
-    }
-}
-
 fn enclave_problem(member: &Member, error: &Failure) -> Problem {
     seldom!(warn, enclave = %member.name, %error, "a request could not be relayed");
     match error {
@@ -527,6 +640,10 @@ fn enclave_problem(member: &Member, error: &Failure) -> Problem {
             StatusCode::SERVICE_UNAVAILABLE,
             1,
             "the enclave cannot be reached; nothing was sent to it",
+        ),
+        Failure::TwoReadings(_) => Problem::new(
+            StatusCode::BAD_GATEWAY,
+            "where the enclave's answer ends could be read in two ways",
         ),
         Failure::Broken(_) | Failure::TooLong(_) => Problem::new(
             StatusCode::BAD_GATEWAY,

@@ -1,9 +1,12 @@
 //! The relay: callers' connections in, connections to the enclave's public listener out, or to its TLS
 //! listener.
 
-pub mod body;
+mod body;
+mod buffers;
+mod caller;
+pub mod fields;
 pub mod forward;
-mod headers;
+mod inbox;
 mod passthrough;
 pub(crate) mod sealed;
 mod seats;
@@ -15,7 +18,6 @@ pub mod upstream;
 pub(crate) mod workers;
 
 use std::{
-    convert::Infallible,
     future::{Future, poll_fn},
     net::IpAddr,
     pin::pin,
@@ -27,11 +29,6 @@ use std::{
     time::Duration,
 };
 
-use hyper::{
-    Request, Response, StatusCode, Version, body::Incoming, server::conn::http1,
-    service::service_fn,
-};
-use hyper_util::rt::TokioIo;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
@@ -41,24 +38,21 @@ use tokio::{
 
 use crate::{
     clients::Clients,
-    collateral::{self, CollateralFolder},
+    collateral::CollateralFolder,
     config::{Limits, Patience},
     fleet::Fleet,
-    limits::{Activity, Watched},
-    manifest::{self, ManifestFile},
+    limits::Activity,
+    manifest::ManifestFile,
     metrics::{Metrics, Passed, Refusal},
-    problem::Problem,
     receipts::Receipts,
     seldom::seldom,
 };
-use body::Answer;
+use caller::Caller;
 use forward::Forwarder;
 use passthrough::{Broken, Passthrough};
 use seats::{Seat, Seats};
 use workers::Workers;
 
-/// Header fields that hyper allows when it is told nothing.
-const DEFAULT_HEADERS: usize = 100;
 /// Longest time that a connection waits for one that gives up its place.
 const ROOM: Duration = Duration::from_millis(500);
 /// A connection's place, and its file.
@@ -273,27 +267,13 @@ impl Relay {
         byte.first().copied().filter(|_| peeked > 0)
     }
 
-    async fn http(self: &Arc<Self>, stream: TcpStream, peer: IpAddr, seat: &Seat) {
-        let activity = seat.activity.clone();
-        let service = service_fn(|request| self.clone().answer(request, peer, activity.clone()));
-        let stream = TokioIo::new(Watched::new(stream, activity.clone()));
-        let mut http = http1::Builder::new();
-        // The connection's own watch below bounds heads and idle time.
-        http.header_read_timeout(None)
-            .preserve_header_case(true)
-            .auto_date_header(false)
-            .max_header_size(self.limits.header_bytes)
-            .max_buf_size(self.limits.header_bytes.max(64 << 10));
-        // Said explicitly, even the default costs two allocations a request.
-        if self.limits.headers != DEFAULT_HEADERS {
-            http.max_headers(self.limits.headers);
-        }
-        let mut connection = pin!(http.serve_connection(stream, service));
+    async fn http(&self, stream: TcpStream, peer: IpAddr, seat: &Seat) {
+        let activity = &*seat.activity;
+        let mut connection = pin!(Caller::new(self, stream, peer, activity).serve());
         let mut timer = pin!(sleep(FAR));
         let mut closed = pin!(self.closed.notified());
         let mut leave = pin!(seat.leave.notified());
         let mut watching = false;
-        let mut closing = false;
         poll_fn(|cx| {
             // One poll leaves this task's waker there; after it the flag is enough. (Polling it every
             // time would take a lock that all connections share.)
@@ -305,17 +285,8 @@ impl Relay {
             if seat.is_asked_to_leave() && activity.silent_for().is_some() {
                 return Poll::Ready(());
             }
-            if !closing && self.closing.load(SeqCst) {
-                closing = true;
-                connection.as_mut().graceful_shutdown();
-            }
             if let Poll::Ready(result) = connection.as_mut().poll(cx) {
                 if let Err(error) = result {
-                    if error.is_parse_too_large() {
-                        self.metrics.refused(Refusal::Head);
-                    } else if error.is_parse() && activity.refusal().is_none() {
-                        self.metrics.refused(Refusal::Framing);
-                    }
                     tracing::debug!(%error, "a caller's connection ended");
                 }
                 return Poll::Ready(());
@@ -327,69 +298,6 @@ impl Relay {
             )
         })
         .await;
-        if activity.refusal().is_some() {
-            self.metrics.refused(Refusal::Framing);
-        }
-    }
-
-    async fn answer(
-        self: Arc<Self>,
-        request: Request<Incoming>,
-        peer: IpAddr,
-        activity: Arc<Activity>,
-    ) -> Result<Response<Answer>, Infallible> {
-        activity.requested();
-        let result = self.admit(request, peer, &activity).await;
-        let response = result.unwrap_or_else(|problem| problem.into_response());
-        if let Answer::Full(_) = response.body() {
-            activity.idle();
-        }
-        Ok(response)
-    }
-
-    async fn admit(
-        &self,
-        request: Request<Incoming>,
-        peer: IpAddr,
-        activity: &Arc<Activity>,
-    ) -> Result<Response<Answer>, Problem> {
-        if request.version() != Version::HTTP_11 {
-            self.metrics.refused(Refusal::Version);
-            return Err(Problem::new(
-                StatusCode::HTTP_VERSION_NOT_SUPPORTED,
-                "this host speaks HTTP/1.1",
-            ));
-        }
-        if let Err(problem) = target::check(request.method(), request.uri(), request.headers()) {
-            self.metrics.refused(Refusal::Framing);
-            return Err(problem);
-        }
-        let place = self.clients.request(peer, request.headers());
-        let place = place.ok_or_else(|| {
-            self.metrics.refused(Refusal::ClientInFlight);
-            Problem::passing(
-                StatusCode::TOO_MANY_REQUESTS,
-                1,
-                "this client has as many requests under way as it may",
-            )
-        })?;
-        let (method, uri) = (request.method(), request.uri());
-        match self.receipts.path(method, uri.path()) {
-            Some(name) => {
-                let answered = self
-                    .receipts
-                    .answer(method, name, uri.query(), request.headers())
-                    .await;
-                self.metrics.receipt_answered(match &answered {
-                    Ok(answer) => answer.status(),
-                    Err(problem) => problem.status,
-                });
-                answered
-            }
-            None if uri.path() == collateral::PATH => self.collateral.answer(method, uri.query()),
-            None if uri.path() == manifest::PATH => self.manifest.answer(&request),
-            None => self.forwarder.forward(request, place, activity).await,
-        }
     }
 }
 

@@ -4,13 +4,14 @@
 //! enclave would answer the second one that it came before, and the first answer is lost. Where no enclave opens it the
 //! caller is told so, proves another keyset and seals his request to that.
 
-use hyper::{HeaderMap, Method, StatusCode, header::HeaderName};
+use hyper::{Method, StatusCode};
 use touchstone_formats::{Digest, session::OHTTP_TARGET};
 
+use super::fields::Fields;
 use crate::{fleet::Fleet, problem::Problem};
 
 /// The keyset that a request was sealed for.
-const KEYSET: HeaderName = HeaderName::from_static("touchstone-keyset");
+const KEYSET: &str = "touchstone-keyset";
 
 /// Whether a request to this path is sealed.
 pub(crate) fn is_sealed(method: &Method, path: &str) -> bool {
@@ -21,11 +22,11 @@ pub(crate) fn is_sealed(method: &Method, path: &str) -> bool {
 ///
 /// # Errors
 /// 400: it does not say so, or not in one way.
-pub(super) fn keyset(headers: &HeaderMap) -> Result<Digest, Problem> {
-    let mut fields = headers.get_all(KEYSET).iter();
+pub(super) fn keyset(fields: Fields<'_>) -> Result<Digest, Problem> {
+    let mut fields = fields.all(KEYSET);
     let field = fields.next().filter(|_| fields.next().is_none());
     let digest = field
-        .and_then(|field| field.to_str().ok())
+        .and_then(|field| std::str::from_utf8(field).ok())
         .and_then(|hex| Digest::from_hex(hex).ok());
     digest.ok_or_else(|| {
         Problem::new(
@@ -59,11 +60,11 @@ mod tests {
     fn a_sealed_request_names_one_keyset() {
         let digest = Digest::of(b"keyset");
         let named = |values: &[&str]| {
-            let mut headers = HeaderMap::new();
-            for value in values {
-                headers.append(KEYSET, value.parse().unwrap());
-            }
-            keyset(&headers).map_err(|problem| problem.status)
+            let lines = values
+                .iter()
+                .map(|value| format!("Touchstone-Keyset: {value}\r\n"));
+            let head = format!("POST / HTTP/1.1\r\n{}\r\n", lines.collect::<String>());
+            keyset(Fields::of(head.as_bytes())).map_err(|problem| problem.status)
         };
         let hex = &*digest.to_string();
         assert_eq!(named(&[hex]), Ok(digest));

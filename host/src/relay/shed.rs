@@ -1,6 +1,6 @@
 //! Connections for which there is no place: told so if they speak HTTP, closed if not.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -57,16 +57,27 @@ pub(super) async fn turn_away(mut stream: TcpStream, reason: Reason) {
             return Ok(());
         }
         stream.write_all(reason.answer().as_bytes()).await?;
-        stream.shutdown().await?;
-        let mut heard = 0;
-        let mut buffer = [0; 2_048];
-        while heard < HEARD {
-            match stream.read(&mut buffer).await? {
-                0 => break,
-                count => heard += count,
-            }
-        }
-        std::io::Result::Ok(())
+        heard(&mut stream).await
     };
     let _ = timeout(WITHIN, told).await;
+}
+
+/// Ends a connection on which something may have come in that nobody reads: the last answer is taken first.
+pub(super) async fn part(stream: &mut TcpStream) -> io::Result<()> {
+    timeout(WITHIN, heard(stream)).await.unwrap_or(Ok(()))
+}
+
+/// Says that nothing follows, and reads a little more of what the other side says: closed with something unread a connection
+/// is reset, and the answer may be lost.
+async fn heard(stream: &mut TcpStream) -> io::Result<()> {
+    stream.shutdown().await?;
+    let mut heard = 0;
+    let mut buffer = [0; 2_048];
+    while heard < HEARD {
+        match stream.read(&mut buffer).await? {
+            0 => break,
+            count => heard += count,
+        }
+    }
+    Ok(())
 }

@@ -1,35 +1,39 @@
-//! Connections to the enclave, kept for the next request.
+//! Connections to the enclave, kept for the next request, and what goes over them: bytes as they came, and answers of
+//! which `strict` finds the end.
 //!
 //! A connection is driven by the task that uses it: no task of its own, no channel between threads.
 //! While nobody uses it, nobody reads it; whether the enclave has closed it meanwhile is found out
 //! when it is taken again, before anything is written.
 
 use std::{
+    future::poll_fn,
     io,
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use hyper::{
-    Request, Response,
-    body::{Body, Frame, Incoming},
-    client::conn::{TrySendError, http1},
-    http::response::Parts,
-};
-use hyper_util::rt::TokioIo;
+use hyper::{Method, StatusCode};
 use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
-    body::{Outgoing, Pieces},
+    body::STREAMED,
+    buffers,
+    fields::{Fields, Hop, hop_by_hop},
+    strict::{Found, Framing, Strict, Violation},
     workers,
 };
 use crate::address::{Address, Stream};
+
+/// Most bytes of an answer's head, with those of interim answers before it, and most fields.
+const HEAD: usize = 64 << 10;
+const FIELDS: usize = 200;
 
 /// Why there is no answer.
 #[derive(Debug, Error)]
@@ -44,7 +48,10 @@ pub enum Failure {
     },
     /// The connection ended after something was sent: the request may have been processed.
     #[error("the connection to the enclave ended before its answer was complete: {0}")]
-    Broken(hyper::Error),
+    Broken(io::Error),
+    /// An answer that two programs could read differently.
+    #[error("the enclave's answer could be read in two ways: {0}")]
+    TwoReadings(Violation),
     /// An answer that is longer than what was asked for can be.
     #[error("the enclave's answer is longer than {0} bytes")]
     TooLong(usize),
@@ -57,13 +64,13 @@ pub struct Upstream {
     connect_timeout: Duration,
     idle_timeout: Duration,
     keep: usize,
-    /// For each thread those that it made. In boxes: a connection goes from hand to hand, and is large.
+    /// For each thread those that it made.
     idle: Box<[Mutex<Idle>]>,
     /// Connections that there are, whether used or not.
     open: Arc<AtomicUsize>,
 }
 
-type Idle = Vec<(Instant, Box<Connection>)>;
+type Idle = Vec<(Instant, Connection)>;
 
 /// Counts a connection for as long as there is it.
 #[derive(Debug)]
@@ -84,48 +91,22 @@ impl Drop for Open {
 
 #[derive(Debug)]
 struct Connection {
-    sender: http1::SendRequest<Outgoing>,
-    /// `None`: it has ended.
-    driver: Option<Driver>,
+    stream: Stream,
     /// The thread that hears of it (`workers::current`).
     thread: usize,
     _open: Open,
 }
 
-type Driver = http1::Connection<TokioIo<Stream>, Outgoing>;
-
-/// Lets a connection go on.
-fn drive(driver: &mut Option<Driver>, cx: &mut Context<'_>) {
-    if let Some(going) = driver
-        && Pin::new(going).poll(cx).is_ready()
-    {
-        // What ended it is told to the request that was under way. One that it had not taken up yet it gives back when it
-        // is dropped, and not before.
-        *driver = None;
-    }
-}
-
 impl Connection {
-    fn drive(&mut self, cx: &mut Context<'_>) {
-        drive(&mut self.driver, cx);
-    }
-
-    /// Sends a request, and gives the head of its answer. The error holds the request if nothing of it was sent.
-    async fn send(
-        &mut self,
-        request: Request<Outgoing>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<Outgoing>>> {
-        let mut answer = std::pin::pin!(self.sender.try_send_request(request));
-        let driver = &mut self.driver;
-        std::future::poll_fn(|cx| {
-            drive(driver, cx);
-            answer.as_mut().poll(cx)
+    /// Whether nothing has come in, not even its end: only then does the next thing that comes answer the next request.
+    async fn is_quiet(&mut self) -> bool {
+        poll_fn(|cx| {
+            let mut byte = [0];
+            let mut byte = ReadBuf::new(&mut byte);
+            let read = Pin::new(&mut self.stream).poll_read(cx, &mut byte);
+            Poll::Ready(read.is_pending())
         })
         .await
-    }
-
-    fn is_over(&self) -> bool {
-        self.driver.is_none()
     }
 }
 
@@ -149,99 +130,95 @@ impl Upstream {
         })
     }
 
-    /// Sends a request and waits for the head of its answer. The caller bounds the time.
+    /// A connection on which nothing is under way, for a request that is HEAD or not.
+    ///
+    /// # Errors
+    /// [`Failure::Unreachable`].
+    pub(super) async fn open(self: &Arc<Self>, is_head: bool) -> Result<Exchange, Failure> {
+        let exchange = |connection, is_kept| Exchange {
+            connection,
+            home: self.clone(),
+            is_kept,
+            written: false,
+            whole: false,
+            buffer: Vec::new(),
+            followed: 0,
+            strict: Strict::answers(is_head, FIELDS),
+            answer: None,
+            ended: false,
+            closes: false,
+        };
+        while let Some(mut connection) = self.take() {
+            if connection.is_quiet().await {
+                return Ok(exchange(connection, true));
+            }
+        }
+        Ok(exchange(self.connect().await?, false))
+    }
+
+    /// Sends a request that is all at hand, and gives the exchange when the head of the answer has come in. The caller
+    /// bounds the time.
     ///
     /// A request is sent again on another connection only when the first had ended before any byte of
     /// it was written.
     ///
     /// # Errors
-    /// [`Failure`], and the request if nothing of it was sent.
-    pub async fn send(
+    /// [`Failure`]; with [`Failure::Unreachable`] nothing of it was sent.
+    pub(super) async fn send(
         self: &Arc<Self>,
-        mut request: Request<Outgoing>,
-    ) -> Result<(Parts, Exchange), (Failure, Option<Request<Outgoing>>)> {
+        request: &[u8],
+        is_head: bool,
+    ) -> Result<Exchange, Failure> {
         loop {
-            let kept = self.take();
-            let fresh = kept.is_none();
-            let mut connection = match kept {
-                Some(connection) => connection,
-                None => match self.connect().await {
-                    Ok(connection) => connection,
-                    Err(failure) => return Err((failure, Some(request))),
-                },
-            };
-            if !fresh {
-                // Sees whether the enclave has closed it meanwhile.
-                std::future::poll_fn(|cx| {
-                    connection.drive(cx);
-                    Poll::Ready(())
-                })
-                .await;
-                if connection.is_over() || !connection.sender.is_ready() {
-                    continue;
-                }
+            let mut exchange = self.open(is_head).await?;
+            match exchange.write(request, true).await {
+                Ok(()) => {}
+                Err(Failure::Unreachable { .. }) if exchange.is_kept => continue,
+                Err(failure) => return Err(failure),
             }
-            match connection.send(request).await {
-                Ok(response) => {
-                    let (head, body) = response.into_parts();
-                    return Ok((
-                        head,
-                        Exchange {
-                            body,
-                            connection: Some(connection),
-                            home: self.clone(),
-                        },
-                    ));
-                }
-                Err(mut error) => match error.take_message() {
-                    Some(unsent) if !fresh => request = unsent,
-                    Some(unsent) => {
-                        let failure = Failure::Unreachable {
-                            address: self.address.clone(),
-                            error: io::Error::other(error.into_error()),
-                        };
-                        return Err((failure, Some(unsent)));
-                    }
-                    None => return Err((Failure::Broken(error.into_error()), None)),
-                },
-            }
+            exchange.read_head().await?;
+            return Ok(exchange);
         }
     }
 
-    /// Sends a request and takes the answer whole, at most `limit` bytes of it.
+    /// Asks for something of the enclave's own, and takes the answer whole, at most `limit` bytes of it.
     ///
     /// # Errors
     /// [`Failure`].
     pub async fn ask(
         self: &Arc<Self>,
-        request: Request<Outgoing>,
+        method: &Method,
+        target: &str,
+        body: &[u8],
         limit: usize,
-    ) -> Result<Response<Bytes>, Failure> {
-        let (head, exchange) = self.send(request).await.map_err(|(failure, _)| failure)?;
-        let body = exchange.collect(limit).await?;
-        Ok(Response::from_parts(head, body))
+    ) -> Result<(StatusCode, Bytes), Failure> {
+        let length = body.len();
+        let head = format!(
+            "{method} {target} HTTP/1.1\r\nHost: enclave\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+        );
+        let request = [head.as_bytes(), body].concat();
+        let exchange = self.send(&request, *method == Method::HEAD).await?;
+        let status = exchange.status();
+        Ok((status, exchange.collect(limit).await?))
     }
 
-    async fn connect(&self) -> Result<Box<Connection>, Failure> {
-        let unreachable = |error| Failure::Unreachable {
-            address: self.address.clone(),
-            error,
-        };
-        let stream = tokio::time::timeout(self.connect_timeout, self.address.connect())
-            .await
-            .map_err(|_| unreachable(io::ErrorKind::TimedOut.into()))?
-            .map_err(unreachable)?;
-        let (sender, driver) = http1::Builder::new()
-            .preserve_header_case(true)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| unreachable(io::Error::other(error)))?;
-        Ok(Box::new(Connection {
-            sender,
-            driver: Some(driver),
+    async fn connect(&self) -> Result<Connection, Failure> {
+        let connected = tokio::time::timeout(self.connect_timeout, self.address.connect()).await;
+        let stream = connected
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            .map_err(|error| self.unreachable(error))?;
+        Ok(Connection {
+            stream,
             thread: workers::current(),
             _open: Open::counted(&self.open),
-        }))
+        })
+    }
+
+    fn unreachable(&self, error: io::Error) -> Failure {
+        Failure::Unreachable {
+            address: self.address.clone(),
+            error,
+        }
     }
 
     /// What a thread has that nobody uses. `None`: no such thread was told of.
@@ -252,7 +229,7 @@ impl Upstream {
     }
 
     /// The connection that this thread used last: the others can grow old and go. Another thread's, if there are no more to be made.
-    fn take(&self) -> Option<Box<Connection>> {
+    fn take(&self) -> Option<Connection> {
         let of = |thread| self.idle(thread)?.pop();
         let own = of(workers::current());
         let (since, connection) = match own {
@@ -263,7 +240,7 @@ impl Upstream {
         (since.elapsed() < self.idle_timeout).then_some(connection)
     }
 
-    fn give_back(&self, connection: Box<Connection>) {
+    fn give_back(&self, connection: Connection) {
         if self.open.load(Relaxed) > self.keep {
             return;
         }
@@ -292,82 +269,297 @@ impl Upstream {
     }
 }
 
-/// An answer whose body is still coming in. Its connection goes back to be used again after the body's
-/// end, and is closed when this is dropped before.
+/// The head of an answer.
+#[derive(Debug, Clone, Copy)]
+struct Answer {
+    /// Bytes of it, at the beginning of the buffer.
+    length: usize,
+    status: StatusCode,
+    framing: Framing,
+}
+
+/// One request and its answer. Its connection goes back to be used again by [`Self::finish`], and is closed when this is
+/// dropped before.
 #[derive(Debug)]
-pub struct Exchange {
-    body: Incoming,
-    connection: Option<Box<Connection>>,
+pub(super) struct Exchange {
+    connection: Connection,
     home: Arc<Upstream>,
+    /// The connection was used before.
+    is_kept: bool,
+    /// Something of the request was written; and all of it.
+    written: bool,
+    whole: bool,
+    /// What has come in, and how much of it was looked at.
+    buffer: Vec<u8>,
+    followed: usize,
+    strict: Strict,
+    answer: Option<Answer>,
+    /// The answer has ended.
+    ended: bool,
+    /// The enclave takes no other request on this connection.
+    closes: bool,
 }
 
 impl Exchange {
-    pub(super) fn body(&self) -> &Incoming {
-        &self.body
+    /// Whether the connection was used before.
+    pub(super) fn is_kept(&self) -> bool {
+        self.is_kept
     }
 
-    pub(super) fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        // Asking for a frame first makes the driver read one.
-        let mut frame = Pin::new(&mut self.body).poll_frame(cx);
-        if frame.is_pending() {
-            if let Some(connection) = &mut self.connection {
-                connection.drive(cx);
-            }
-            frame = Pin::new(&mut self.body).poll_frame(cx);
-        }
-        match &frame {
-            Poll::Ready(None) => self.finish(cx),
-            Poll::Ready(Some(Ok(_))) if self.body.is_end_stream() => self.finish(cx),
-            Poll::Ready(Some(Err(_))) => self.connection = None,
-            _ => {}
-        }
-        frame
-    }
-
-    /// The body has ended: the connection can be used again if it is ready for that.
-    fn finish(&mut self, cx: &mut Context<'_>) {
-        if let Some(mut connection) = self.connection.take() {
-            if !connection.sender.is_ready() {
-                connection.drive(cx);
-            }
-            if !connection.is_over() && connection.sender.is_ready() {
-                self.home.give_back(connection);
-            }
-        }
-    }
-
-    /// Takes the rest of the body, at most `limit` bytes.
-    pub(crate) async fn collect(mut self, limit: usize) -> Result<Bytes, Failure> {
-        let mut whole = Pieces::default();
-        std::future::poll_fn(move |cx| {
-            loop {
-                if self.body.is_end_stream() {
-                    self.finish(cx);
-                    return Poll::Ready(Ok(std::mem::take(&mut whole).into_bytes()));
-                }
-                match self.poll_frame(cx) {
-                    Poll::Ready(Some(Ok(frame))) => {
-                        if let Ok(data) = frame.into_data() {
-                            if data.len() > limit.saturating_sub(whole.len()) {
-                                return Poll::Ready(Err(Failure::TooLong(limit)));
-                            }
-                            whole.push(data);
-                        }
+    /// Writes a part of the request, the `last` or not. Ends early, and well, when the answer begins meanwhile: who refuses a
+    /// request need not read it, and nothing more of it is written then.
+    ///
+    /// # Errors
+    /// [`Failure::Unreachable`] if nothing was written before, [`Failure::Broken`] otherwise.
+    pub(super) async fn write(&mut self, bytes: &[u8], last: bool) -> Result<(), Failure> {
+        let mut left = bytes;
+        poll_fn(|cx| {
+            while !left.is_empty() {
+                let written = Pin::new(&mut self.connection.stream).poll_write(cx, left);
+                match written {
+                    Poll::Ready(Ok(count @ 1..)) => {
+                        self.written = true;
+                        left = left.get(count..).unwrap_or_default();
                     }
-                    Poll::Ready(Some(Err(error))) => {
-                        return Poll::Ready(Err(Failure::Broken(error)));
+                    Poll::Ready(Ok(_)) => {
+                        return Poll::Ready(Err(self.failed(io::ErrorKind::WriteZero.into())));
                     }
-                    Poll::Ready(None) => {
-                        return Poll::Ready(Ok(std::mem::take(&mut whole).into_bytes()));
-                    }
-                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(self.failed(error))),
+                    // Where the connection has ended, reading says so (`Stream`).
+                    Poll::Pending => return self.poll_answered(cx),
                 }
             }
+            self.whole = last;
+            Poll::Ready(Ok(()))
         })
         .await
+    }
+
+    /// Ready when something of the answer has come in.
+    ///
+    /// # Errors
+    /// As [`Self::write`]. What comes in before anything was written is no answer.
+    pub(super) fn poll_answered(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        let read = buffers::poll_read(&mut self.connection.stream, &mut self.buffer, cx);
+        read.map(|read| match read {
+            Ok(1..) if self.written => Ok(()),
+            Ok(_) => Err(self.failed(io::ErrorKind::UnexpectedEof.into())),
+            Err(error) => Err(self.failed(error)),
+        })
+    }
+
+    /// Whether nothing of the answer has come in.
+    pub(super) fn is_unanswered(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
+    fn failed(&self, error: io::Error) -> Failure {
+        match self.written {
+            true => Failure::Broken(error),
+            false => self.home.unreachable(error),
+        }
+    }
+
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        let read = buffers::poll_read(&mut self.connection.stream, &mut self.buffer, cx);
+        read.map(|read| match read {
+            Ok(1..) => Ok(()),
+            Ok(_) => Err(Failure::Broken(io::ErrorKind::UnexpectedEof.into())),
+            Err(error) => Err(Failure::Broken(error)),
+        })
+    }
+
+    async fn more(&mut self) -> Result<(), Failure> {
+        poll_fn(|cx| self.poll_more(cx)).await
+    }
+
+    /// Waits for the head of the answer. What came before it (RFC 9110 §15.2) is left out, except a 101, which changes everything.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(super) async fn read_head(&mut self) -> Result<(), Failure> {
+        let mut interim = 0_usize;
+        loop {
+            let rest = self.buffer.get(self.followed..).unwrap_or_default();
+            let (count, found) = self.strict.next(rest);
+            self.followed = self.followed.saturating_add(count);
+            match found {
+                Found::Head(head) if matches!(head.status, 100 | 102..200) => {
+                    interim = interim.saturating_add(self.followed);
+                    self.buffer.drain(..self.followed);
+                    self.followed = 0;
+                    continue;
+                }
+                Found::Head(head) => {
+                    let status = StatusCode::from_u16(head.status)
+                        .map_err(|_| Failure::TwoReadings(Violation::Status))?;
+                    self.ended = head.framing == Framing::None;
+                    self.answer = Some(Answer {
+                        length: self.followed,
+                        status,
+                        framing: head.framing,
+                    });
+                    return Ok(());
+                }
+                Found::Broken(violation) => return Err(Failure::TwoReadings(violation)),
+                _ if self.followed < self.buffer.len() => continue,
+                _ => {}
+            }
+            if self.buffer.len().saturating_add(interim) >= HEAD {
+                return Err(Failure::TooLong(HEAD));
+            }
+            self.more().await?;
+        }
+    }
+
+    /// The answer's status.
+    pub(super) fn status(&self) -> StatusCode {
+        let answer = self.answer.map(|answer| answer.status);
+        answer.unwrap_or(StatusCode::BAD_GATEWAY)
+    }
+
+    /// How the answer's body is framed.
+    pub(super) fn framing(&self) -> Framing {
+        self.answer.map_or(Framing::None, |answer| answer.framing)
+    }
+
+    /// Bytes of the answer's head.
+    pub(super) fn head_length(&self) -> usize {
+        self.answer.map_or(0, |answer| answer.length)
+    }
+
+    /// The answer's fields, until something was taken.
+    pub(super) fn fields(&self) -> Fields<'_> {
+        Fields::of(self.buffer.get(..self.head_length()).unwrap_or_default())
+    }
+
+    /// Takes out of the head what belongs to the connection to the enclave, and says so if nothing follows on the caller's.
+    pub(super) fn pass_head_on(&mut self, hop: &Hop, closes: bool) {
+        const CLOSE: &[u8] = b"Connection: close\r\n";
+        let Some(answer) = &mut self.answer else {
+            return;
+        };
+        self.closes |= hop.closes;
+        let gone = hop.strip(&mut self.buffer);
+        answer.length = answer.length.saturating_sub(gone);
+        self.followed = self.followed.saturating_sub(gone);
+        // Before the empty line.
+        if let Some(end) = answer.length.checked_sub(2).filter(|_| closes) {
+            self.buffer.splice(end..end, CLOSE.iter().copied());
+            answer.length = answer.length.saturating_add(CLOSE.len());
+            self.followed = self.followed.saturating_add(CLOSE.len());
+        }
+    }
+
+    /// Looks at the body as far as it has come in, and hands over what is no framing.
+    fn follow(
+        &mut self,
+        mut data: impl FnMut(&[u8]) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        while !self.ended {
+            let rest = self.buffer.get(self.followed..).unwrap_or_default();
+            let (count, found) = self.strict.next(rest);
+            let is_all = count == rest.len();
+            match found {
+                Found::Broken(violation) => return Err(Failure::TwoReadings(violation)),
+                Found::End => self.ended = true,
+                Found::Data => data(rest.get(..count).unwrap_or_default())?,
+                Found::More if is_all => {
+                    self.followed = self.buffer.len();
+                    break;
+                }
+                _ => {}
+            }
+            self.followed = self.followed.saturating_add(count);
+        }
+        Ok(())
+    }
+
+    /// Waits for the whole answer, whose body has a length that is small.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(super) async fn read_whole(&mut self) -> Result<(), Failure> {
+        loop {
+            self.follow(|_| Ok(()))?;
+            if self.ended {
+                return Ok(());
+            }
+            if let Framing::Length(length) = self.framing()
+                && self.buffer.len() == self.buffer.capacity()
+            {
+                let length = usize::try_from(length).unwrap_or(usize::MAX);
+                let whole = self.head_length().saturating_add(length);
+                self.buffer.reserve(whole.saturating_sub(self.buffer.len()));
+            }
+            self.more().await?;
+        }
+    }
+
+    /// Ready when there is more in [`Self::came`], or the answer has ended.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(super) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        loop {
+            self.follow(|_| Ok(()))?;
+            if self.ended || self.followed > 0 {
+                return Poll::Ready(Ok(()));
+            }
+            if self.buffer.capacity() < STREAMED {
+                self.buffer.reserve(STREAMED);
+            }
+            ready!(self.poll_more(cx))?;
+        }
+    }
+
+    /// What has come in of the answer and was not let go of, its head first.
+    pub(super) fn came(&self) -> &[u8] {
+        self.buffer.get(..self.followed).unwrap_or_default()
+    }
+
+    /// Whether nothing follows that.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Lets go of it.
+    pub(super) fn let_go(&mut self) {
+        self.buffer.drain(..self.followed.min(self.buffer.len()));
+        self.followed = 0;
+    }
+
+    /// Lets the connection be used again if it can be, and gives what came in last.
+    pub(super) fn finish(self) -> Vec<u8> {
+        let mut buffer = self.buffer;
+        // What comes behind an answer answers nothing.
+        let is_all = buffer.len() == self.followed;
+        if self.ended && self.whole && is_all && !self.closes {
+            self.home.give_back(self.connection);
+        }
+        buffer.truncate(self.followed);
+        buffer
+    }
+
+    /// Takes the answer's body without its framing, at most `limit` bytes of it.
+    async fn collect(mut self, limit: usize) -> Result<Bytes, Failure> {
+        self.closes = hop_by_hop(self.fields()).map_or(true, |hop| hop.closes);
+        let mut body = Vec::new();
+        loop {
+            self.follow(|data| {
+                if data.len() > limit.saturating_sub(body.len()) {
+                    return Err(Failure::TooLong(limit));
+                }
+                body.extend_from_slice(data);
+                Ok(())
+            })?;
+            if self.ended {
+                buffers::give_back(self.finish());
+                return Ok(body.into());
+            }
+            self.let_go();
+            self.more().await?;
+        }
     }
 }
 
@@ -375,50 +567,93 @@ impl Exchange {
 mod tests {
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
-        net::UnixStream,
-        time::timeout,
+        net::{TcpListener, TcpStream},
     };
 
     use super::*;
 
-    /// The enclave may close a connection that nobody uses at any moment, and so at the one at which it is taken again.
-    #[tokio::test]
-    async fn a_request_is_given_back_by_a_connection_that_ended_as_it_was_taken() {
-        let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let stream = TokioIo::new(Stream::Unix(ours));
-        let (sender, driver) = http1::handshake(stream).await.unwrap();
-        let mut connection = Connection {
-            sender,
-            driver: Some(driver),
-            thread: 0,
-            _open: Open::counted(&Arc::default()),
-        };
-        let request = || {
-            let mut request = Request::new(Outgoing::Full(Bytes::from_static(b"x")));
-            *request.method_mut() = hyper::Method::POST;
-            request
-        };
+    async fn upstream() -> (Arc<Upstream>, TcpListener) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = Address::Tcp(listener.local_addr().unwrap());
+        let second = Duration::from_secs(1);
+        (Upstream::new(address, second, second, 8, 0), listener)
+    }
+
+    /// Answers one request on a connection.
+    async fn answers(stream: &mut TcpStream, answer: &[u8]) {
         let mut heard = [0; 1_000];
-        let answering = async {
-            let count = theirs.read(&mut heard).await.unwrap();
-            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
-            theirs.write_all(answer).await.unwrap();
-            assert!(heard[..count].ends_with(b"x"));
-        };
-        let (answered, ()) = tokio::join!(connection.send(request()), answering);
-        assert_eq!(answered.unwrap().status(), 200);
-        std::future::poll_fn(|cx| {
-            connection.drive(cx);
-            Poll::Ready(())
-        })
-        .await;
-        assert!(!connection.is_over() && connection.sender.is_ready());
-        // Now, after it was looked at and before anything is written.
-        drop(theirs);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        let sent = timeout(Duration::from_secs(5), connection.send(request())).await;
-        let mut error = sent.expect("kept waiting").unwrap_err();
-        assert!(error.take_message().is_some());
-        assert!(connection.is_over());
+        assert!(stream.read(&mut heard).await.unwrap() > 0);
+        stream.write_all(answer).await.unwrap();
+    }
+
+    const REQUEST: &[u8] = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx";
+    const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+    /// The enclave may close a connection that nobody uses at any moment, or say on it what nobody asked for: neither has
+    /// to do with the next request.
+    #[tokio::test]
+    async fn a_kept_connection_on_which_something_came_in_is_not_used() {
+        for unasked in [&b""[..], OK] {
+            let (upstream, listener) = upstream().await;
+            let enclave = tokio::spawn(async move {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                answers(&mut stream, OK).await;
+                stream.write_all(unasked).await.unwrap();
+                if unasked.is_empty() {
+                    drop(stream);
+                }
+                let (mut stream, _) = listener.accept().await.unwrap();
+                answers(&mut stream, b"HTTP/1.1 204 No\r\n\r\n").await;
+                stream
+            });
+            let mut exchange = upstream.send(REQUEST, false).await.unwrap();
+            exchange.read_whole().await.unwrap();
+            assert_eq!(exchange.came(), OK);
+            exchange.finish();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let exchange = upstream.send(REQUEST, false).await.unwrap();
+            assert_eq!(
+                (exchange.is_kept(), exchange.status().as_u16()),
+                (false, 204)
+            );
+            exchange.finish();
+            let _stream = enclave.await.unwrap();
+            assert!(upstream.open(false).await.unwrap().is_kept());
+        }
+    }
+
+    /// What comes in before anything was written is no answer, and the request can go elsewhere.
+    #[tokio::test]
+    async fn nothing_is_an_answer_before_it_was_asked_for() {
+        let (upstream, listener) = upstream().await;
+        let enclave = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(OK).await.unwrap();
+            stream
+        });
+        let mut exchange = upstream.open(false).await.unwrap();
+        let _stream = enclave.await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let early = poll_fn(|cx| exchange.poll_answered(cx)).await;
+        assert!(matches!(early, Err(Failure::Unreachable { .. })));
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_of_the_enclave_comes_whole_and_bounded() {
+        let chunked = b"HTTP/1.1 100 Go on\r\n\r\nHTTP/1.1 201 Made\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n";
+        for (limit, fits) in [(3, true), (2, false)] {
+            let (upstream, listener) = upstream().await;
+            let enclave = tokio::spawn(async move {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                answers(&mut stream, chunked).await;
+                stream
+            });
+            let answer = upstream.ask(&Method::POST, "/x", b"{}", limit).await;
+            match answer {
+                Ok((status, body)) => assert!(fits && status == 201 && body == "abc"),
+                Err(failure) => assert!(!fits && matches!(failure, Failure::TooLong(2))),
+            }
+            drop(enclave.await.unwrap());
+        }
     }
 }
