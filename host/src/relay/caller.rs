@@ -132,7 +132,7 @@ impl<'a> Caller<'a> {
                 }
                 Err(violation) => {
                     tracing::debug!(%violation, "a request is refused: it could be read in two ways");
-                    let problem = Problem::two_readings(format!("not HTTP/1.1: {violation}"));
+                    let problem = Problem::two_readings(violation.to_string());
                     Next::Refused(Refusal::Framing, problem)
                 }
             });

@@ -57,7 +57,33 @@ pub enum Violation {
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self:?}")
+        f.write_str(match self {
+            Self::RequestLine => {
+                "the request line is not method, target and version, with one space between them"
+            }
+            Self::Target => "the target has a byte that has to be written as % and two hex digits",
+            Self::Version => "the version is not the one that is spoken here",
+            Self::Status => "the status is not three digits, and a space",
+            Self::LineEnd => "a line does not end with CR and LF, or has one of them in it",
+            Self::ObsoleteFold => "a field goes on in the next line",
+            Self::FieldName => {
+                "a field's name is not one, or not followed by a colon, or has _ for -"
+            }
+            Self::FieldValue => "a field's value has a control character",
+            Self::ContentLength => "expected one Content-Length, a number of digits",
+            Self::TransferEncoding => "expected one Transfer-Encoding, and that chunked",
+            Self::LengthAndEncoding => {
+                "found Content-Length and Transfer-Encoding, expected one of them"
+            }
+            Self::NoLength => "no field says where it ends, or one says so where nothing follows",
+            Self::Fields => "too many fields",
+            Self::Host => "expected one Host",
+            Self::Connect => "CONNECT has no body",
+            Self::ChunkSize => "a chunk's size is not a hexadecimal number and nothing else",
+            Self::ChunkEnd => "a chunk does not end where its size says",
+            Self::Pipeline => "too many requests were sent ahead of their answers",
+            Self::Trailer => "a trailer field that belongs into the head, or too many of them",
+        })
     }
 }
 
@@ -337,7 +363,8 @@ impl Strict {
                 }
                 return (count, Found::Data);
             }
-            if self.trailers {
+            let trailing = self.trailers;
+            if trailing {
                 let room = TRAILERS.saturating_sub(self.trailing);
                 rest = rest.get(..room).unwrap_or(rest);
             }
@@ -354,7 +381,7 @@ impl Strict {
                 count = 1;
             }
             at = at.saturating_add(count);
-            if self.trailers {
+            if trailing {
                 self.trailing = self.trailing.saturating_add(count);
             }
             if let State::HeadEnded(framing) = self.state {
@@ -869,6 +896,112 @@ mod tests {
                 assert_eq!(strict.follow(GOOD[0].as_bytes()), 0);
             }
         }
+    }
+
+    /// Answers, each with what follows its head when it is asked for by another method than HEAD.
+    const ANSWERS: &[(&str, u16, Framing)] = &[
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+            200,
+            Framing::Length(2),
+        ),
+        (
+            "HTTP/1.1 200 \r\nContent-Length: 0\r\n\r\n",
+            200,
+            Framing::None,
+        ),
+        (
+            "HTTP/1.1 999 a b\t\u{e9}\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+            999,
+            Framing::Chunked,
+        ),
+        ("HTTP/1.1 103 Early\r\nLink: x\r\n\r\n", 103, Framing::None),
+        (
+            "HTTP/1.1 204 No\r\nContent-Length: 0\r\n\r\n",
+            204,
+            Framing::None,
+        ),
+        (
+            "HTTP/1.1 304 Same\r\nContent-Length: 7\r\n\r\n",
+            304,
+            Framing::None,
+        ),
+    ];
+
+    #[test]
+    fn answers_end_where_they_say() {
+        let mut strict = Strict::answers(false, 100);
+        for (answer, status, framing) in ANSWERS {
+            let (length, found) = strict.next(answer.as_bytes());
+            let Found::Head(head) = found else {
+                panic!("{answer:?}: {found:?}");
+            };
+            assert_eq!((head.status, head.framing), (*status, *framing));
+            let body = &answer.as_bytes()[length..];
+            assert_eq!(strict.follow(body), body.len());
+            assert_eq!(strict.state, State::Status { at: 0 }, "{answer:?}");
+            // To HEAD they end with their heads.
+            let mut to_head = Strict::answers(true, 100);
+            let head = &answer.as_bytes()[..length];
+            assert_eq!(to_head.follow(head), length);
+            assert_eq!(to_head.state, State::Status { at: 0 }, "{answer:?}");
+        }
+    }
+
+    #[test]
+    fn answers_with_two_readings_stop_where_that_shows() {
+        use Violation::*;
+        for (violation, marked) in [
+            (Version, "HTTP/1.^0 200 OK\r\n"),
+            (Version, "^\r\nHTTP/1.1 200 OK\r\n"),
+            (Version, "HTTP/1.1^\t200 OK\r\n"),
+            (Status, "HTTP/1.1 20^ OK\r\n"),
+            (Status, "HTTP/1.1 200^0 OK\r\n"),
+            (Status, "HTTP/1.1 099^ No\r\n"),
+            (Status, "HTTP/1.1 200^\r\n"),
+            (Status, "HTTP/1.1 200 O^\0\r\n"),
+            (LineEnd, "HTTP/1.1 200 OK^\n"),
+            (NoLength, "HTTP/1.1 200 OK\r\n\r^\n"),
+            (NoLength, "HTTP/1.1 204 No\r\nContent-Length: 1\r\n\r^\n"),
+            (
+                NoLength,
+                "HTTP/1.1 100 Go\r\nTransfer-Encoding: chunked\r\n\r^\n",
+            ),
+            (
+                LengthAndEncoding,
+                "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding^: chunked\r\n",
+            ),
+        ] {
+            let at = marked.find('^').unwrap();
+            let bytes = marked.replacen('^', "", 1);
+            let mut strict = Strict::answers(false, 100);
+            assert_eq!(strict.follow(bytes.as_bytes()), at, "{marked:?}");
+            assert_eq!(strict.broken(), Some(violation), "{marked:?}");
+        }
+    }
+
+    #[test]
+    fn fields_and_trailers_are_bounded() {
+        let head = |fields: usize| {
+            format!(
+                "GET / HTTP/1.1\r\nHost: h\r\n{}\r\n",
+                "A: 1\r\n".repeat(fields)
+            )
+        };
+        let followed = |text: &str| {
+            let mut strict = Strict::requests(5);
+            strict.follow(text.as_bytes());
+            strict.broken()
+        };
+        assert_eq!(followed(&head(4)), None);
+        assert_eq!(followed(&head(5)), Some(Violation::Fields));
+        let trailers = |bytes: usize| {
+            let chunked = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n";
+            format!("{chunked}X: {}\r\n\r\n", "x".repeat(bytes - 7))
+        };
+        // Of the line that ends them, both bytes count.
+        assert_eq!(followed(&trailers(TRAILERS)), None);
+        assert_eq!(followed(&trailers(TRAILERS + 1)), Some(Violation::Trailer));
     }
 
     /// However the bytes are cut, and whatever they are.

@@ -223,7 +223,7 @@ async fn requests_with_two_readings_are_refused() {
     assert_eq!(came_in.matches("/before").count(), cases.len());
     // HTTP/1.0 has one reading, and is not spoken.
     let old = said("GET /old HTTP/1.0\r\n\r\n").await;
-    assert!(old.starts_with("HTTP/1.0 505 "), "{old}");
+    assert!(old.starts_with("HTTP/1.1 505 "), "{old}");
     let came_in = enclave.came_in().concat().escape_ascii().to_string();
     assert!(!came_in.contains("/old"));
     host.stop().await;
