@@ -37,6 +37,7 @@ use touchstone_formats::Digest;
 
 use super::{
     body::{self, BodyFailure, CallerBody, Incoming},
+    buffers,
     fields::{Fields, Hop, hop_by_hop},
     sealed,
     strict::Framing,
@@ -253,6 +254,8 @@ impl Forwarder {
             Outgoing::Stream { body, .. } => !body.has_ended(),
         };
         let closes = request.hop.closes || unread || closing();
+        drop(outgoing);
+        buffers::give_back(message);
         self.answer(sent?, permit, place, closes)
             .await
             .map_err(|problem| {
