@@ -5,6 +5,7 @@
 //! abstraction over one.
 
 pub mod batch;
+mod database;
 mod insert;
 mod notes;
 mod pack;
@@ -412,7 +413,7 @@ fn open(path: &Path) -> Result<Connection, StoreError> {
     }
 
     // WAL: readers and the writer do not wait for each other. FULL: a commit is on the disk before it
-    // returns, which is what an acknowledgement to the enclave promises.
+    // returns, which is what an acknowledgement to the enclave promises; the writer knows exceptions (`database`).
     db.pragma_update(None, "journal_mode", "WAL")
         .map_err(clear)?;
     db.pragma_update(None, "synchronous", "FULL")

@@ -135,10 +135,12 @@ fn each(ids: &[u8]) -> Result<&[Id], StoreError> {
 }
 
 /// What never comes: it was promised by a boot that is no enclave's current one any more, or under a keyset whose log has
-/// ended. `p`: of a promise or a round, `k`: its keyset.
+/// ended. `p`: of a promise or a round, `k`: its keyset. (Of what was promised before any boot was seen nothing is known; and
+/// NULL is not in an empty table.)
 macro_rules! lost {
     () => {
-        "(coalesce(k.boot, p.boot) NOT IN (SELECT boot FROM enclaves) OR k.closed = 1)"
+        "(coalesce(k.boot, p.boot) IS NOT NULL AND coalesce(k.boot, p.boot) NOT IN (SELECT boot FROM enclaves)
+            OR k.closed = 1)"
     };
 }
 

@@ -4,7 +4,7 @@
 //!
 //! 1. The puller reads batches from the enclave, which keeps them.
 //! 2. Here, one transaction: the batches' rows, `boots.through`, the notes that are not settled by
-//!    them. `COMMIT` returns after the write-ahead log is on the disk (`synchronous = FULL`).
+//!    them. `COMMIT` returns after the write-ahead log is on the disk (`database`).
 //! 3. Memory follows: notes settled, callers woken.
 //! 4. The puller acknowledges, and the enclave forgets.
 //!
@@ -23,13 +23,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use tokio::sync::oneshot;
 use touchstone_formats::{Digest, text::hex_encode};
 
 use super::{
     Shared, StoreError,
     batch::{ReadBatch, ReadKeyset, Unsealed},
+    database::{Commit, Database, touch},
     digest_column,
     insert::{insert_batch, insert_catalog},
     notes::{self, lost, write_rounds},
@@ -63,7 +64,7 @@ pub(super) enum Command {
 }
 
 pub(super) struct Writer {
-    db: Connection,
+    db: Database,
     shared: Arc<Shared>,
     /// Row and id of the current boot of each enclave, in the order of the settings.
     current: Current,
@@ -84,7 +85,7 @@ impl Writer {
     pub(super) fn new(db: Connection, shared: Arc<Shared>) -> Result<Self, StoreError> {
         let count = shared.names.len();
         Ok(Self {
-            db,
+            db: Database::new(db),
             shared,
             current: vec![None; count],
             unheard: (0..count).collect(),
@@ -97,6 +98,7 @@ impl Writer {
         for (name, current) in self.shared.names.iter().zip(&mut self.current) {
             let stored = self
                 .db
+                .connection()
                 .query_row(
                     "SELECT boot, id FROM enclaves JOIN boots USING (boot) WHERE name = ?1",
                     [name],
@@ -108,11 +110,12 @@ impl Writer {
                 *current = Some((row, id));
             }
         }
-        let misbehaviour = self
-            .db
-            .query_row("SELECT count(*) FROM misbehaviour", [], |row| row.get(0))?;
+        let misbehaviour =
+            self.db
+                .connection()
+                .query_row("SELECT count(*) FROM misbehaviour", [], |row| row.get(0))?;
         self.shared.metrics.misbehaviour(misbehaviour);
-        let mut statement = self.db.prepare("SELECT digest FROM keysets")?;
+        let mut statement = self.db.connection().prepare("SELECT digest FROM keysets")?;
         let mut rows = statement.query([])?;
         let mut known = self
             .shared
@@ -128,9 +131,7 @@ impl Writer {
         drop((rows, known));
         drop(statement);
 
-        let transaction = self
-            .db
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let transaction = self.db.begin(Commit::OnDisk)?;
         notes::lost(&transaction)?;
         notes::restore(&transaction, &self.shared)?;
         transaction.commit()?;
@@ -143,19 +144,22 @@ impl Writer {
         let mut failing = false;
         loop {
             let wait = FLUSH.saturating_sub(flushed.elapsed());
+            // However many commands there are.
+            if wait.is_zero() {
+                let now = Instant::now();
+                let result = self.flush(now, false);
+                if let Err(error) = &result
+                    && !failing
+                {
+                    tracing::error!(%error, "promised receipts cannot be noted; trying again");
+                }
+                failing = result.is_err();
+                flushed = Instant::now();
+                continue;
+            }
             let command = match inbox.recv_timeout(wait) {
                 Ok(command) => command,
-                Err(RecvTimeoutError::Timeout) => {
-                    let result = self.flush();
-                    if let Err(error) = &result
-                        && !failing
-                    {
-                        tracing::error!(%error, "promised receipts cannot be noted; trying again");
-                    }
-                    failing = result.is_err();
-                    flushed = Instant::now();
-                    continue;
-                }
+                Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => break,
             };
             match command {
@@ -185,24 +189,28 @@ impl Writer {
                     "a receipt before its seal",
                     self.unsealed(enclave, &unsealed),
                 ),
-                Command::Catalog(digest, jcs) => {
-                    report("a catalog", insert_catalog(&self.db, &digest, &jcs))
-                }
+                Command::Catalog(digest, jcs) => report("a catalog", self.catalog(&digest, &jcs)),
                 Command::Stop => break,
             }
         }
-        report("promised receipts", self.flush());
+        report("promised receipts", self.flush(Instant::now(), true));
     }
 
-    /// Writes fresh notes down.
-    fn flush(&mut self) -> Result<(), StoreError> {
+    /// Writes fresh notes down; and sees to it, `at_last` or when it is time, that all notes are on the disk.
+    fn flush(&mut self, now: Instant, at_last: bool) -> Result<(), StoreError> {
         self.take_fresh();
-        if self.taken.is_empty() {
+        let sync = at_last || self.db.has_to_sync(now);
+        if self.taken.is_empty() && !sync {
             return Ok(());
         }
-        let transaction = self
-            .db
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let commit = match sync {
+            true => Commit::OnDisk,
+            false => Commit::InFile,
+        };
+        let transaction = self.db.begin(commit)?;
+        if sync {
+            touch(&transaction)?;
+        }
         let already_stored = write_rounds(
             &transaction,
             &self.shared,
@@ -211,6 +219,7 @@ impl Writer {
             &|_| false,
         )?;
         transaction.commit()?;
+        self.db.committed(now);
         self.written(already_stored);
         Ok(())
     }
@@ -233,9 +242,7 @@ impl Writer {
             .ok_or(StoreError::Row("an enclave's name"))?
             .clone();
         self.take_fresh();
-        let transaction = self
-            .db
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let transaction = self.db.begin(Commit::OnDisk)?;
         // What was noted until now was noted under the boot before.
         let already_stored = write_rounds(
             &transaction,
@@ -304,6 +311,7 @@ impl Writer {
         };
         transaction.commit()?;
 
+        self.db.committed(Instant::now());
         self.written(already_stored);
         self.shared
             .keysets
@@ -332,9 +340,7 @@ impl Writer {
 
     fn batches(&mut self, boot: Id, batches: &[ReadBatch]) -> Result<(), StoreError> {
         self.take_fresh();
-        let transaction = self
-            .db
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let transaction = self.db.begin(Commit::OnDisk)?;
         let (row, through): (i64, u64) = transaction
             .prepare_cached("SELECT boot, through FROM boots WHERE id = ?1")?
             .query_row([&boot[..]], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -382,6 +388,7 @@ impl Writer {
             .prepare_cached("SELECT count(*) FROM misbehaviour")?
             .query_row([], |row| row.get(0))?;
         transaction.commit()?;
+        self.db.committed(Instant::now());
 
         // First of all: who is woken below looks here.
         self.shared.recent.keep(packs);
@@ -420,9 +427,7 @@ impl Writer {
     }
 
     fn objects(&mut self, objects: &[(Digest, Bytes)]) -> Result<(), StoreError> {
-        let transaction = self
-            .db
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let transaction = self.db.begin(Commit::OnDisk)?;
         for (digest, bytes) in objects {
             transaction
                 .prepare_cached(
@@ -434,10 +439,15 @@ impl Writer {
         Ok(())
     }
 
+    fn catalog(&mut self, digest: &Digest, jcs: &str) -> Result<(), StoreError> {
+        let transaction = self.db.begin(Commit::OnDisk)?;
+        insert_catalog(&transaction, digest, jcs)?;
+        transaction.commit()?;
+        Ok(())
+    }
+
     fn unsealed(&mut self, enclave: usize, unsealed: &Unsealed) -> Result<(), StoreError> {
-        let transaction = self
-            .db
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let transaction = self.db.begin(Commit::OnDisk)?;
         if !is_stored(&transaction, &unsealed.id)? {
             let boot = row(&self.current, Some(enclave));
             write_unsealed(&transaction, boot, unsealed)?;
@@ -512,3 +522,6 @@ fn note_unsealed(shared: &Shared, enclave: Option<usize>, unsealed: &Unsealed) {
     };
     shared.pending.restore(unsealed.id, note, place);
 }
+
+#[cfg(test)]
+mod tests;
