@@ -281,6 +281,48 @@ async fn a_promise_under_an_unknown_keyset_ends_with_the_enclave_too() {
     .await;
 }
 
+/// A file of version 2 had a row for each promise, and those are kept too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_with_a_row_for_each_promise_keeps_them() {
+    let enclave = Enclave::start().await;
+    let place = Place::new(enclave.public, enclave.control);
+    let host = place.spawn();
+    enclave.answer("logged");
+    enclave.seal();
+    enclave.all_acknowledged().await;
+    let (kept, lost) = (infer(host.address()).await, [7; 16]);
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    host.kill();
+    let db = Connection::open(place.store()).unwrap();
+    db.execute_batch(
+        "INSERT INTO pending (id, keyset, guarantees, boot, enclave)
+         SELECT ids, keyset, guarantees, boot, enclave FROM notes;
+         DROP TABLE notes;
+         INSERT INTO boots (id, turn, through) VALUES (x'00', 0, 0);
+         INSERT INTO pending (id, keyset, guarantees, boot)
+         VALUES (x'07070707070707070707070707070707', zeroblob(32), 'signed', last_insert_rowid());
+         PRAGMA user_version = 2;",
+    )
+    .unwrap();
+    let rows = |db: &Connection| -> i64 {
+        db.query_row("SELECT count(*) FROM pending", [], |row| row.get(0))
+            .unwrap()
+    };
+    assert_eq!(rows(&db), 2);
+    drop(db);
+    let host = place.spawn();
+    for (id, status) in [(kept, StatusCode::ACCEPTED), (lost, StatusCode::GONE)] {
+        assert_eq!(get(host.address(), &target(id)).await.status, status);
+    }
+    enclave.seal();
+    enclave.all_acknowledged().await;
+    let answer = get(host.address(), &target(kept)).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    host.kill();
+    // The one that came is no longer pending.
+    assert_eq!(rows(&Connection::open(place.store()).unwrap()), 1);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn batches_given_again_change_nothing() {
     let enclave = Enclave::start().await;
