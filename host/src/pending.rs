@@ -5,7 +5,7 @@
 //! receipt is stored. So what was promised is known after a restart too, and can be told apart from
 //! what never was.
 //!
-//! The relay waits for whoever looks in here. So there are [`SHARDS`] parts with a lock each, that none is held for long (a
+//! The relay waits for whoever looks in here. So there are `SHARDS` parts with a lock each, that none is held for long (a
 //! table that grows moves its own part alone), and the writer takes what is new away and never comes back to say that it
 //! is written: a note knows its round, by which the writer finds it in the store.
 
