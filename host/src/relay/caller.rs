@@ -38,6 +38,8 @@ pub(super) struct Caller<'a> {
     peer: IpAddr,
     activity: &'a Activity,
     inbox: Inbox,
+    /// The caller has said that nothing follows.
+    closes: bool,
 }
 
 /// What comes next.
@@ -69,6 +71,7 @@ impl<'a> Caller<'a> {
             peer,
             activity,
             inbox: Inbox::new(relay.limits.headers),
+            closes: false,
         }
     }
 
@@ -82,7 +85,7 @@ impl<'a> Caller<'a> {
                 Next::Request(length, head) => self.request(length, head).await?,
                 Next::Refused(refusal, problem) => {
                     self.relay.metrics.refused(refusal);
-                    self.say(problem.closing().into_response(), false).await?;
+                    self.say(problem.into_response(), false, true).await?;
                     Then::Part
                 }
                 Next::Nothing => Then::End,
@@ -93,10 +96,6 @@ impl<'a> Caller<'a> {
                 Then::End => return Ok(()),
             }
         }
-    }
-
-    fn is_closing(&self) -> bool {
-        self.relay.closing.load(SeqCst)
     }
 
     /// Waits for the head of a request.
@@ -182,9 +181,9 @@ impl<'a> Caller<'a> {
                 closes
             }
             Relayed::Own(response) => {
-                let closes = self.say(response, is_head).await?;
                 // What was not read of the request cannot be told from the next.
-                closes || !self.inbox.skip()
+                let unread = !self.inbox.skip();
+                self.say(response, is_head, unread).await?
             }
         };
         self.activity.idle();
@@ -205,11 +204,14 @@ impl<'a> Caller<'a> {
                 stream: &mut self.stream,
                 inbox: &mut self.inbox,
             };
-            let closing = || relay.closing.load(SeqCst);
+            let closes = self.closes;
+            let closing = || closes || relay.closing.load(SeqCst);
             return relay.forwarder.forward(from, request, place, closing).await;
         }
         let map = Fields::of(self.inbox.bytes().get(..length).unwrap_or_default()).to_map();
         let map = map.ok_or_else(|| Problem::two_readings("a field is not one"))?;
+        // Behind what was read it would not be seen that the caller has gone.
+        self.inbox.skip();
         let query = request.uri.query();
         let own = match receipt {
             Some(name) => {
@@ -232,18 +234,14 @@ impl<'a> Caller<'a> {
             None if path == collateral::PATH => relay.collateral.answer(method, query),
             None => relay.manifest.answer(method, query, &map),
         };
-        let mut own = own.unwrap_or_else(Problem::into_response);
-        if request.hop.closes {
-            let close = HeaderValue::from_static("close");
-            own.headers_mut().insert(CONNECTION, close);
-        }
-        Ok(Relayed::Own(own))
+        Ok(Relayed::Own(own.unwrap_or_else(Problem::into_response)))
     }
 
     /// Reads a head, and takes its client's place.
-    fn admit(&self, length: usize, head: Head) -> Result<(Request, Place), Problem> {
+    fn admit(&mut self, length: usize, head: Head) -> Result<(Request, Place), Problem> {
+        let metrics = &self.relay.metrics;
         let refused = |refusal, problem: Problem| {
-            self.relay.metrics.refused(refusal);
+            metrics.refused(refusal);
             problem.closing()
         };
         if !head.is_1_1 {
@@ -254,9 +252,10 @@ impl<'a> Caller<'a> {
         let fields = Fields::of(self.inbox.bytes().get(..length).unwrap_or_default());
         let request = request(fields, length, head.framing);
         let request = request.map_err(|problem| refused(Refusal::Framing, problem))?;
+        self.closes = request.hop.closes;
         let place = self.relay.clients.request(self.peer, fields);
         let place = place.ok_or_else(|| {
-            self.relay.metrics.refused(Refusal::ClientInFlight);
+            metrics.refused(Refusal::ClientInFlight);
             Problem::passing(
                 StatusCode::TOO_MANY_REQUESTS,
                 1,
@@ -266,10 +265,15 @@ impl<'a> Caller<'a> {
         Ok((request, place))
     }
 
-    /// Says something of the host's own. Gives whether nothing follows.
-    async fn say(&mut self, mut response: Response<Bytes>, to_head: bool) -> io::Result<bool> {
+    /// Says something of the host's own, and if it is the `last`. Gives whether it was.
+    async fn say(
+        &mut self,
+        mut response: Response<Bytes>,
+        to_head: bool,
+        last: bool,
+    ) -> io::Result<bool> {
         let close = HeaderValue::from_static("close");
-        if self.is_closing() {
+        if last || self.closes || self.relay.closing.load(SeqCst) {
             response.headers_mut().insert(CONNECTION, close.clone());
         }
         let closes = response.headers().get(CONNECTION) == Some(&close);

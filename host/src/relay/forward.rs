@@ -1,7 +1,7 @@
 //! One request on its way to an enclave, and its answer on the way back.
 //!
 //! Method, target, fields and body pass as they came; the host neither adds to a request nor answers
-//! in the enclave's place. Only what belongs to the connection is the host's own (`headers`).
+//! in the enclave's place. Only what belongs to the connection is the host's own (`fields`).
 //!
 //! With several enclaves a request can go to another one than the first, in these cases and no other, as long
 //! as nothing of an answer has gone to the caller:
@@ -9,7 +9,7 @@
 //! - Nothing of it was sent: the enclave could not be reached.
 //! - The enclave refused it with 503 and no receipt: it was not admitted, so no work was done for it and no number spent.
 //! - The object that it asks for is not at the first enclave (404).
-//! - The connection ended before the first byte of an answer, and the request is one of which it does not matter
+//! - The connection ended before the head of an answer was complete, and the request is one of which it does not matter
 //!   how often it is carried out (`may_be_repeated`). Once.
 //!
 //! A sealed request is for the one enclave that opens it, and goes there once or not at all (`sealed`).
@@ -176,7 +176,7 @@ impl Forwarder {
         }
     }
 
-    /// Relays a request. `closing` says, when the answer has come, whether the host stops.
+    /// Relays a request. `closing` says, when the answer has come, whether nothing follows it.
     ///
     /// # Errors
     /// A [`Problem`] for the caller, or that there is none.
@@ -253,7 +253,7 @@ impl Forwarder {
             Outgoing::Full { .. } => false,
             Outgoing::Stream { body, .. } => !body.has_ended(),
         };
-        let closes = request.hop.closes || unread || closing();
+        let closes = unread || closing();
         drop(outgoing);
         buffers::give_back(message);
         self.answer(sent?, permit, place, closes)

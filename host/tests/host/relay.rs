@@ -728,3 +728,52 @@ async fn slow_bodies_do_not_count_as_in_flight() {
     }
     host.stop().await;
 }
+
+/// Whoever answers, and whatever the answer is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_follows_where_that_was_said() {
+    let enclave = RawEnclave::start(vec![Then::Say(OK.to_vec()); 8]).await;
+    let place = Place::new(enclave.address, nobody().await).with("", "body_bytes = 1024");
+    let host = place.start().await;
+    for (asked, body, status) in [
+        ("GET /x", "", "200"),
+        ("GET /v1/collateral", "", "404"),
+        ("GET /v1/receipts/x", "", "400"),
+        ("DELETE /v1/manifest", "", "405"),
+    ] {
+        for says in [true, false] {
+            let close = if says { "Connection: close\r\n" } else { "" };
+            let request = format!("{asked} HTTP/1.1\r\nHost: h\r\n{close}\r\n{body}");
+            let mut stream = TcpStream::connect(host.address()).await.unwrap();
+            // The second may have come before the first was answered.
+            stream
+                .write_all(request.repeat(2).as_bytes())
+                .await
+                .unwrap();
+            let text = read_all(&mut stream).await.escape_ascii().to_string();
+            let count = text.matches(&format!("HTTP/1.1 {status} ")).count();
+            assert_eq!(count, if says { 1 } else { 2 }, "{asked}: {text}");
+            let told = text.to_ascii_lowercase().contains("connection: close");
+            assert_eq!(told, says, "{asked}: {text}");
+            let mut byte = [0];
+            let end = stream.read(&mut byte);
+            let end = tokio::time::timeout(Duration::from_millis(50), end).await;
+            assert_eq!(matches!(end, Ok(Ok(0) | Err(_))), says, "{asked}");
+        }
+    }
+    // A body that nobody reads: what follows it would be taken for the next request.
+    let long = "POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 2000\r\n\r\n";
+    let smuggled = "GET /smuggled HTTP/1.1\r\nHost: hh\r\n\r\n";
+    let text = raw(
+        host.address(),
+        format!("{long}{smuggled}{smuggled}").as_bytes(),
+    )
+    .await;
+    let text = text.escape_ascii().to_string();
+    assert!(text.starts_with("HTTP/1.1 413 "), "{text}");
+    assert_eq!(text.matches("HTTP/1.1 ").count(), 1, "{text}");
+    assert!(text.contains("connection: close"), "{text}");
+    let came_in = enclave.came_in().concat().escape_ascii().to_string();
+    assert!(!came_in.contains("smuggled"), "{came_in}");
+    host.stop().await;
+}
