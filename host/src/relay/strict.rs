@@ -420,13 +420,24 @@ impl Strict {
             State::Line { .. } => {
                 let count = up_to(|byte| !is_visible(byte) || matches!(byte, b'#' | b'\\'));
                 let run = bytes.get(..count).unwrap_or_default();
-                run.iter().for_each(|byte| self.line_byte(*byte));
+                // Of a target nothing but its end decides.
+                let (first, rest) = run.split_at_checked(8).unwrap_or((run, &[]));
+                first.iter().for_each(|byte| self.line_byte(*byte));
+                let (middle, last) = rest.split_at(rest.len().saturating_sub(8));
+                self.head.length = self.head.length.saturating_add(middle.len());
+                last.iter().for_each(|byte| self.line_byte(*byte));
                 count
             }
             State::Name => {
                 let count = up_to(|byte| !is_token(byte));
                 let run = bytes.get(..count).unwrap_or_default();
-                run.iter().for_each(|byte| self.name_byte(*byte));
+                // A longer name decides nothing, except after a body.
+                let whole = self.name_length.saturating_add(count);
+                if self.trailers || whole <= LONGEST {
+                    run.iter().for_each(|byte| self.name_byte(*byte));
+                } else {
+                    self.name_length = whole;
+                }
                 count
             }
             _ => 0,
