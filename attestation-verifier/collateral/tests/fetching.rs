@@ -23,9 +23,10 @@ fn settings(machine: &Machine, vendor: &Vendor) -> Settings {
     let roots = Roots::pinned().with_simulated_pem(machine.root_pem().as_bytes());
     let sources = Sources::new(Some(&vendor.url()), None).unwrap();
     Settings {
+        // The slow server's test waits for it; everybody else's answers may be slow, too, on a busy machine.
         limits: Limits {
-            connect: Duration::from_millis(200),
-            total: Duration::from_millis(400),
+            connect: Duration::from_secs(1),
+            total: Duration::from_millis(1_500),
         },
         patience: Patience {
             attempts: 2,
@@ -51,7 +52,7 @@ async fn a_slow_server_is_not_waited_for() {
     let begin = Instant::now();
     let error = fetcher.obtain(&list(), Fresh::WhenDue).await.unwrap_err();
     assert!(
-        begin.elapsed() < Duration::from_secs(5),
+        begin.elapsed() < Duration::from_secs(15),
         "{:?}",
         begin.elapsed()
     );
@@ -59,7 +60,7 @@ async fn a_slow_server_is_not_waited_for() {
     assert!(
         error
             .to_string()
-            .contains("the answer took longer than 0.4 s"),
+            .contains("the answer took longer than 1.5 s"),
         "{error}"
     );
     assert_eq!(vendor.count(CRL), 2);

@@ -79,7 +79,7 @@ fn the_machine_can_change_under_a_running_enclave() {
 
 #[test]
 fn one_quote_at_a_time_each_with_its_latency() {
-    let latency = Duration::from_millis(30);
+    let latency = Duration::from_millis(100);
     let (_folder, platform) = start(latency);
     let began = Instant::now();
     std::thread::scope(|s| {
@@ -95,9 +95,13 @@ fn one_quote_at_a_time_each_with_its_latency() {
     );
 
     platform.set_latency(Duration::ZERO);
-    let began = Instant::now();
-    quote(&Client::connect(platform.socket()).ask(&[9; 64]));
-    assert!(began.elapsed() < latency);
+    // The quickest of several: any one may have to wait for the processor.
+    let quickest = (0..10).map(|_| {
+        let began = Instant::now();
+        quote(&Client::connect(platform.socket()).ask(&[9; 64]));
+        began.elapsed()
+    });
+    assert!(quickest.min().unwrap() < latency);
 }
 
 #[test]

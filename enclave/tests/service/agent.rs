@@ -192,7 +192,7 @@ async fn answers_and_their_faults() {
 async fn an_answer_that_comes_too_late_is_not_the_next_ones() {
     let agent = agent();
     let settings = QuoteSettings {
-        timeout: Duration::from_millis(100),
+        timeout: Duration::from_millis(1_000),
         retries: 0,
         queue: 1,
         sessions: 1,
@@ -201,11 +201,11 @@ async fn an_answer_that_comes_too_late_is_not_the_next_ones() {
     agent.acts.send(Act::Quote).unwrap();
     quoter.seal([1; 64]).await;
     // Late, on the connection that is kept; then in time, on a new one.
-    agent.acts.send(Act::Late(250)).unwrap();
+    agent.acts.send(Act::Late(1_500)).unwrap();
     agent.acts.send(Act::Quote).unwrap();
     agent.acts.send(Act::Quote).unwrap();
     assert_eq!(quoter.seal([2; 64]).await, report([2; 64]));
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
     assert_eq!(quoter.seal([3; 64]).await, report([3; 64]));
     assert_eq!(
         quoter

@@ -12,8 +12,13 @@ use tokio::{
 
 use super::support::{INFER, Running, body, until};
 
-/// Writes bytes as they are and reads whatever comes back until the connection ends or is quiet for a while.
+/// Writes bytes as they are and reads whatever comes back until the connection ends, or is quiet for a while after an answer.
 async fn raw(address: SocketAddr, parts: &[&[u8]]) -> String {
+    raw_of(address, parts, 1).await
+}
+
+/// The same, of so many answers.
+async fn raw_of(address: SocketAddr, parts: &[&[u8]], answers: usize) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     for part in parts {
         // The other side may have answered and closed already.
@@ -23,8 +28,12 @@ async fn raw(address: SocketAddr, parts: &[&[u8]]) -> String {
     let mut answer = Vec::new();
     let mut buffer = [0; 4_096];
     loop {
-        // Patient until something came, then only as long as a second answer would take.
-        let patience = if answer.is_empty() { 10_000 } else { 300 };
+        // Patient until they have come, then only as long as one more would take.
+        let patience = if whole(&answer) < answers {
+            10_000
+        } else {
+            300
+        };
         let read = tokio::time::timeout(Duration::from_millis(patience), stream.read(&mut buffer));
         match read.await {
             Ok(Ok(read)) if read > 0 => answer.extend_from_slice(&buffer[..read]),
@@ -32,6 +41,21 @@ async fn raw(address: SocketAddr, parts: &[&[u8]]) -> String {
         }
     }
     String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// How many answers are there to their end, one after the other.
+fn whole(mut bytes: &[u8]) -> usize {
+    let mut count = 0;
+    while let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
+        let head = String::from_utf8_lossy(&bytes[..end]);
+        let length = head.split("content-length: ").nth(1);
+        let length: usize = length.map_or(0, |rest| rest.lines().next().unwrap().parse().unwrap());
+        let Some(rest) = bytes.get(end + 4 + length..) else {
+            break;
+        };
+        (bytes, count) = (rest, count + 1);
+    }
+    count
 }
 
 fn status(answer: &str) -> Option<u16> {
@@ -49,11 +73,7 @@ fn chunked(parts: &[&str], trailer: &str) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies() {
-    let changes = [
-        "limits.body_bytes = 4096",
-        "limits.buffered_bytes = 8192",
-        "limits.body_timeout_ms = 300",
-    ];
+    let changes = ["limits.body_bytes = 4096", "limits.buffered_bytes = 8192"];
     let Some((running, _models)) = Running::with_models("bodies", &changes, 0).await else {
         return;
     };
@@ -100,11 +120,6 @@ async fn bodies() {
         Some(200)
     );
 
-    // Slow.
-    let slow = format!("POST {INFER} HTTP/1.1\r\nhost: t\r\ncontent-length: 50\r\n\r\n{{");
-    let answer = raw(running.public, &[slow.as_bytes()]).await;
-    assert_eq!(status(&answer), Some(408), "{answer}");
-
     // Too much by all together: three of 3,000 bytes do not fit into 8,192.
     let mut waiting = Vec::new();
     let part = format!("POST {INFER} HTTP/1.1\r\nhost: t\r\ncontent-length: 3001\r\n\r\n{long}");
@@ -113,7 +128,10 @@ async fn bodies() {
         stream.write_all(part.as_bytes()).await.unwrap();
         waiting.push(stream);
     }
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    until("both are in", async || {
+        running.service.held.bytes() == 2 * long.len()
+    })
+    .await;
     let answer = raw(running.public, &[part.as_bytes()]).await;
     assert_eq!(status(&answer), Some(503), "{answer}");
     assert!(answer.contains("retry-after"), "{answer}");
@@ -129,12 +147,22 @@ async fn bodies() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_slow_body() {
+    let changes = ["limits.body_timeout_ms = 300"];
+    let Some((running, _models)) = Running::with_models("a_slow_body", &changes, 0).await else {
+        return;
+    };
+    let slow = format!("POST {INFER} HTTP/1.1\r\nhost: t\r\ncontent-length: 50\r\n\r\n{{");
+    let started = Instant::now();
+    let answer = raw(running.public, &[slow.as_bytes()]).await;
+    assert_eq!(status(&answer), Some(408), "{answer}");
+    let took = started.elapsed();
+    assert!(took >= Duration::from_millis(300) && took < Duration::from_secs(5));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn heads() {
-    let changes = [
-        "limits.header_bytes = 8192",
-        "limits.headers = 16",
-        "limits.header_timeout_ms = 200",
-    ];
+    let changes = ["limits.header_bytes = 8192", "limits.headers = 16"];
     let Some((running, _models)) = Running::with_models("heads", &changes, 0).await else {
         return;
     };
@@ -157,13 +185,21 @@ async fn heads() {
         status(&raw(running.public, &[b"nonsense\r\n\r\n"]).await),
         Some(400)
     );
-    // A head that never ends, and a connection that says nothing: both are closed.
+}
+
+/// A head that never ends, and a connection that says nothing: both are closed.
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_heads() {
+    let changes = ["limits.header_timeout_ms = 1000"];
+    let Some((running, _models)) = Running::with_models("slow_heads", &changes, 0).await else {
+        return;
+    };
     for start in [&b"GET /v2 HTTP/1.1\r\nhost"[..], &b""[..]] {
         let mut stream = TcpStream::connect(running.public).await.unwrap();
         stream.write_all(start).await.unwrap();
         let mut rest = Vec::new();
         let ended =
-            tokio::time::timeout(Duration::from_secs(3), stream.read_to_end(&mut rest)).await;
+            tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut rest)).await;
         assert!(ended.is_ok(), "{start:?} is not closed");
     }
     assert_eq!(running.get("/v2").await.status, 200);
@@ -297,7 +333,7 @@ async fn what_is_refused_anyway_is_refused_before_its_body_comes() {
         assert!(answer.contains("connection: close\r\n"), "{answer}");
         // One that came is read to its end, and the connection goes on.
         let whole = format!("{head}{}", "x".repeat(100)).repeat(2);
-        let answer = raw(running.public, &[whole.as_bytes()]).await;
+        let answer = raw_of(running.public, &[whole.as_bytes()], 2).await;
         assert_eq!(answer.matches("HTTP/1.1").count(), 2, "{answer}");
         assert!(!answer.contains("connection: close\r\n"), "{answer}");
     }

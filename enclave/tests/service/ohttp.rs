@@ -156,8 +156,13 @@ async fn boot_refused(client: &mut Client) -> Reply {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn evidence_of_a_keyset_that_was_replaced_meanwhile_is_not_given() {
-    let running = Running::start(&[], Source::new(Duration::ZERO), no_models()).await;
-    running.source.latency(Duration::from_millis(200));
+    let running = Running::start(
+        &["quote.timeout_ms = 30000"],
+        Source::new(Duration::ZERO),
+        no_models(),
+    )
+    .await;
+    running.source.hold();
     let before = running.source.asked().len();
     let rotating = {
         let service = running.service.clone();
@@ -169,11 +174,21 @@ async fn evidence_of_a_keyset_that_was_replaced_meanwhile_is_not_given() {
     })
     .await;
     let mut client = running.client().await;
-    let request = SessionRequest { nonce: [1; 32] }.to_file();
-    let reply = client.send(Method::POST, "/v1/boot", &[], request).await;
+    let asking = tokio::spawn(async move {
+        let request = SessionRequest { nonce: [1; 32] }.to_file();
+        let reply = client.send(Method::POST, "/v1/boot", &[], request).await;
+        (client, reply)
+    });
+    until("the caller waits for its quote", async || {
+        running.service.held.bytes() > 0
+    })
+    .await;
+    running.source.release_one();
+    rotating.await.unwrap().unwrap();
+    running.source.release();
+    let (mut client, reply) = asking.await.unwrap();
     assert_eq!(reply.status, 421, "{reply:?}");
     assert!(reply.problem().contains("ask again"));
-    rotating.await.unwrap().unwrap();
     let (answer, _) = boot(&mut client, 2).await;
     let digest = running.service.current().unwrap().digest;
     assert_eq!(answer.keyset.digest(), digest);

@@ -405,7 +405,7 @@ async fn what_is_under_way_when_the_keyset_changes_is_not_let_in_under_the_next(
     assert_eq!((receipts.len(), receipts[0].claims.sequence), (1, 0));
 
     // A session that waits for its quote: made under the old keyset, worth nothing under the next.
-    running.source.latency(Duration::from_millis(300));
+    running.source.hold();
     let mut waiting = Connection::new(running.tls()).await;
     let asked = running.source.asked().len();
     let service = running.service.clone();
@@ -414,9 +414,19 @@ async fn what_is_under_way_when_the_keyset_changes_is_not_let_in_under_the_next(
         running.source.asked().len() > asked
     })
     .await;
-    let reply = waiting.ask(0).await;
-    assert_eq!((reply.status, reply.header("connection")), (421, "close"));
+    let asking = tokio::spawn(async move {
+        let reply = waiting.ask(0).await;
+        (waiting, reply)
+    });
+    until("its caller is in line", async || {
+        running.service.held.bytes() > 0
+    })
+    .await;
+    running.source.release_one();
     rotated.await.unwrap().unwrap();
+    running.source.release();
+    let (mut waiting, reply) = asking.await.unwrap();
+    assert_eq!((reply.status, reply.header("connection")), (421, "close"));
     waiting.client.closed().await;
 }
 

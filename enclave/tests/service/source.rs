@@ -9,6 +9,7 @@ use std::{
 };
 
 use enclave::quote::{Quote, QuoteError, QuoteFuture, QuoteSource};
+use tokio::sync::watch;
 use touchstone_formats::evidence::Tee;
 
 /// What the source does when asked.
@@ -33,6 +34,8 @@ pub enum Mood {
 pub struct Source {
     mood: Mutex<Mood>,
     latency: Mutex<Duration>,
+    /// How many requests, from the first, may be answered.
+    let_through: watch::Sender<usize>,
     asked: Mutex<Vec<[u8; 64]>>,
     at_once: AtomicUsize,
     overlapped: AtomicBool,
@@ -43,6 +46,7 @@ impl Source {
         Self {
             mood: Mutex::new(Mood::Works),
             latency: Mutex::new(latency),
+            let_through: watch::Sender::new(usize::MAX),
             asked: Mutex::default(),
             at_once: AtomicUsize::new(0),
             overlapped: AtomicBool::new(false),
@@ -55,6 +59,22 @@ impl Source {
 
     pub fn latency(&self, latency: Duration) {
         *self.latency.lock().unwrap() = latency;
+    }
+
+    /// Answers no further request until [`release`](Self::release): what a test does meanwhile, however long that takes, is done
+    /// before the next quote is there. The enclave's own patience with the source goes on.
+    pub fn hold(&self) {
+        self.let_through.send_replace(self.asked().len());
+    }
+
+    /// Answers one of those that it holds.
+    pub fn release_one(&self) {
+        self.let_through.send_modify(|count| *count += 1);
+    }
+
+    /// Answers again; the latency of whoever waits begins now.
+    pub fn release(&self) {
+        self.let_through.send_replace(usize::MAX);
     }
 
     /// Report data of every request so far.
@@ -77,8 +97,17 @@ impl Source {
             self.overlapped.store(true, Ordering::SeqCst);
         }
         let _leave = Leave(&self.at_once);
-        self.asked.lock().unwrap().push(report_data);
+        let number = {
+            let mut asked = self.asked.lock().unwrap();
+            asked.push(report_data);
+            asked.len()
+        };
         let (mood, latency) = (*self.mood.lock().unwrap(), *self.latency.lock().unwrap());
+        let mut let_through = self.let_through.subscribe();
+        let_through
+            .wait_for(|count| *count >= number)
+            .await
+            .unwrap();
         if !latency.is_zero() {
             tokio::time::sleep(latency).await;
         }

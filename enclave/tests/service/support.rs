@@ -281,14 +281,14 @@ impl Client {
         Self { sender }
     }
 
-    /// Waits until the other side has closed the connection; panics after five seconds.
+    /// Waits until the other side has closed the connection; panics after twenty seconds.
     pub async fn closed(&mut self) {
         let closed = async {
             while !self.sender.is_closed() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        let closed = tokio::time::timeout(Duration::from_secs(5), closed).await;
+        let closed = tokio::time::timeout(Duration::from_secs(20), closed).await;
         closed.expect("the connection is not closed");
     }
 

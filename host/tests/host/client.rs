@@ -83,7 +83,7 @@ pub async fn get(address: SocketAddr, target: &str) -> Answer {
     send(address, Method::GET, target, &[], b"").await
 }
 
-/// Writes bytes and reads until the other side closes or is silent for a while.
+/// Writes bytes and reads until the other side closes, or is silent for a while after it has begun to answer.
 pub async fn raw(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(bytes).await.unwrap();
@@ -93,9 +93,12 @@ pub async fn raw(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
 pub async fn read_all(stream: &mut TcpStream) -> Vec<u8> {
     let mut answer = Vec::new();
     let mut buffer = vec![0; 64 << 10];
-    while let Ok(Ok(count @ 1..)) =
-        tokio::time::timeout(Duration::from_millis(400), stream.read(&mut buffer)).await
-    {
+    loop {
+        let patience = Duration::from_millis(if answer.is_empty() { 10_000 } else { 400 });
+        let Ok(Ok(count @ 1..)) = tokio::time::timeout(patience, stream.read(&mut buffer)).await
+        else {
+            break;
+        };
         answer.extend_from_slice(&buffer[..count]);
     }
     answer

@@ -90,13 +90,15 @@ fn receipt(id: Id) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_go_to_the_one_with_the_least_to_do() {
     let (two, host) = Two::started().await;
-    two.a.answers_after(Duration::from_millis(1_500));
+    two.a.answers_after(Duration::from_secs(4));
     let address = host.address();
     // One is busy with four; what comes meanwhile goes to the other, which answers at once.
     let slow: Vec<_> = (0..8)
         .map(|_| tokio::spawn(async move { infer(address, INFER).await.status }))
         .collect();
-    tokio::time::sleep(Duration::from_millis(400)).await;
+    while two.a.seen_of("infer") + two.b.seen_of("infer") < 8 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     let busy = two.a.seen_of("infer");
     assert!((1..=4).contains(&busy), "{busy}");
     for _ in 0..10 {
@@ -380,7 +382,7 @@ async fn an_enclave_that_is_away_is_passed_over() {
     let began = Instant::now();
     while two.a.seen_of("infer") == 0 {
         assert_eq!(infer(host.address(), INFER).await.status, StatusCode::OK);
-        assert!(began.elapsed() < Duration::from_secs(2), "not found again");
+        assert!(began.elapsed() < Duration::from_secs(10), "not found again");
     }
     host.stop().await;
 }
@@ -422,7 +424,8 @@ async fn receipts_of_all_are_served_from_one_store() {
             break if a_first { (one, other) } else { (other, one) };
         }
     };
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    two.place.until_noted(a).await;
+    two.place.until_noted(b).await;
     host.kill();
     two.a.die().await;
     two.b.die().await;
@@ -478,7 +481,7 @@ async fn a_store_of_one_enclave_becomes_one_of_many() {
     a.seal();
     until(address, &receipt(sealed), "complete", there).await;
     let promised = id(&infer(address, INFER).await);
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    one.until_noted(promised).await;
     host.kill();
     let db = Connection::open(one.store()).unwrap();
     let promises = db
@@ -527,7 +530,7 @@ async fn a_store_of_one_enclave_becomes_one_of_many() {
         get(address, &receipt(lost)).await.status,
         StatusCode::ACCEPTED
     );
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    several.until_noted(lost).await;
     host.kill();
     let one = Place {
         folder: several.folder,
@@ -683,8 +686,10 @@ async fn tls_connections_are_spread_and_stay() {
     // One that is drained gets no new ones, and keeps what it has for a while.
     let fleet = host.fleet().clone();
     let draining =
-        tokio::spawn(async move { fleet.drain("a", Duration::from_secs(1), false).await });
-    tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::spawn(async move { fleet.drain("a", Duration::from_secs(4), false).await });
+    while !host.fleet().members()[0].is_held() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     for (stream, letter) in &mut open {
         assert_eq!(says(stream).await, Some(*letter));
     }

@@ -292,7 +292,7 @@ async fn an_enclave_that_is_away_ends_the_connection_at_once() {
     let began = Instant::now();
     stream.write_all(&bytes(1, 300)).await.unwrap();
     assert_eq!(ended(&mut stream).await, b"");
-    assert!(began.elapsed() < Duration::from_secs(1));
+    assert!(began.elapsed() < Duration::from_secs(5), "at once");
     // HTTP does not care; and when the enclave is there, TLS goes through.
     assert_eq!(get(host.address(), "/x").await.status, StatusCode::OK);
     let listener = later.listen(16).unwrap();
@@ -320,7 +320,7 @@ async fn an_enclave_that_is_away_ends_the_connection_at_once() {
     let began = Instant::now();
     stream.write_all(&[HANDSHAKE]).await.unwrap();
     assert_eq!(ended(&mut stream).await, b"");
-    assert!(began.elapsed() < Duration::from_secs(2));
+    assert!(began.elapsed() < Duration::from_secs(10));
     host.stop().await;
 }
 
@@ -402,29 +402,31 @@ async fn a_caller_that_is_gone_is_gone_for_the_enclave_too() {
 async fn what_does_not_move_is_closed() {
     let tls = echo().await;
     let limits = "idle_timeout_ms = 300";
-    let Running { address, host, .. } = in_front_of(tls, "answer_timeout_ms = 900", limits).await;
     // Nothing said at all: as with HTTP.
+    let Running { address, host, .. } = in_front_of(tls, "answer_timeout_ms = 20000", limits).await;
     let mut silent = TcpStream::connect(address).await.unwrap();
     let began = Instant::now();
     assert_eq!(ended(&mut silent).await, b"");
     let closed = began.elapsed();
     assert!(
-        closed > Duration::from_millis(250) && closed < Duration::from_millis(800),
+        closed > Duration::from_millis(250) && closed < Duration::from_secs(10),
         "{closed:?}"
     );
+    host.stop().await;
 
     // As long as something moves, either way, it stays; then the longer of the two counts.
+    let Running { address, host, .. } = in_front_of(tls, "answer_timeout_ms = 1500", limits).await;
     let mut stream = TcpStream::connect(address).await.unwrap();
     for _ in 0..4 {
         stream.write_all(&[HANDSHAKE]).await.unwrap();
         assert_eq!(stream.read_u8().await.unwrap(), HANDSHAKE);
-        sleep(Duration::from_millis(500)).await;
+        sleep(Duration::from_millis(700)).await;
     }
     let began = Instant::now();
     assert_eq!(ended(&mut stream).await, b"");
     let closed = began.elapsed();
     assert!(
-        closed > Duration::from_millis(250) && closed < Duration::from_millis(1_000),
+        closed > Duration::from_millis(250) && closed < Duration::from_secs(10),
         "{closed:?}"
     );
 
@@ -486,14 +488,14 @@ async fn what_the_enclave_has_ended_does_not_wait_as_long_as_an_answer() {
         let _ = stream.read_to_end(&mut Vec::new()).await;
     })
     .await;
-    let limits = "idle_timeout_ms = 400\nconnections = 1";
+    let limits = "idle_timeout_ms = 1500\nconnections = 1";
     let Running { address, host, .. } = in_front_of(tls, "answer_timeout_ms = 60000", limits).await;
     let mut first = TcpStream::connect(address).await.unwrap();
     first.write_all(&[HANDSHAKE]).await.unwrap();
     assert_eq!(ended(&mut first).await, b"last");
     // Still connected and silent: it has its place for so long and no longer. While it talks it keeps it.
     for _ in 0..4 {
-        sleep(Duration::from_millis(200)).await;
+        sleep(Duration::from_millis(500)).await;
         first.write_all(b"and").await.unwrap();
     }
     let began = Instant::now();
@@ -506,7 +508,7 @@ async fn what_the_enclave_has_ended_does_not_wait_as_long_as_an_answer() {
         assert!(began.elapsed() < SOON);
         sleep(Duration::from_millis(5)).await;
     }
-    assert!(began.elapsed() > Duration::from_millis(250));
+    assert!(began.elapsed() > Duration::from_millis(1_200));
     drop(first);
     host.stop().await;
 }
@@ -697,7 +699,7 @@ async fn tls_and_http_share_the_connections() {
 async fn a_stop_lets_tls_go_on_for_the_drain_time() {
     let tls = echo().await;
     for ends_by_itself in [true, false] {
-        let Running { address, host, .. } = in_front_of(tls, "", "drain_ms = 1500").await;
+        let Running { address, host, .. } = in_front_of(tls, "", "drain_ms = 6000").await;
         let mut silent = TcpStream::connect(address).await.unwrap();
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(&[HANDSHAKE]).await.unwrap();
@@ -706,7 +708,7 @@ async fn a_stop_lets_tls_go_on_for_the_drain_time() {
         let stopping = tokio::spawn(host.stop());
         // Who has said nothing has nothing to finish.
         assert_eq!(ended(&mut silent).await, b"");
-        assert!(began.elapsed() < Duration::from_millis(700));
+        assert!(began.elapsed() < Duration::from_secs(3));
         sleep(Duration::from_millis(100)).await;
         assert!(TcpStream::connect(address).await.is_err());
         stream.write_all(b"more").await.unwrap();
@@ -717,7 +719,7 @@ async fn a_stop_lets_tls_go_on_for_the_drain_time() {
             drop(stream);
             stopping.await.unwrap();
             assert!(
-                began.elapsed() < Duration::from_millis(1_200),
+                began.elapsed() < Duration::from_secs(5),
                 "{:?}",
                 began.elapsed()
             );
@@ -725,7 +727,7 @@ async fn a_stop_lets_tls_go_on_for_the_drain_time() {
             assert_eq!(ended(&mut stream).await, b"");
             stopping.await.unwrap();
             assert!(
-                began.elapsed() > Duration::from_millis(1_400),
+                began.elapsed() > Duration::from_millis(5_900),
                 "{:?}",
                 began.elapsed()
             );

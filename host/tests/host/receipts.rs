@@ -230,7 +230,7 @@ async fn waiting_ends_with_the_seal_or_with_patience() {
     .await;
     assert_eq!(answer.status, StatusCode::ACCEPTED);
     assert_eq!(bundle(&answer).receipt, enclave.cose(id));
-    assert!(began.elapsed() >= Duration::from_secs(1) && began.elapsed() < Duration::from_secs(3));
+    assert!(began.elapsed() >= Duration::from_secs(1) && began.elapsed() < Duration::from_secs(8));
 
     let began = Instant::now();
     let waiting = tokio::spawn({
@@ -255,14 +255,14 @@ async fn waiting_ends_with_the_seal_or_with_patience() {
     let answer = waiting.await.unwrap();
     assert_eq!(answer.status, StatusCode::OK);
     assert_logged(&enclave, &bundle(&answer), id);
-    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(began.elapsed() < Duration::from_secs(15));
 
     // Nothing to wait for.
     let began = Instant::now();
     let unknown = "/v1/receipts/00000000000000000000000000000000";
     let answer = send(address, Method::GET, unknown, &[("prefer", "wait=20")], b"").await;
     assert_eq!(answer.status, StatusCode::NOT_FOUND);
-    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(began.elapsed() < Duration::from_secs(15));
     host.stop().await;
 }
 

@@ -215,7 +215,7 @@ async fn a_promise_outlives_the_host_and_ends_with_the_enclave() {
     let place = Place::new(enclave.public, enclave.control);
     let host = place.spawn();
     let id = infer(host.address()).await;
-    tokio::time::sleep(Duration::from_millis(150)).await;
+    place.until_noted(id).await;
     host.kill();
     enclave.die().await;
 
@@ -231,11 +231,7 @@ async fn a_promise_outlives_the_host_and_ends_with_the_enclave() {
         answer.status == StatusCode::GONE
     })
     .await;
-    assert!(
-        host.log().contains("ended before sealing"),
-        "{}",
-        host.log()
-    );
+    host.until_logged("ended before sealing", 1);
     // That is remembered, whether or not an enclave is there.
     host.kill();
     enclave.die().await;
@@ -258,7 +254,7 @@ async fn a_promise_under_an_unknown_keyset_ends_with_the_enclave_too() {
         get(host.address(), &target(id)).await.status,
         StatusCode::ACCEPTED
     );
-    tokio::time::sleep(Duration::from_millis(150)).await;
+    place.until_noted(id).await;
     // The first boot that it sees may be the one that promised.
     enclave.die().await;
     enclave.no_hooks();
@@ -406,6 +402,7 @@ async fn receipts_that_contradict_each_other_are_kept_and_cried_out() {
             );
         }
     }
+    host.until_logged("PROOF OF MISBEHAVIOUR", 3);
     assert_eq!(
         host.log().matches("PROOF OF MISBEHAVIOUR").count(),
         3,

@@ -6,10 +6,13 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
 
 use host::{Host, config::Config};
 use tempfile::TempDir;
+
+use crate::enclave::Id;
 
 /// A folder for one test's store, collateral and settings.
 pub struct Place {
@@ -75,6 +78,17 @@ impl Place {
 
     pub fn store(&self) -> PathBuf {
         self.path("store.sqlite")
+    }
+
+    /// Waits until the host's store has a note of this promise, which outlives the host; panics after twenty seconds.
+    pub async fn until_noted(&self, id: Id) {
+        let db = rusqlite::Connection::open(self.store()).unwrap();
+        let end = Instant::now() + Duration::from_secs(20);
+        let mut noted = db.prepare("SELECT 1 FROM pending WHERE id = ?1").unwrap();
+        while !noted.exists([&id[..]]).unwrap() {
+            assert!(Instant::now() < end, "never noted");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     pub fn settings(&self) -> String {
@@ -170,6 +184,16 @@ impl Process {
 
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
+    }
+
+    /// Waits until the log has this so many times: it comes through a pipe, later than what it is about. Panics after twenty
+    /// seconds.
+    pub fn until_logged(&self, text: &str, times: usize) {
+        let end = Instant::now() + Duration::from_secs(20);
+        while self.log().matches(text).count() < times {
+            assert!(Instant::now() < end, "never {text:?}: {}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// SIGKILL: nothing is flushed, nothing is said.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::LazyLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use touchstone_formats::Tee;
 use touchstone_simulated_guest::sev_guest::{Fault as DeviceFault, SevGuest};
@@ -57,8 +57,8 @@ impl Guest {
         self
     }
 
-    fn tsm(&self, change: impl FnOnce(&mut Tsm)) {
-        change(&mut self.tsm.as_ref().unwrap().state());
+    fn tsm<T>(&self, change: impl FnOnce(&mut Tsm) -> T) -> T {
+        change(&mut self.tsm.as_ref().unwrap().state())
     }
 
     fn device(&self, change: impl FnOnce(&mut SevGuest)) {
@@ -268,6 +268,10 @@ fn a_source_that_hangs_is_given_up() {
     std::thread::scope(|scope| {
         // A process ends when the kernel has answered it.
         scope.spawn(|| {
+            let began = Instant::now();
+            while guest.tsm(|tsm| tsm.hanging()) == 0 && began.elapsed() < Duration::from_secs(60) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
             std::thread::sleep(Duration::from_secs(3));
             guest.tsm(Tsm::clear_fault);
         });

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,8 @@ pub struct Process {
 struct Log {
     lines: Mutex<Vec<String>>,
     grown: Condvar,
+    /// How many of its two pipes have not come to their end.
+    open: AtomicUsize,
 }
 
 impl Process {
@@ -31,7 +34,10 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|e| panic!("{name}: {e}"));
-        let log = Arc::new(Log::default());
+        let log = Arc::new(Log {
+            open: AtomicUsize::new(2),
+            ..Log::default()
+        });
         let streams: [Option<Box<dyn std::io::Read + Send>>; 2] = [
             child.stdout.take().map(|s| Box::new(s) as _),
             child.stderr.take().map(|s| Box::new(s) as _),
@@ -43,6 +49,11 @@ impl Process {
                     lock(&log.lines).push(String::from_utf8_lossy(&line).into_owned());
                     log.grown.notify_all();
                 }
+                // Under the lock: whoever saw it open and waits has begun to.
+                let lines = lock(&log.lines);
+                log.open.fetch_sub(1, Ordering::SeqCst);
+                drop(lines);
+                log.grown.notify_all();
             });
         }
         Self {
@@ -80,25 +91,17 @@ impl Process {
     pub fn wait_for_line(&self, words: &[&str], limit: Duration) -> String {
         let began = Instant::now();
         loop {
-            // Looked at before the log: what it wrote before it ended still counts.
             let ended = self.ended();
-            let mut lines = lock(&self.log.lines);
+            let lines = lock(&self.log.lines);
             if let Some(line) = lines
                 .iter()
                 .find(|line| words.iter().all(|word| line.contains(word)))
             {
                 return line.clone();
             }
-            let late = began.elapsed() >= limit;
-            if late || ended.is_some() {
-                // Its last lines may still be on their way through the pipe.
-                let patience = Duration::from_millis(if ended.is_some() { 300 } else { 0 });
-                lines = self
-                    .log
-                    .grown
-                    .wait_timeout(lines, patience)
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .0;
+            // The last lines of one that has ended may still be on their way: only the pipes' ends say that there are no more.
+            let said_all = ended.is_some() && self.log.open.load(Ordering::SeqCst) == 0;
+            if said_all || began.elapsed() >= limit {
                 let all = lines.join("\n");
                 let state =
                     ended.map_or("still runs".into(), |status| format!("ended with {status}"));

@@ -137,7 +137,7 @@ async fn a_late_quote_reaches_nobody() {
     }
     let slow = Slow {
         machine: snp(),
-        delay: Some(Duration::from_millis(800)),
+        delay: Some(Duration::from_secs(4)),
     };
     let place = mount_tsm(tsm::Tsm::new(Tee::SevSnp, slow));
     let source = Arc::new(KernelSource::open(&tsm_at(&place, None)).unwrap());
@@ -147,7 +147,7 @@ async fn a_late_quote_reaches_nobody() {
     // It is still under way: nothing overtakes it, and nothing waits behind it.
     let began = Instant::now();
     assert_eq!(source.quote([2; 64]).await, Err(QuoteError::Timeout));
-    assert!(began.elapsed() < Duration::from_millis(400));
+    assert!(began.elapsed() < Duration::from_secs(2));
     let quote = loop {
         match source.quote([3; 64]).await {
             Err(QuoteError::Timeout) => tokio::time::sleep(Duration::from_millis(20)).await,
