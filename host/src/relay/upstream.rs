@@ -153,7 +153,12 @@ impl Upstream {
                 return Ok(exchange(connection, true));
             }
         }
-        Ok(exchange(self.connect().await?, false))
+        let mut connection = self.connect().await?;
+        // A guest that takes connections and ends them at once has heard nothing.
+        match connection.is_quiet().await {
+            true => Ok(exchange(connection, false)),
+            false => Err(self.unreachable(io::ErrorKind::ConnectionAborted.into())),
+        }
     }
 
     /// Sends a request that is all at hand, and gives the exchange when the head of the answer has come in. The caller
