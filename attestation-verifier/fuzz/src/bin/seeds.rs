@@ -344,6 +344,10 @@ fn requests() {
         "trailer",
         "\x41POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nTouchstone-Keyset: x\r\n\r\n",
     );
+    put(
+        "trailer-host",
+        "\x41POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: 1\r\nHost: h\r\n\r\n",
+    );
     answers();
     heads();
     targets();
