@@ -172,11 +172,15 @@ fn other(kind: Kind, good: &[u8], begin: usize) -> Option<Message> {
     let mut places = [EMPTY_HEADER; FIELDS];
     let (length, fields) = fields(&bytes[line..], &mut places)?;
     let head = line + length;
-    // Those take `_` for `-` who give fields to programs as variables.
+    // Those take `_` for `-` who give fields to programs as variables: they must not find another length.
     let named = |name: &str| {
         let fields = fields.iter();
         let of = fields.filter(|field| field.name.replace('_', "-").eq_ignore_ascii_case(name));
-        of.map(|field| field.value).collect::<Vec<_>>()
+        let values = of.map(|field| {
+            assert!(!field.name.contains('_'), "{}", field.name);
+            field.value
+        });
+        values.collect::<Vec<_>>()
     };
     let is_1_1 = bytes[..line].ends_with(b"HTTP/1.1\r\n");
     let (lengths, codings) = (named("content-length"), named("transfer-encoding"));

@@ -348,6 +348,10 @@ fn requests() {
         "trailer-host",
         "\x41POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: 1\r\nHost: h\r\n\r\n",
     );
+    put(
+        "underscore",
+        "\x04POST / HTTP/1.1\r\nHost: h\r\nContent_Length: 1\r\n\r\nx",
+    );
     answers();
     heads();
     targets();
