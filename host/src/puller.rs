@@ -307,7 +307,7 @@ impl Puller {
             .collect();
         for batch in batches {
             for (id, _) in &batch.quotes {
-                if here.contains(id) || self.store.lookup(*id).await?.receipt.is_some() {
+                if here.contains(id) || self.store.lookup(*id, None).await?.receipt.is_some() {
                     continue;
                 }
                 if let Some(pending) = self.control.receipt(*id).await? {

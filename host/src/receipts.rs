@@ -193,8 +193,9 @@ impl Receipts {
     async fn look(&self, id: Id, ask: bool) -> Result<State, StoreError> {
         // Before the store: a receipt that is stored meanwhile is then found there.
         let note = self.pending.get(&id);
-        let found = self.store.lookup(id).await?;
-        let promised = note.is_some() || found.promised;
+        let noted = note.map(|note| note.keyset);
+        let found = self.store.lookup(id, noted).await?;
+        let promised = found.promised;
         if let Some(state) = self.state(&found) {
             return Ok(state);
         }
@@ -215,7 +216,7 @@ impl Receipts {
             },
             // It may have been stored, acknowledged and forgotten since the first look.
             Ok(None) => {
-                let found = self.store.lookup(id).await?;
+                let found = self.store.lookup(id, noted).await?;
                 let otherwise = if promised {
                     State::Promised
                 } else {

@@ -18,12 +18,15 @@ pub struct Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        // Not its processes alone: a peer that is killed leaves its children behind.
-        let own = self.child.id();
+        // Not its processes alone: a peer that is killed leaves its children behind, and one that is not makes others.
+        let kill = |signal: &str, process: u32| {
+            let _ = Command::new("kill")
+                .args([signal, &process.to_string()])
+                .status();
+        };
+        kill("-STOP", self.child.id());
         for process in self.family() {
-            if process != own {
-                let _ = Command::new("kill").arg(process.to_string()).status();
-            }
+            kill("-KILL", process);
         }
         let _ = self.child.kill();
         let _ = self.child.wait();

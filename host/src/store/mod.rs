@@ -5,7 +5,9 @@
 //! abstraction over one.
 
 pub mod batch;
+mod database;
 mod insert;
+mod notes;
 mod pack;
 mod read;
 mod recent;
@@ -45,7 +47,7 @@ use writer::{Command, Writer};
 /// "TSHO": marks the file as ours.
 const APPLICATION_ID: i32 = 0x5453_484f;
 /// Of `schema.sql`.
-const SCHEMA_VERSION: i32 = 2;
+const SCHEMA_VERSION: i32 = 3;
 /// What makes a file of version 1, which knew one enclave alone, one of version 2.
 const FROM_VERSION_1: &str = "
     CREATE TABLE enclaves (
@@ -58,6 +60,18 @@ const FROM_VERSION_1: &str = "
         bytes  BLOB NOT NULL
     ) STRICT, WITHOUT ROWID;
     ALTER TABLE pending ADD COLUMN enclave TEXT;";
+/// What makes a file of version 2, which had a row for each promise, one of version 3.
+const FROM_VERSION_2: &str = "
+    CREATE TABLE notes (
+        round      INTEGER NOT NULL,
+        part       INTEGER NOT NULL,
+        keyset     BLOB    NOT NULL,
+        guarantees TEXT    NOT NULL,
+        boot       INTEGER REFERENCES boots,
+        enclave    TEXT,
+        ids        BLOB    NOT NULL,
+        PRIMARY KEY (round, part)
+    ) STRICT, WITHOUT ROWID;";
 /// Files up to this size are checked whole at every start: a second or so.
 const CHECKED_WHOLE: u64 = 256 << 20;
 
@@ -283,12 +297,13 @@ impl Store {
         let _ = self.commands.try_send(Command::Catalog(digest, jcs));
     }
 
-    /// All that is stored of a receipt.
+    /// All that is stored of a receipt. What memory has noted of it, a promise under this keyset, is stored where it is not found
+    /// by id.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn lookup(&self, id: Id) -> Result<Lookup, StoreError> {
-        self.readers.lookup(id).await
+    pub async fn lookup(&self, id: Id, noted: Option<Digest>) -> Result<Lookup, StoreError> {
+        self.readers.lookup(id, noted).await
     }
 
     /// What is stored for a receipt that stands elsewhere: its keyset and catalog.
@@ -398,7 +413,7 @@ fn open(path: &Path) -> Result<Connection, StoreError> {
     }
 
     // WAL: readers and the writer do not wait for each other. FULL: a commit is on the disk before it
-    // returns, which is what an acknowledgement to the enclave promises.
+    // returns, which is what an acknowledgement to the enclave promises; the writer knows exceptions (`database`).
     db.pragma_update(None, "journal_mode", "WAL")
         .map_err(clear)?;
     db.pragma_update(None, "synchronous", "FULL")
@@ -411,12 +426,15 @@ fn open(path: &Path) -> Result<Connection, StoreError> {
         .map_err(clear)?;
     db.set_prepared_statement_cache_capacity(64);
     if tables == 0 || version != SCHEMA_VERSION {
-        let statements = match tables {
-            0 => include_str!("schema.sql"),
-            _ => FROM_VERSION_1,
+        let statements: &[&str] = match (tables, version) {
+            (0, _) => &[include_str!("schema.sql")],
+            (_, 1) => &[FROM_VERSION_1, FROM_VERSION_2],
+            _ => &[FROM_VERSION_2],
         };
         let transaction = db.transaction().map_err(clear)?;
-        transaction.execute_batch(statements).map_err(clear)?;
+        for statements in statements {
+            transaction.execute_batch(statements).map_err(clear)?;
+        }
         transaction
             .pragma_update(None, "application_id", APPLICATION_ID)
             .map_err(clear)?;

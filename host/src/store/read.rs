@@ -140,11 +140,11 @@ impl Readers {
         .map_err(|_| StoreError::Closed)?
     }
 
-    pub(super) async fn lookup(&self, id: Id) -> Result<Lookup, StoreError> {
+    pub(super) async fn lookup(&self, id: Id, noted: Option<Digest>) -> Result<Lookup, StoreError> {
         if let Some(found) = self.recent(&id)? {
             return Ok(found);
         }
-        self.read(move |reader| reader.lookup(&id)).await
+        self.read(move |reader| reader.lookup(&id, noted)).await
     }
 
     pub(super) async fn object(&self, digest: Digest) -> Result<Option<Vec<u8>>, StoreError> {
@@ -219,16 +219,16 @@ struct Reader {
 }
 
 impl Reader {
-    fn lookup(&mut self, id: &Id) -> Result<Lookup, StoreError> {
+    fn lookup(&mut self, id: &Id, noted: Option<Digest>) -> Result<Lookup, StoreError> {
         // One transaction: a receipt moves from `pending` to `receipts` in one, and must be seen in
         // one of them.
         self.db.prepare_cached("BEGIN")?.execute([])?;
-        let result = self.lookup_rows(id);
+        let result = self.lookup_rows(id, noted);
         self.db.prepare_cached("COMMIT")?.execute([])?;
         result
     }
 
-    fn lookup_rows(&mut self, id: &Id) -> Result<Lookup, StoreError> {
+    fn lookup_rows(&mut self, id: &Id, noted: Option<Digest>) -> Result<Lookup, StoreError> {
         let quote = self
             .db
             .prepare_cached("SELECT evidence FROM quotes WHERE id = ?1")?
@@ -282,8 +282,11 @@ impl Reader {
                 place: None,
                 quote,
                 catalog: None,
-                promised: false,
-                fate: Fate::Open,
+                promised: noted.is_some(),
+                fate: match noted {
+                    Some(keyset) => self.fate(&keyset, None, true)?,
+                    None => Fate::Open,
+                },
             });
         };
         let keyset = digest_column(&keyset, "a pending receipt's keyset")?;

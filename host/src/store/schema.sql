@@ -73,7 +73,21 @@ CREATE TABLE quotes (
     evidence TEXT NOT NULL               -- of purpose receipt, without collateral
 ) STRICT, WITHOUT ROWID;
 
--- Receipts that were promised to a caller and are not stored. Those of an older boot are lost.
+-- Receipts that were promised to a caller and are not stored, as they came: all of one kind that were written down together
+-- (src/store/notes.rs).
+CREATE TABLE notes (
+    round      INTEGER NOT NULL,
+    part       INTEGER NOT NULL,
+    keyset     BLOB    NOT NULL,         -- its digest: it may not be known yet
+    guarantees TEXT    NOT NULL,
+    boot       INTEGER REFERENCES boots, -- the boot that was current when they were noted
+    enclave    TEXT,                     -- name of the enclave that answered, where it is known
+    ids        BLOB    NOT NULL,         -- of 16 bytes each
+    PRIMARY KEY (round, part)
+) STRICT, WITHOUT ROWID;
+
+-- Single receipts that are not stored: those that are lost, being of an older boot or a log that has ended; those that were
+-- had before their seal; and all that were promised, where a file was made by a host that knew no notes.
 CREATE TABLE pending (
     id       BLOB PRIMARY KEY,
     keyset   BLOB NOT NULL,              -- its digest: it may not be known yet

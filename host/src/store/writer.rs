@@ -4,7 +4,7 @@
 //!
 //! 1. The puller reads batches from the enclave, which keeps them.
 //! 2. Here, one transaction: the batches' rows, `boots.through`, the notes that are not settled by
-//!    them. `COMMIT` returns after the write-ahead log is on the disk (`synchronous = FULL`).
+//!    them. `COMMIT` returns after the write-ahead log is on the disk (`database`).
 //! 3. Memory follows: notes settled, callers woken.
 //! 4. The puller acknowledges, and the enclave forgets.
 //!
@@ -23,17 +23,19 @@ use std::{
 };
 
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use tokio::sync::oneshot;
-use touchstone_formats::{Digest, GuaranteeSet, text::hex_encode};
+use touchstone_formats::{Digest, text::hex_encode};
 
 use super::{
     Shared, StoreError,
     batch::{ReadBatch, ReadKeyset, Unsealed},
+    database::{Commit, Database, touch},
     digest_column,
     insert::{insert_batch, insert_catalog},
+    notes::{self, lost, write_rounds},
 };
-use crate::pending::{FLUSH, Id, Note};
+use crate::pending::{FLUSH, Id, Note, Place, Round};
 
 /// What the writer is asked to do.
 #[derive(Debug)]
@@ -62,18 +64,20 @@ pub(super) enum Command {
 }
 
 pub(super) struct Writer {
-    db: Connection,
+    db: Database,
     shared: Arc<Shared>,
     /// Row and id of the current boot of each enclave, in the order of the settings.
     current: Current,
     /// Enclaves that have not said yet which boot they are, in this process.
     unheard: HashSet<usize>,
+    /// Notes that are not in the store yet. More than one round: writing failed.
+    taken: Vec<Round>,
 }
 
-type Current = Vec<Option<(i64, Id)>>;
+pub(super) type Current = Vec<Option<(i64, Id)>>;
 
 /// Row of the current boot of an enclave.
-fn row(current: &Current, enclave: Option<usize>) -> Option<i64> {
+pub(super) fn row(current: &Current, enclave: Option<usize>) -> Option<i64> {
     current.get(enclave?)?.map(|(row, _)| row)
 }
 
@@ -81,10 +85,11 @@ impl Writer {
     pub(super) fn new(db: Connection, shared: Arc<Shared>) -> Result<Self, StoreError> {
         let count = shared.names.len();
         Ok(Self {
-            db,
+            db: Database::new(db),
             shared,
             current: vec![None; count],
             unheard: (0..count).collect(),
+            taken: Vec::new(),
         })
     }
 
@@ -93,6 +98,7 @@ impl Writer {
         for (name, current) in self.shared.names.iter().zip(&mut self.current) {
             let stored = self
                 .db
+                .connection()
                 .query_row(
                     "SELECT boot, id FROM enclaves JOIN boots USING (boot) WHERE name = ?1",
                     [name],
@@ -104,11 +110,12 @@ impl Writer {
                 *current = Some((row, id));
             }
         }
-        let misbehaviour = self
-            .db
-            .query_row("SELECT count(*) FROM misbehaviour", [], |row| row.get(0))?;
+        let misbehaviour =
+            self.db
+                .connection()
+                .query_row("SELECT count(*) FROM misbehaviour", [], |row| row.get(0))?;
         self.shared.metrics.misbehaviour(misbehaviour);
-        let mut statement = self.db.prepare("SELECT digest FROM keysets")?;
+        let mut statement = self.db.connection().prepare("SELECT digest FROM keysets")?;
         let mut rows = statement.query([])?;
         let mut known = self
             .shared
@@ -122,35 +129,12 @@ impl Writer {
             )?);
         }
         drop((rows, known));
+        drop(statement);
 
-        let mut statement = self.db.prepare(
-            "SELECT p.id, p.keyset, p.guarantees, p.enclave
-             FROM pending p LEFT JOIN keysets k ON k.digest = p.keyset
-             WHERE coalesce(k.closed, 0) = 0 AND (coalesce(k.boot, p.boot) IS NULL
-                OR coalesce(k.boot, p.boot) IN (SELECT boot FROM enclaves))",
-        )?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let id = row.get_ref(0)?.as_blob().unwrap_or_default().try_into();
-            let keyset = digest_column(
-                row.get_ref(1)?.as_blob().unwrap_or_default(),
-                "a pending receipt's keyset",
-            )?;
-            let require = GuaranteeSet::parse_words(row.get_ref(2)?.as_str().unwrap_or_default());
-            let enclave = row.get_ref(3)?.as_str().unwrap_or_default();
-            match (id, require) {
-                (Ok(id), Ok(require)) => {
-                    let note = Note {
-                        keyset,
-                        require,
-                        enclave: self.shared.names.iter().position(|name| name == enclave),
-                        since: Instant::now(),
-                    };
-                    self.shared.pending.restore(id, note);
-                }
-                _ => return Err(StoreError::Row("a pending receipt")),
-            }
-        }
+        let transaction = self.db.begin(Commit::OnDisk)?;
+        notes::lost(&transaction)?;
+        notes::restore(&transaction, &self.shared)?;
+        transaction.commit()?;
         Ok(())
     }
 
@@ -160,21 +144,22 @@ impl Writer {
         let mut failing = false;
         loop {
             let wait = FLUSH.saturating_sub(flushed.elapsed());
+            // However many commands there are.
+            if wait.is_zero() {
+                let now = Instant::now();
+                let result = self.flush(now, false);
+                if let Err(error) = &result
+                    && !failing
+                {
+                    tracing::error!(%error, "promised receipts cannot be noted; trying again");
+                }
+                failing = result.is_err();
+                flushed = Instant::now();
+                continue;
+            }
             let command = match inbox.recv_timeout(wait) {
                 Ok(command) => command,
-                Err(RecvTimeoutError::Timeout) => {
-                    if self.shared.pending.has_fresh() {
-                        let result = self.flush();
-                        if let Err(error) = &result
-                            && !failing
-                        {
-                            tracing::error!(%error, "promised receipts cannot be noted; trying again");
-                        }
-                        failing = result.is_err();
-                    }
-                    flushed = Instant::now();
-                    continue;
-                }
+                Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => break,
             };
             match command {
@@ -204,27 +189,49 @@ impl Writer {
                     "a receipt before its seal",
                     self.unsealed(enclave, &unsealed),
                 ),
-                Command::Catalog(digest, jcs) => {
-                    report("a catalog", insert_catalog(&self.db, &digest, &jcs))
-                }
+                Command::Catalog(digest, jcs) => report("a catalog", self.catalog(&digest, &jcs)),
                 Command::Stop => break,
             }
         }
-        report("promised receipts", self.flush());
+        report("promised receipts", self.flush(Instant::now(), true));
     }
 
-    /// Writes fresh notes down.
-    fn flush(&mut self) -> Result<(), StoreError> {
-        if !self.shared.pending.has_fresh() {
+    /// Writes fresh notes down; and sees to it, `at_last` or when it is time, that all notes are on the disk.
+    fn flush(&mut self, now: Instant, at_last: bool) -> Result<(), StoreError> {
+        self.take_fresh();
+        let sync = at_last || self.db.has_to_sync(now);
+        if self.taken.is_empty() && !sync {
             return Ok(());
         }
-        let transaction = self
-            .db
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let notes = write_notes(&transaction, &self.shared, &self.current, &|_| false)?;
+        let commit = match sync {
+            true => Commit::OnDisk,
+            false => Commit::InFile,
+        };
+        let transaction = self.db.begin(commit)?;
+        if sync {
+            touch(&transaction)?;
+        }
+        let already_stored = write_rounds(
+            &transaction,
+            &self.shared,
+            &self.current,
+            &self.taken,
+            &|_| false,
+        )?;
         transaction.commit()?;
-        notes.follow(&self.shared);
+        self.db.committed(now);
+        self.written(already_stored);
         Ok(())
+    }
+
+    fn take_fresh(&mut self) {
+        self.taken.extend(self.shared.pending.take_fresh());
+    }
+
+    /// All rounds that were taken stand in the store now.
+    fn written(&mut self, already_stored: Vec<Id>) {
+        self.taken.clear();
+        self.shared.pending.settle(already_stored.into_iter());
     }
 
     fn boot(&mut self, enclave: usize, id: Id, keysets: &[ReadKeyset]) -> Result<u64, StoreError> {
@@ -234,11 +241,16 @@ impl Writer {
             .get(enclave)
             .ok_or(StoreError::Row("an enclave's name"))?
             .clone();
-        let transaction = self
-            .db
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        self.take_fresh();
+        let transaction = self.db.begin(Commit::OnDisk)?;
         // What was noted until now was noted under the boot before.
-        let notes = write_notes(&transaction, &self.shared, &self.current, &|_| false)?;
+        let already_stored = write_rounds(
+            &transaction,
+            &self.shared,
+            &self.current,
+            &self.taken,
+            &|_| false,
+        )?;
         let known = transaction
             .query_row(
                 "SELECT boot, through FROM boots WHERE id = ?1",
@@ -269,10 +281,12 @@ impl Writer {
         };
         if is_new {
             // Noted before any boot of this enclave was seen: under this one at the earliest.
-            transaction.execute(
-                "UPDATE pending SET boot = ?1 WHERE boot IS NULL AND coalesce(enclave, ?2) = ?2",
-                params![row, name],
-            )?;
+            for table in ["notes", "pending"] {
+                transaction.execute(
+                    &format!("UPDATE {table} SET boot = ?1 WHERE boot IS NULL AND coalesce(enclave, ?2) = ?2"),
+                    params![row, name],
+                )?;
+            }
             // An enclave that the settings now call by another name is still that boot.
             transaction.execute("DELETE FROM enclaves WHERE boot = ?1", [row])?;
             transaction.execute(
@@ -297,7 +311,8 @@ impl Writer {
         };
         transaction.commit()?;
 
-        notes.follow(&self.shared);
+        self.db.committed(Instant::now());
+        self.written(already_stored);
         self.shared
             .keysets
             .write()
@@ -324,9 +339,8 @@ impl Writer {
     }
 
     fn batches(&mut self, boot: Id, batches: &[ReadBatch]) -> Result<(), StoreError> {
-        let transaction = self
-            .db
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        self.take_fresh();
+        let transaction = self.db.begin(Commit::OnDisk)?;
         let (row, through): (i64, u64) = transaction
             .prepare_cached("SELECT boot, through FROM boots WHERE id = ?1")?
             .query_row([&boot[..]], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -353,19 +367,19 @@ impl Writer {
                 .flat_map(|batch| &batch.receipts)
                 .map(|receipt| receipt.id)
         };
-        let mut delete = transaction.prepare_cached("DELETE FROM pending WHERE id = ?1")?;
-        for id in self.shared.pending.which_are_written(sealed()) {
-            delete.execute([&id[..]])?;
-        }
-        drop(delete);
+        let here: HashSet<Id> = sealed().collect();
+        notes::settle(&transaction, &self.shared, &here)?;
         let unsealed = || batches.iter().flat_map(|batch| &batch.unsealed);
         for unsealed in unsealed() {
             write_unsealed(&transaction, Some(row), unsealed)?;
         }
-        let here: HashSet<Id> = sealed().collect();
-        let notes = write_notes(&transaction, &self.shared, &self.current, &|id| {
-            here.contains(id)
-        })?;
+        let already_stored = write_rounds(
+            &transaction,
+            &self.shared,
+            &self.current,
+            &self.taken,
+            &|id| here.contains(id),
+        )?;
         let lost = match batches.iter().any(|batch| batch.closed) {
             true => lost(&transaction)?,
             false => Vec::new(),
@@ -374,10 +388,11 @@ impl Writer {
             .prepare_cached("SELECT count(*) FROM misbehaviour")?
             .query_row([], |row| row.get(0))?;
         transaction.commit()?;
+        self.db.committed(Instant::now());
 
         // First of all: who is woken below looks here.
         self.shared.recent.keep(packs);
-        notes.follow(&self.shared);
+        self.written(already_stored);
         let enclave = self
             .current
             .iter()
@@ -412,9 +427,7 @@ impl Writer {
     }
 
     fn objects(&mut self, objects: &[(Digest, Bytes)]) -> Result<(), StoreError> {
-        let transaction = self
-            .db
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let transaction = self.db.begin(Commit::OnDisk)?;
         for (digest, bytes) in objects {
             transaction
                 .prepare_cached(
@@ -426,10 +439,15 @@ impl Writer {
         Ok(())
     }
 
+    fn catalog(&mut self, digest: &Digest, jcs: &str) -> Result<(), StoreError> {
+        let transaction = self.db.begin(Commit::OnDisk)?;
+        insert_catalog(&transaction, digest, jcs)?;
+        transaction.commit()?;
+        Ok(())
+    }
+
     fn unsealed(&mut self, enclave: usize, unsealed: &Unsealed) -> Result<(), StoreError> {
-        let transaction = self
-            .db
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let transaction = self.db.begin(Commit::OnDisk)?;
         if !is_stored(&transaction, &unsealed.id)? {
             let boot = row(&self.current, Some(enclave));
             write_unsealed(&transaction, boot, unsealed)?;
@@ -461,80 +479,11 @@ fn retire(db: &Connection, names: &[String]) -> Result<bool, StoreError> {
     Ok(retired)
 }
 
-/// Receipts that will never be stored: promised by a boot that is no enclave's current one, or under a
-/// keyset whose log has ended.
-fn lost(db: &Connection) -> Result<Vec<Id>, StoreError> {
-    let mut statement = db.prepare_cached(
-        "SELECT p.id FROM pending p LEFT JOIN keysets k ON k.digest = p.keyset
-         WHERE coalesce(k.boot, p.boot) NOT IN (SELECT boot FROM enclaves) OR k.closed = 1",
-    )?;
-    let mut rows = statement.query([])?;
-    let mut ids = Vec::new();
-    while let Some(row) = rows.next()? {
-        ids.push(
-            row.get_ref(0)?
-                .as_blob()
-                .unwrap_or_default()
-                .try_into()
-                .map_err(|_| StoreError::Row("a pending id"))?,
-        );
-    }
-    Ok(ids)
-}
-
-/// What memory has to follow after a commit.
-struct WrittenNotes {
-    written: Vec<Id>,
-    already_stored: Vec<Id>,
-}
-
-impl WrittenNotes {
-    fn follow(self, shared: &Shared) {
-        shared.pending.written(&self.written);
-        shared.pending.settle(self.already_stored.into_iter());
-    }
-}
-
-/// Writes fresh notes, except of receipts that are stored or, by `arriving`, about to be.
-fn write_notes(
-    transaction: &Transaction<'_>,
-    shared: &Shared,
-    current: &Current,
-    arriving: &dyn Fn(&Id) -> bool,
-) -> Result<WrittenNotes, StoreError> {
-    let mut notes = WrittenNotes {
-        written: Vec::new(),
-        already_stored: Vec::new(),
-    };
-    let mut insert = transaction.prepare_cached(
-        "INSERT INTO pending (id, keyset, guarantees, boot, enclave) VALUES (?1, ?2, ?3, ?4, ?5)
-         ON CONFLICT (id) DO NOTHING",
-    )?;
-    let mut stored = transaction.prepare_cached(IS_STORED)?;
-    for (id, note) in shared.pending.fresh() {
-        if arriving(&id) {
-            continue;
-        }
-        if stored.exists([&id[..]])? {
-            notes.already_stored.push(id);
-            continue;
-        }
-        insert.execute(params![
-            &id[..],
-            &note.keyset.0[..],
-            note.require.to_string(),
-            row(current, note.enclave),
-            note.enclave.and_then(|enclave| shared.names.get(enclave))
-        ])?;
-        notes.written.push(id);
-    }
-    Ok(notes)
-}
-
-const IS_STORED: &str = "SELECT 1 FROM receipts WHERE id = ?1";
-
-fn is_stored(db: &Connection, id: &Id) -> Result<bool, StoreError> {
-    Ok(db.prepare_cached(IS_STORED)?.exists([&id[..]])?)
+/// Whether a receipt is stored.
+pub(super) fn is_stored(db: &Connection, id: &Id) -> Result<bool, StoreError> {
+    Ok(db
+        .prepare_cached("SELECT 1 FROM receipts WHERE id = ?1")?
+        .exists([&id[..]])?)
 }
 
 fn write_unsealed(
@@ -567,5 +516,12 @@ fn note_unsealed(shared: &Shared, enclave: Option<usize>, unsealed: &Unsealed) {
         enclave,
         since: Instant::now(),
     };
-    shared.pending.restore(unsealed.id, note);
+    let place = Place {
+        round: 0,
+        row: true,
+    };
+    shared.pending.restore(unsealed.id, note, place);
 }
+
+#[cfg(test)]
+mod tests;

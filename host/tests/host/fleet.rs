@@ -481,9 +481,17 @@ async fn a_store_of_one_enclave_becomes_one_of_many() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     host.kill();
     let db = Connection::open(one.store()).unwrap();
+    let promises = db
+        .execute(
+            "INSERT INTO pending (id, keyset, guarantees, boot)
+             SELECT ids, keyset, guarantees, boot FROM notes",
+            [],
+        )
+        .unwrap();
+    assert_eq!(promises, 1);
     db.execute_batch(
-        "DROP TABLE enclaves; DROP TABLE objects; ALTER TABLE pending DROP COLUMN enclave;
-         PRAGMA user_version = 1;",
+        "DROP TABLE notes; DROP TABLE enclaves; DROP TABLE objects;
+         ALTER TABLE pending DROP COLUMN enclave; PRAGMA user_version = 1;",
     )
     .unwrap();
     drop(db);

@@ -200,13 +200,13 @@ async fn killed_at_any_step_the_host_keeps_all_that_it_acknowledged() {
     assert_eq!(code, Some(0), "{log}");
     assert!(!log.contains("MISBEHAVIOUR"), "{log}");
     let db = Connection::open(place.store()).unwrap();
-    let [pending, misbehaviour]: [i64; 2] = ["pending", "misbehaviour"].map(|table| {
+    let left: [i64; 3] = ["notes", "pending", "misbehaviour"].map(|table| {
         db.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| {
             row.get(0)
         })
         .unwrap()
     });
-    assert_eq!((pending, misbehaviour), (0, 0));
+    assert_eq!(left, [0; 3]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -279,6 +279,48 @@ async fn a_promise_under_an_unknown_keyset_ends_with_the_enclave_too() {
         answer.status == StatusCode::GONE
     })
     .await;
+}
+
+/// A file of version 2 had a row for each promise, and those are kept too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_with_a_row_for_each_promise_keeps_them() {
+    let enclave = Enclave::start().await;
+    let place = Place::new(enclave.public, enclave.control);
+    let host = place.spawn();
+    enclave.answer("logged");
+    enclave.seal();
+    enclave.all_acknowledged().await;
+    let (kept, lost) = (infer(host.address()).await, [7; 16]);
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    host.kill();
+    let db = Connection::open(place.store()).unwrap();
+    db.execute_batch(
+        "INSERT INTO pending (id, keyset, guarantees, boot, enclave)
+         SELECT ids, keyset, guarantees, boot, enclave FROM notes;
+         DROP TABLE notes;
+         INSERT INTO boots (id, turn, through) VALUES (x'00', 0, 0);
+         INSERT INTO pending (id, keyset, guarantees, boot)
+         VALUES (x'07070707070707070707070707070707', zeroblob(32), 'signed', last_insert_rowid());
+         PRAGMA user_version = 2;",
+    )
+    .unwrap();
+    let rows = |db: &Connection| -> i64 {
+        db.query_row("SELECT count(*) FROM pending", [], |row| row.get(0))
+            .unwrap()
+    };
+    assert_eq!(rows(&db), 2);
+    drop(db);
+    let host = place.spawn();
+    for (id, status) in [(kept, StatusCode::ACCEPTED), (lost, StatusCode::GONE)] {
+        assert_eq!(get(host.address(), &target(id)).await.status, status);
+    }
+    enclave.seal();
+    enclave.all_acknowledged().await;
+    let answer = get(host.address(), &target(kept)).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    host.kill();
+    // The one that came is no longer pending.
+    assert_eq!(rows(&Connection::open(place.store()).unwrap()), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -518,7 +560,7 @@ async fn stores_that_cannot_be_used_are_refused_clearly() {
         (
             "another version",
             &version_9,
-            "found a store of version 9, expected version 2",
+            "found a store of version 9, expected version 3",
         ),
         (
             "another program's",
