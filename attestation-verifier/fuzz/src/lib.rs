@@ -1,4 +1,5 @@
-//! What the targets judge with: the simulated world of `seeds/world`, its roots, a strict policy and a fixed time.
+//! What the targets judge with: the simulated world of `seeds/world`, its roots, a strict policy and a fixed time;
+//! and what some have in common.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -7,6 +8,8 @@ use attestation_verifier::{At, Policy, Roots};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair};
 use touchstone_formats::{Evidence, LogKey};
+
+pub mod http;
 
 /// When all of it is judged: the seeds were made for this second.
 pub const AT: At = At {

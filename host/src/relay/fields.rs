@@ -97,13 +97,13 @@ impl<'a> Fields<'a> {
     }
 
     /// The values of all fields of a name, as they stand.
-    pub fn all(self, name: &'static str) -> impl Iterator<Item = &'a [u8]> {
+    pub fn all(self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         let of_name = move |line: &Line| line.name.eq_ignore_ascii_case(name.as_bytes());
         self.lines().filter(of_name).map(|line| line.value)
     }
 
     /// The value of the first field of a name.
-    pub fn first(self, name: &'static str) -> Option<&'a [u8]> {
+    pub fn first(self, name: &str) -> Option<&'a [u8]> {
         self.all(name).next()
     }
 

@@ -217,16 +217,25 @@ enum State {
 /// What was learned of the message that is being read.
 #[derive(Debug, Clone, Copy, Default)]
 struct Learned {
-    /// First eight bytes of the request line, and its last eight, the newest lowest; and how many bytes it has.
+    /// First eight bytes of the request line, and its last eight, the newest lowest; how many bytes it has, and how many of
+    /// them came before its last part.
     first: u64,
     last: u64,
     length: usize,
+    before: usize,
     is_1_1: bool,
     status: u16,
     fields: usize,
     hosts: u8,
     content_length: Option<u64>,
     chunked: bool,
+}
+
+impl Learned {
+    /// How many bytes the last part of the request line has until now.
+    fn part(&self) -> usize {
+        self.length.saturating_sub(self.before)
+    }
 }
 
 /// Follows one side of a connection.
@@ -458,15 +467,17 @@ impl Strict {
         Ok(match self.state {
             State::Line { spaces } => match byte {
                 b'\r' if spaces == 2 => {
-                    self.head.is_1_1 = match &self.head.last.to_be_bytes() {
-                        b"HTTP/1.1" => true,
-                        b"HTTP/1.0" => false,
+                    let version = &self.head.last.to_be_bytes();
+                    self.head.is_1_1 = match (self.head.part(), version) {
+                        (8, b"HTTP/1.1") => true,
+                        (8, b"HTTP/1.0") => false,
                         _ => return Err(Violation::Version),
                     };
                     State::LineFeed
                 }
-                b' ' if spaces < 2 && self.head.length > 0 => {
+                b' ' if spaces < 2 && self.head.part() > 0 => {
                     self.line_byte(byte);
+                    self.head.before = self.head.length;
                     State::Line { spaces: spaces + 1 }
                 }
                 b'#' | b'\\' | 0x80..=0xff if spaces == 1 => return Err(Violation::Target),
@@ -763,6 +774,11 @@ mod tests {
             (RequestLine, "^\r\nGET / HTTP/1.1\r\n".to_owned()),
             (RequestLine, "^ GET / HTTP/1.1\r\n".into()),
             (RequestLine, "GET / HTTP/1.1^ \r\n".into()),
+            (RequestLine, "GET ^ HTTP/1.1\r\n".into()),
+            (RequestLine, "GET ^ / HTTP/1.1\r\n".into()),
+            (Version, "GET / ^\r\n".into()),
+            (Version, "GET / XHTTP/1.1^\r\n".into()),
+            (Version, "GET / HTTP/1.1HTTP/1.1^\r\n".into()),
             (RequestLine, "GET /^\tHTTP/1.1\r\n".into()),
             (RequestLine, "GET /^\0 HTTP/1.1\r\n".into()),
             (RequestLine, "GET /^\r\n".into()),

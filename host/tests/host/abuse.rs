@@ -122,6 +122,16 @@ fn two_readings() -> Vec<(&'static str, String, String)> {
             "GET /x HTTP/1.1\r\nHost: h\r\n\r\n",
         ),
         bare(
+            "something before the version",
+            "GET /x XHTTP/1.1\r\nHost: h\r\n\r\n",
+            "GET /x HTTP/1.1\r\nHost: h\r\n\r\n",
+        ),
+        bare(
+            "no target",
+            "GET  HTTP/1.1\r\nHost: h\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: h\r\n\r\n",
+        ),
+        bare(
             "chunks in HTTP/1.0",
             "POST /x HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
             &format!("{POST}{alone}"),

@@ -340,7 +340,75 @@ fn requests() {
         "\x09POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nax\r\n0\r\n\r\n",
     );
     put("connect", "\x05CONNECT h:1 HTTP/1.1\r\nHost: h:1\r\n\r\n");
+    put(
+        "trailer",
+        "\x41POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nTouchstone-Keyset: x\r\n\r\n",
+    );
+    put(
+        "trailer-host",
+        "\x41POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: 1\r\nHost: h\r\n\r\n",
+    );
+    put(
+        "underscore",
+        "\x04POST / HTTP/1.1\r\nHost: h\r\nContent_Length: 1\r\n\r\nx",
+    );
+    answers();
+    heads();
     targets();
+}
+
+/// Answers to the host, each after a byte that says how it is cut, and by its highest bit that it answers a HEAD.
+fn answers() {
+    for (name, text) in [
+        (
+            "length",
+            &b"\x07HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab\nHTTP/1.1 503 \r\nContent-Length: 0\r\n\r\n"[..],
+        ),
+        (
+            "chunked",
+            b"\x01HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n3\r\n\r\n0\r\n00A\r\n0123456789\r\n0\r\nX-Late: 1\r\n\r\n",
+        ),
+        (
+            "no-content",
+            b"\x02HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No\r\nContent-Length: 0\r\n\r\nHTTP/1.1 304 \xc3\r\nContent-Length: 9\r\n\r\n",
+        ),
+        (
+            "head",
+            b"\xc0HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nHTTP/1.1 200 \r\n\r\n",
+        ),
+        ("endless", b"\x10HTTP/1.1 200 OK\r\nServer: s\r\n\r\n"),
+        (
+            "two-lengths",
+            b"\x20HTTP/1.1 200 OK\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        ),
+    ] {
+        put("http_answer", name, text);
+    }
+}
+
+/// Heads of requests and answers, and what follows them.
+fn heads() {
+    for (name, text) in [
+        (
+            "named",
+            "POST / HTTP/1.1\r\nHost: h\r\nX-One:1\r\nConnection: x-ONE,, keep-alive ,trailer\r\nTE: trailers\r\nKeep-Alive: 5\r\nTrailer: x-two\r\nx-one: \t2 \r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        ),
+        (
+            "close",
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nconnection: Close\r\nUpgrade: h2c\r\nProxy-Connection: x\r\nEmpty:\r\n\r\nx",
+        ),
+        (
+            "end-to-end",
+            "GET / HTTP/1.1\r\nHost: h\r\nTouchstone: require=(signed)\r\nConnection: touchstone\r\n\r\n",
+        ),
+        (
+            "no-name",
+            "GET / HTTP/1.0\r\nConnection: close, (a b)\r\n\r\n",
+        ),
+        ("no-head", "\nConnection: a\nA\n:\r\r\n"),
+    ] {
+        put("http_fields", name, text);
+    }
 }
 
 /// Method, target and `Host`, a line each.
