@@ -46,6 +46,8 @@ use writer::{Command, Writer};
 
 /// "TSHO": marks the file as ours.
 const APPLICATION_ID: i32 = 0x5453_484f;
+/// How much later than others the thread that writes has its turn where there are not enough cores for all (`nice(2)`).
+const NICE: i32 = 10;
 /// Of `schema.sql`.
 const SCHEMA_VERSION: i32 = 3;
 /// What makes a file of version 1, which knew one enclave alone, one of version 2.
@@ -197,6 +199,8 @@ impl Store {
         let thread = std::thread::Builder::new()
             .name("store".into())
             .spawn(move || {
+                // Of this thread alone, and no more than a wish: callers wait for those that carry connections.
+                let _ = rustix::process::setpriority_process(None, NICE);
                 writer.run(&inbox);
                 drop(lock);
             })
