@@ -296,6 +296,25 @@ fn plain(bytes: &[u8]) -> usize {
     whole.saturating_add(rest.iter().take_while(|byte| is_plain(byte)).count())
 }
 
+/// How long the line at the beginning is, if all of it is there, it is a field as most are, and none of those that decide. Others
+/// are looked at byte by byte.
+fn line_that_decides_nothing(bytes: &[u8]) -> usize {
+    let name = bytes.iter().take_while(|byte| is_token(**byte)).count();
+    // Their names are told by their lengths, however they are written.
+    if [0, b"host".len(), b"content-length".len(), LONGEST].contains(&name)
+        || bytes.get(name) != Some(&b':')
+    {
+        return 0;
+    }
+    let value = bytes.get(name.saturating_add(1)..).unwrap_or_default();
+    let length = plain(value);
+    let end = length.saturating_add(2);
+    match value.get(length..end) {
+        Some(b"\r\n") => name.saturating_add(1).saturating_add(end),
+        _ => 0,
+    }
+}
+
 impl Strict {
     /// Follows requests of at most so many fields.
     pub fn requests(fields: usize) -> Self {
@@ -436,6 +455,14 @@ impl Strict {
                 self.head.length = self.head.length.saturating_add(middle.len());
                 last.iter().for_each(|byte| self.line_byte(*byte));
                 count
+            }
+            State::FieldStart if !self.trailers => {
+                let count = line_that_decides_nothing(bytes);
+                if count > 0 && self.head.fields < self.fields {
+                    self.head.fields = self.head.fields.saturating_add(1);
+                    return count;
+                }
+                0
             }
             State::Name => {
                 let count = up_to(|byte| !is_token(byte));
