@@ -221,6 +221,8 @@ struct Learned {
     first: u64,
     last: u64,
     length: usize,
+    /// Where the version begins in it.
+    version: usize,
     is_1_1: bool,
     status: u16,
     fields: usize,
@@ -447,15 +449,17 @@ impl Strict {
         Ok(match self.state {
             State::Line { spaces } => match byte {
                 b'\r' if spaces == 2 => {
-                    self.head.is_1_1 = match &self.head.last.to_be_bytes() {
-                        b"HTTP/1.1" => true,
-                        b"HTTP/1.0" => false,
+                    let length = self.head.length.saturating_sub(self.head.version);
+                    self.head.is_1_1 = match (&self.head.last.to_be_bytes(), length) {
+                        (b"HTTP/1.1", 8) => true,
+                        (b"HTTP/1.0", 8) => false,
                         _ => return Err(Violation::Version),
                     };
                     State::LineFeed
                 }
                 b' ' if spaces < 2 && self.head.length > 0 => {
                     self.line_byte(byte);
+                    self.head.version = self.head.length;
                     State::Line { spaces: spaces + 1 }
                 }
                 b'#' | b'\\' | 0x80..=0xff if spaces == 1 => return Err(Violation::Target),
@@ -765,6 +769,8 @@ mod tests {
             (Version, "GET / HTTP/1.2^\r\n".into()),
             (Version, "GET / HTTP/2.0^\r\n".into()),
             (Version, "GET / http/1.1^\r\n".into()),
+            (Version, "GET / xHTTP/1.1^\r\n".into()),
+            (Version, "GET / HTTP/1.0HTTP/1.0^\r\n".into()),
             (Version, "PRI * HTTP/2.0^\r\n\r\nSM\r\n\r\n".into()),
             (LineEnd, with("X: 1^\nY: 2\r\n\r\n")),
             (LineEnd, with("X: 1\r^Y: 2\r\n\r\n")),
