@@ -497,13 +497,15 @@ impl Forwarder {
     ) -> Result<(Vec<u8>, bool, Option<SemaphorePermit<'_>>), BodyFailure> {
         let (head, limit) = (request.length, self.limits.body_bytes);
         let taken = async {
+            if matches!(request.framing, Framing::Length(length) if length > limit) {
+                return Err(BodyFailure::TooLong);
+            }
             let is_here = from.inbox.bytes().len() > head;
             if request.expects && request.framing != Framing::None && !is_here {
                 from.stream.write_all(CONTINUE).await?;
             }
             match request.framing {
                 Framing::None => Ok((from.inbox.take(head), true, None)),
-                Framing::Length(length) if length > limit => Err(BodyFailure::TooLong),
                 // Waiting for a small body to be complete also keeps slow callers from holding connections
                 // to the enclave.
                 Framing::Length(length @ ..=body::SMALL) => {
