@@ -585,7 +585,7 @@ async fn attempt(
                 }
             };
             while exchange.is_unanswered() && !body.has_ended() {
-                let piece = poll_fn(|cx| match exchange.poll_answered(cx) {
+                let piece = poll_fn(|cx| match exchange.poll_head(cx) {
                     Poll::Ready(answered) => {
                         Poll::Ready(answered.map(|()| None).map_err(Into::into))
                     }
@@ -599,17 +599,14 @@ async fn attempt(
                 exchange.write(body.piece(piece), piece.ended).await?;
                 body.consume(piece);
             }
-            {
-                let mut answered = pin!(exchange.read_head());
-                poll_fn(|cx| match answered.as_mut().poll(cx) {
-                    Poll::Ready(answered) => Poll::Ready(answered.map_err(Unanswered::Enclave)),
-                    Poll::Pending if body.has_ended() => {
-                        body.poll_gone(cx).map(|()| Err(Unanswered::Gone))
-                    }
-                    Poll::Pending => Poll::Pending,
-                })
-                .await?;
-            }
+            poll_fn(|cx| match exchange.poll_head(cx) {
+                Poll::Ready(answered) => Poll::Ready(answered.map_err(Unanswered::Enclave)),
+                Poll::Pending if body.has_ended() => {
+                    body.poll_gone(cx).map(|()| Err(Unanswered::Gone))
+                }
+                Poll::Pending => Poll::Pending,
+            })
+            .await?;
             Ok(exchange)
         }
     }
