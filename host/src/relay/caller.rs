@@ -38,6 +38,8 @@ pub(super) struct Caller<'a> {
     peer: IpAddr,
     activity: &'a Activity,
     inbox: Inbox,
+    /// Nothing follows the request that is being answered, or nothing can be told from it.
+    closes: bool,
 }
 
 /// What comes next.
@@ -69,6 +71,7 @@ impl<'a> Caller<'a> {
             peer,
             activity,
             inbox: Inbox::new(relay.limits.headers),
+            closes: false,
         }
     }
 
@@ -182,9 +185,9 @@ impl<'a> Caller<'a> {
                 closes
             }
             Relayed::Own(response) => {
-                let closes = self.say(response, is_head).await?;
                 // What was not read of the request cannot be told from the next.
-                closes || !self.inbox.skip()
+                self.closes |= !self.inbox.skip();
+                self.say(response, is_head).await?
             }
         };
         self.activity.idle();
@@ -232,16 +235,11 @@ impl<'a> Caller<'a> {
             None if path == collateral::PATH => relay.collateral.answer(method, query),
             None => relay.manifest.answer(method, query, &map),
         };
-        let mut own = own.unwrap_or_else(Problem::into_response);
-        if request.hop.closes {
-            let close = HeaderValue::from_static("close");
-            own.headers_mut().insert(CONNECTION, close);
-        }
-        Ok(Relayed::Own(own))
+        Ok(Relayed::Own(own.unwrap_or_else(Problem::into_response)))
     }
 
     /// Reads a head, and takes its client's place.
-    fn admit(&self, length: usize, head: Head) -> Result<(Request, Place), Problem> {
+    fn admit(&mut self, length: usize, head: Head) -> Result<(Request, Place), Problem> {
         let refused = |refusal, problem: Problem| {
             self.relay.metrics.refused(refusal);
             problem.closing()
@@ -254,6 +252,7 @@ impl<'a> Caller<'a> {
         let fields = Fields::of(self.inbox.bytes().get(..length).unwrap_or_default());
         let request = request(fields, length, head.framing);
         let request = request.map_err(|problem| refused(Refusal::Framing, problem))?;
+        self.closes = request.hop.closes;
         let place = self.relay.clients.request(self.peer, fields);
         let place = place.ok_or_else(|| {
             self.relay.metrics.refused(Refusal::ClientInFlight);
@@ -269,7 +268,7 @@ impl<'a> Caller<'a> {
     /// Says something of the host's own. Gives whether nothing follows.
     async fn say(&mut self, mut response: Response<Bytes>, to_head: bool) -> io::Result<bool> {
         let close = HeaderValue::from_static("close");
-        if self.is_closing() {
+        if self.closes || self.is_closing() {
             response.headers_mut().insert(CONNECTION, close.clone());
         }
         let closes = response.headers().get(CONNECTION) == Some(&close);
