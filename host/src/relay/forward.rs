@@ -256,15 +256,7 @@ impl Forwarder {
         let closes = request.hop.closes || unread || closing();
         drop(outgoing);
         buffers::give_back(message);
-        self.answer(sent?, permit, place, closes)
-            .await
-            .map_err(|problem| {
-                match unread {
-                    true => problem.closing(),
-                    false => problem,
-                }
-                .into()
-            })
+        Ok(self.answer(sent?, permit, place, closes).await?)
     }
 
     /// The keyset that a request is sealed for, where that decides which enclave it goes to.
@@ -410,12 +402,7 @@ impl Forwarder {
                 "no enclave takes requests",
             )
         });
-        // A body that was begun is not read to its end.
-        Err(match is_full {
-            true => problem,
-            false => problem.closing(),
-        }
-        .into())
+        Err(problem.into())
     }
 
     /// An object that the enclaves do not have any more.

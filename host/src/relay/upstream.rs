@@ -564,6 +564,7 @@ mod tests {
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::{TcpListener, TcpStream},
+        task::coop,
     };
 
     use super::*;
@@ -699,10 +700,12 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(50)).await;
             let exchange = {
                 let mut opening = std::pin::pin!(upstream.open(false));
+                let mut had_its_turn = false;
                 poll_fn(|cx| {
-                    while tokio::task::coop::has_budget_remaining() {
-                        let _ = std::pin::pin!(tokio::task::coop::consume_budget()).poll(cx);
+                    while !had_its_turn && coop::has_budget_remaining() {
+                        let _ = std::pin::pin!(coop::consume_budget()).poll(cx);
                     }
+                    had_its_turn = true;
                     opening.as_mut().poll(cx)
                 })
                 .await
