@@ -82,6 +82,15 @@ async fn answers_with_two_readings_are_not_passed_on() {
             with("Content-Length: 0\r\n", ""),
         ),
         (
+            "another protocol, for which nobody asked",
+            GET,
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nx".into(),
+            with(
+                "Connection: upgrade\r\nUpgrade: x\r\nContent-Length: 1\r\n",
+                "x",
+            ),
+        ),
+        (
             "a line that goes on in the next",
             GET,
             with("X: a\r\n b\r\nContent-Length: 2\r\n", "ok"),

@@ -518,6 +518,33 @@ async fn answers_of_the_hosts_own_close_when_they_are_the_last() {
     host.stop().await;
 }
 
+/// As much, of an enclave's answer that is passed on whole, and of one that is streamed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn relayed_answers_close_when_they_are_the_last() {
+    let chunks = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+    for said in [OK, chunks] {
+        let enclave = RawEnclave::start(vec![Then::Say(said.into()); 3]).await;
+        let (_place, host) = in_front_of(&enclave).await;
+        for (field, closes) in [("", false), ("Connection: close\r\n", true)] {
+            let request = format!("GET /x HTTP/1.1\r\nHost: h\r\n{field}\r\n");
+            let mut stream = TcpStream::connect(host.address()).await.unwrap();
+            stream
+                .write_all(request.repeat(2).as_bytes())
+                .await
+                .unwrap();
+            let answer = read_all(&mut stream).await.escape_ascii().to_string();
+            let answers = answer.matches("HTTP/1.1 200 ").count();
+            assert_eq!(answers, if closes { 1 } else { 2 }, "{answer}");
+            assert_eq!(answer.contains("Connection: close"), closes, "{answer}");
+            let mut more = [0];
+            let ended =
+                tokio::time::timeout(Duration::from_millis(50), stream.read(&mut more)).await;
+            assert_eq!(matches!(ended, Ok(Ok(0) | Err(_))), closes, "{answer}");
+        }
+        host.stop().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bodies_are_streamed_and_bounded() {
     let enclave = RawEnclave::start([]).await;
@@ -767,7 +794,9 @@ async fn a_stop_finishes_what_is_under_way() {
         began.elapsed() < Duration::from_secs(5),
         "idle connections do not hold it up"
     );
-    assert_eq!(under_way.await.unwrap().status, StatusCode::OK);
+    let answer = under_way.await.unwrap();
+    assert_eq!(answer.status, StatusCode::OK);
+    assert_eq!(answer.header("connection"), Some("close"));
     assert!(TcpStream::connect(address).await.is_err());
     drop(idle);
 }
