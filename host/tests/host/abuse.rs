@@ -569,6 +569,28 @@ async fn the_rest_of_a_body_is_no_request() {
     }
 }
 
+/// A connection that is closed with something unread is reset, and takes the answer along.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_is_not_lost_behind_what_was_not_read() {
+    let place = Place::new(nobody().await, nobody().await);
+    let host = place.start().await;
+    let unread = "x".repeat(30_000);
+    for request in [
+        format!("GET / HTTP/1.1\nHost: h\r\n\r\n{unread}"),
+        format!("{POST}Content-Length: 100000000\r\n\r\n{unread}"),
+        format!("{GET}Connection: close\r\n\r\n{unread}"),
+    ] {
+        let mut stream = TcpStream::connect(host.address()).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        let answer = answer.escape_ascii().to_string();
+        assert!(answer.contains("connection: close"), "{answer}");
+    }
+    host.stop().await;
+}
+
 /// Whoever goes away while an enclave works for him ends that, at whatever moment.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_goes_away_is_not_worked_for() {

@@ -832,6 +832,13 @@ async fn other_shapes_of_http_pass() {
     );
     stream.write_all(b"abc").await.unwrap();
     assert!(read_all(&mut stream).await.ends_with(b"abc"));
+    // Who did not wait is not asked.
+    let answer = raw(host.address(), &[&head[..], b"abc"].concat()).await;
+    let answer = answer.escape_ascii().to_string();
+    assert!(
+        answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("abc"),
+        "{answer}"
+    );
     host.stop().await;
 }
 
