@@ -38,7 +38,7 @@ pub(super) struct Caller<'a> {
     peer: IpAddr,
     activity: &'a Activity,
     inbox: Inbox,
-    /// The caller has said that nothing follows.
+    /// Nothing follows the request that is being answered, or nothing can be told from it.
     closes: bool,
 }
 
@@ -85,7 +85,8 @@ impl<'a> Caller<'a> {
                 Next::Request(length, head) => self.request(length, head).await?,
                 Next::Refused(refusal, problem) => {
                     self.relay.metrics.refused(refusal);
-                    self.say(problem.into_response(), false, true).await?;
+                    self.closes = true;
+                    self.say(problem.into_response(), false).await?;
                     Then::Part
                 }
                 Next::Nothing => Then::End,
@@ -182,8 +183,8 @@ impl<'a> Caller<'a> {
             }
             Relayed::Own(response) => {
                 // What was not read of the request cannot be told from the next.
-                let unread = !self.inbox.skip();
-                self.say(response, is_head, unread).await?
+                self.closes |= !self.inbox.skip();
+                self.say(response, is_head).await?
             }
         };
         self.activity.idle();
@@ -265,15 +266,10 @@ impl<'a> Caller<'a> {
         Ok((request, place))
     }
 
-    /// Says something of the host's own, and if it is the `last`. Gives whether it was.
-    async fn say(
-        &mut self,
-        mut response: Response<Bytes>,
-        to_head: bool,
-        last: bool,
-    ) -> io::Result<bool> {
+    /// Says something of the host's own. Gives whether nothing follows.
+    async fn say(&mut self, mut response: Response<Bytes>, to_head: bool) -> io::Result<bool> {
         let close = HeaderValue::from_static("close");
-        if last || self.closes || self.relay.closing.load(SeqCst) {
+        if self.closes || self.relay.closing.load(SeqCst) {
             response.headers_mut().insert(CONNECTION, close.clone());
         }
         let closes = response.headers().get(CONNECTION) == Some(&close);

@@ -45,6 +45,8 @@ const OF_CONNECTIONS: [&str; 5] = [
     "proxy-connection",
 ];
 
+/// Most that a message may name in `Connection` fields: each is looked for among all of its fields.
+const OPTIONS: usize = 100;
 /// Bytes that an error shows of what a `Connection` field names.
 const SHOWN: usize = 64;
 
@@ -157,12 +159,13 @@ fn is_end_to_end(option: &[u8]) -> bool {
 /// Finds what belongs to the connection.
 ///
 /// # Errors
-/// What a `Connection` field must not name: an end-to-end field, or something that is no name.
+/// What a `Connection` field must not name: an end-to-end field, something that is no name, or too much.
 pub fn hop_by_hop(fields: Fields<'_>) -> Result<Hop, String> {
     let mut hop = Hop::default();
     let of_connections = |line: &Line<'_>| OF_CONNECTIONS.iter().any(|name| is(line.name, name));
     // A field that `Connection` names may stand before it.
     let mut named = Vec::new();
+    let mut count = 0_usize;
     for line in fields.lines().filter(of_connections) {
         if is(line.name, CONNECTION) {
             let options = line.value.split(|byte| *byte == b',');
@@ -170,6 +173,10 @@ pub fn hop_by_hop(fields: Fields<'_>) -> Result<Hop, String> {
                 // Empty elements of lists mean nothing (RFC 9110 §5.6.1).
                 if option.is_empty() {
                     continue;
+                }
+                count = count.saturating_add(1);
+                if count > OPTIONS {
+                    return Err(format!("more than {OPTIONS} options"));
                 }
                 if HeaderName::from_bytes(option).is_err() || is_end_to_end(option) {
                     let shown = option.get(..SHOWN).unwrap_or(option);
@@ -300,6 +307,15 @@ mod tests {
         ] {
             assert_eq!(named(other), Ok(()));
         }
+        // As many as are of use to anybody, in however many fields.
+        let many = |count: usize| {
+            stripped(&[
+                "Connection: close",
+                &format!("Connection: {}", "a,,".repeat(count)),
+            ])
+        };
+        assert!(many(OPTIONS - 1).is_ok());
+        assert_eq!(many(OPTIONS), Err(format!("more than {OPTIONS} options")));
         for nothing in ["a b", "(touchstone)", "touchstone;x"] {
             assert_eq!(named(nothing), Err(nothing.to_owned()));
         }

@@ -256,15 +256,7 @@ impl Forwarder {
         let closes = unread || closing();
         drop(outgoing);
         buffers::give_back(message);
-        self.answer(sent?, permit, place, closes)
-            .await
-            .map_err(|problem| {
-                match unread {
-                    true => problem.closing(),
-                    false => problem,
-                }
-                .into()
-            })
+        Ok(self.answer(sent?, permit, place, closes).await?)
     }
 
     /// The keyset that a request is sealed for, where that decides which enclave it goes to.
@@ -410,12 +402,7 @@ impl Forwarder {
                 "no enclave takes requests",
             )
         });
-        // A body that was begun is not read to its end.
-        Err(match is_full {
-            true => problem,
-            false => problem.closing(),
-        }
-        .into())
+        Err(problem.into())
     }
 
     /// An object that the enclaves do not have any more.
@@ -497,13 +484,15 @@ impl Forwarder {
     ) -> Result<(Vec<u8>, bool, Option<SemaphorePermit<'_>>), BodyFailure> {
         let (head, limit) = (request.length, self.limits.body_bytes);
         let taken = async {
+            if matches!(request.framing, Framing::Length(length) if length > limit) {
+                return Err(BodyFailure::TooLong);
+            }
             let is_here = from.inbox.bytes().len() > head;
             if request.expects && request.framing != Framing::None && !is_here {
                 from.stream.write_all(CONTINUE).await?;
             }
             match request.framing {
                 Framing::None => Ok((from.inbox.take(head), true, None)),
-                Framing::Length(length) if length > limit => Err(BodyFailure::TooLong),
                 // Waiting for a small body to be complete also keeps slow callers from holding connections
                 // to the enclave.
                 Framing::Length(length @ ..=body::SMALL) => {
@@ -583,7 +572,7 @@ async fn attempt(
                 }
             };
             while exchange.is_unanswered() && !body.has_ended() {
-                let piece = poll_fn(|cx| match exchange.poll_answered(cx) {
+                let piece = poll_fn(|cx| match exchange.poll_head(cx) {
                     Poll::Ready(answered) => {
                         Poll::Ready(answered.map(|()| None).map_err(Into::into))
                     }
@@ -597,17 +586,14 @@ async fn attempt(
                 exchange.write(body.piece(piece), piece.ended).await?;
                 body.consume(piece);
             }
-            {
-                let mut answered = pin!(exchange.read_head());
-                poll_fn(|cx| match answered.as_mut().poll(cx) {
-                    Poll::Ready(answered) => Poll::Ready(answered.map_err(Unanswered::Enclave)),
-                    Poll::Pending if body.has_ended() => {
-                        body.poll_gone(cx).map(|()| Err(Unanswered::Gone))
-                    }
-                    Poll::Pending => Poll::Pending,
-                })
-                .await?;
-            }
+            poll_fn(|cx| match exchange.poll_head(cx) {
+                Poll::Ready(answered) => Poll::Ready(answered.map_err(Unanswered::Enclave)),
+                Poll::Pending if body.has_ended() => {
+                    body.poll_gone(cx).map(|()| Err(Unanswered::Gone))
+                }
+                Poll::Pending => Poll::Pending,
+            })
+            .await?;
             Ok(exchange)
         }
     }

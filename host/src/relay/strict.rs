@@ -819,6 +819,8 @@ mod tests {
             (Version, "GET / HTTP/1.2^\r\n".into()),
             (Version, "GET / HTTP/2.0^\r\n".into()),
             (Version, "GET / http/1.1^\r\n".into()),
+            (Version, "GET / xHTTP/1.1^\r\n".into()),
+            (Version, "GET / HTTP/1.0HTTP/1.0^\r\n".into()),
             (Version, "PRI * HTTP/2.0^\r\n\r\nSM\r\n\r\n".into()),
             (LineEnd, with("X: 1^\nY: 2\r\n\r\n")),
             (LineEnd, with("X: 1\r^Y: 2\r\n\r\n")),

@@ -20,7 +20,10 @@ use std::{
 use bytes::Bytes;
 use hyper::{Method, StatusCode};
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    task::coop::unconstrained,
+};
 
 use super::{
     body::STREAMED,
@@ -100,13 +103,14 @@ struct Connection {
 impl Connection {
     /// Whether nothing has come in, not even its end: only then does the next thing that comes answer the next request.
     async fn is_quiet(&mut self) -> bool {
-        poll_fn(|cx| {
+        let quiet = poll_fn(|cx| {
             let mut byte = [0];
             let mut byte = ReadBuf::new(&mut byte);
             let read = Pin::new(&mut self.stream).poll_read(cx, &mut byte);
             Poll::Ready(read.is_pending())
-        })
-        .await
+        });
+        // To a task that has done as much as it may at once nothing is ever ready.
+        unconstrained(quiet).await
     }
 }
 
@@ -143,6 +147,7 @@ impl Upstream {
             whole: false,
             buffer: Vec::new(),
             followed: 0,
+            interim: 0,
             strict: Strict::answers(is_head, FIELDS),
             answer: None,
             ended: false,
@@ -181,7 +186,7 @@ impl Upstream {
                 Err(Failure::Unreachable { .. }) if exchange.is_kept => continue,
                 Err(failure) => return Err(failure),
             }
-            exchange.read_head().await?;
+            poll_fn(|cx| exchange.poll_head(cx)).await?;
             return Ok(exchange);
         }
     }
@@ -294,9 +299,10 @@ pub(super) struct Exchange {
     /// Something of the request was written; and all of it.
     written: bool,
     whole: bool,
-    /// What has come in, and how much of it was looked at.
+    /// What has come in, and how much of it was looked at; and bytes of interim answers before it.
     buffer: Vec<u8>,
     followed: usize,
+    interim: usize,
     strict: Strict,
     answer: Option<Answer>,
     /// The answer has ended.
@@ -311,8 +317,8 @@ impl Exchange {
         self.is_kept
     }
 
-    /// Writes a part of the request, the `last` or not. Ends early, and well, when the answer begins meanwhile: who refuses a
-    /// request need not read it, and nothing more of it is written then.
+    /// Writes a part of the request, the `last` or not. Ends early, and well, when the head of the answer comes meanwhile: who
+    /// refuses a request need not read it, and nothing more of it is written then. (Interim answers refuse nothing.)
     ///
     /// # Errors
     /// [`Failure::Unreachable`] if nothing was written before, [`Failure::Broken`] otherwise.
@@ -331,7 +337,7 @@ impl Exchange {
                     }
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(self.failed(error))),
                     // Where the connection has ended, reading says so (`Stream`).
-                    Poll::Pending => return self.poll_answered(cx),
+                    Poll::Pending => return self.poll_head(cx),
                 }
             }
             self.whole = last;
@@ -340,22 +346,9 @@ impl Exchange {
         .await
     }
 
-    /// Ready when something of the answer has come in.
-    ///
-    /// # Errors
-    /// As [`Self::write`]. What comes in before anything was written is no answer.
-    pub(super) fn poll_answered(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        let read = buffers::poll_read(&mut self.connection.stream, &mut self.buffer, cx);
-        read.map(|read| match read {
-            Ok(1..) if self.written => Ok(()),
-            Ok(_) => Err(self.failed(io::ErrorKind::UnexpectedEof.into())),
-            Err(error) => Err(self.failed(error)),
-        })
-    }
-
-    /// Whether nothing of the answer has come in.
+    /// Whether the head of the answer has not come in.
     pub(super) fn is_unanswered(&self) -> bool {
-        self.buffer.is_empty()
+        self.answer.is_none()
     }
 
     fn failed(&self, error: io::Error) -> Failure {
@@ -368,9 +361,10 @@ impl Exchange {
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         let read = buffers::poll_read(&mut self.connection.stream, &mut self.buffer, cx);
         read.map(|read| match read {
-            Ok(1..) => Ok(()),
-            Ok(_) => Err(Failure::Broken(io::ErrorKind::UnexpectedEof.into())),
-            Err(error) => Err(Failure::Broken(error)),
+            // What comes in before anything was written is no answer.
+            Ok(1..) if self.written => Ok(()),
+            Ok(_) => Err(self.failed(io::ErrorKind::UnexpectedEof.into())),
+            Err(error) => Err(self.failed(error)),
         })
     }
 
@@ -378,43 +372,43 @@ impl Exchange {
         poll_fn(|cx| self.poll_more(cx)).await
     }
 
-    /// Waits for the head of the answer. What came before it (RFC 9110 §15.2) is left out, except a 101, which changes everything.
+    /// Ready when the head of the answer has come in. What came before it (RFC 9110 §15.2) is left out, except a 101, which
+    /// changes everything.
     ///
     /// # Errors
-    /// [`Failure`].
-    pub(super) async fn read_head(&mut self) -> Result<(), Failure> {
-        let mut interim = 0_usize;
-        loop {
+    /// As [`Self::write`], and what an answer must not be.
+    pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        while self.is_unanswered() {
             let rest = self.buffer.get(self.followed..).unwrap_or_default();
             let (count, found) = self.strict.next(rest);
             self.followed = self.followed.saturating_add(count);
             match found {
                 Found::Head(head) if matches!(head.status, 100 | 102..200) => {
-                    interim = interim.saturating_add(self.followed);
-                    self.buffer.drain(..self.followed);
-                    self.followed = 0;
-                    continue;
+                    self.interim = self.interim.saturating_add(self.followed);
+                    self.let_go();
                 }
                 Found::Head(head) => {
                     let status = StatusCode::from_u16(head.status)
                         .map_err(|_| Failure::TwoReadings(Violation::Status))?;
+                    self.closes = status.is_informational();
                     self.ended = head.framing == Framing::None;
                     self.answer = Some(Answer {
                         length: self.followed,
                         status,
                         framing: head.framing,
                     });
-                    return Ok(());
                 }
-                Found::Broken(violation) => return Err(Failure::TwoReadings(violation)),
-                _ if self.followed < self.buffer.len() => continue,
-                _ => {}
+                Found::Broken(violation) => {
+                    return Poll::Ready(Err(Failure::TwoReadings(violation)));
+                }
+                _ if self.followed < self.buffer.len() => {}
+                _ if self.buffer.len().saturating_add(self.interim) >= HEAD => {
+                    return Poll::Ready(Err(Failure::TooLong(HEAD)));
+                }
+                _ => ready!(self.poll_more(cx))?,
             }
-            if self.buffer.len().saturating_add(interim) >= HEAD {
-                return Err(Failure::TooLong(HEAD));
-            }
-            self.more().await?;
         }
+        Poll::Ready(Ok(()))
     }
 
     /// The answer's status.
@@ -548,7 +542,7 @@ impl Exchange {
 
     /// Takes the answer's body without its framing, at most `limit` bytes of it.
     async fn collect(mut self, limit: usize) -> Result<Bytes, Failure> {
-        self.closes = hop_by_hop(self.fields()).map_or(true, |hop| hop.closes);
+        self.closes |= hop_by_hop(self.fields()).map_or(true, |hop| hop.closes);
         let mut body = Vec::new();
         loop {
             self.follow(|data| {
@@ -570,9 +564,12 @@ impl Exchange {
 
 #[cfg(test)]
 mod tests {
+    use std::future::Future;
+
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::{TcpListener, TcpStream},
+        task::coop,
     };
 
     use super::*;
@@ -627,6 +624,122 @@ mod tests {
         }
     }
 
+    /// A connection on which something is still owed, by either side, would give the next request another's answer.
+    #[tokio::test]
+    async fn a_connection_is_kept_only_when_nothing_is_owed_on_it() {
+        let closing = b"HTTP/1.1 200 OK\r\nconnection: x, Close\r\nContent-Length: 2\r\n\r\nok";
+        let interim = [b"HTTP/1.1 100 Go on\r\n\r\n", OK].concat();
+        for (answer, last, is_kept) in [
+            (OK, true, true),
+            (&interim, true, true),
+            // The rest of the request.
+            (OK, false, false),
+            // What is no answer to anything, and came with the answer.
+            (&[OK, OK].concat(), true, false),
+            (&[OK, b"\r"].concat(), true, false),
+            // Its end, which has not come yet.
+            (closing, true, false),
+        ] {
+            let (upstream, listener) = upstream().await;
+            let asking = async {
+                let mut exchange = upstream.open(false).await.unwrap();
+                exchange.write(REQUEST, last).await.unwrap();
+                poll_fn(|cx| exchange.poll_head(cx)).await.unwrap();
+                let hop = hop_by_hop(exchange.fields()).unwrap();
+                exchange.pass_head_on(&hop, false);
+                exchange.read_whole().await.unwrap();
+                assert!(exchange.finish().ends_with(b"\r\n\r\nok"));
+            };
+            let answering = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                answers(&mut stream, answer).await;
+                stream
+            };
+            let ((), _stream) = tokio::join!(asking, answering);
+            let next = upstream.open(false).await.unwrap();
+            assert_eq!(next.is_kept(), is_kept, "{}", answer.escape_ascii());
+        }
+    }
+
+    /// However they are cut, and however many come before an answer.
+    #[tokio::test]
+    async fn heads_of_answers_are_bounded() {
+        let interim = "HTTP/1.1 103 Early\r\nLink: x\r\n\r\n";
+        let long = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(HEAD));
+        for endless in [interim.repeat(HEAD / interim.len() + 1), long] {
+            let (upstream, listener) = upstream().await;
+            let answering = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                answers(&mut stream, endless.as_bytes()).await;
+                stream
+            };
+            let asking =
+                tokio::time::timeout(Duration::from_secs(5), upstream.send(REQUEST, false));
+            let (asked, _stream) = tokio::join!(asking, answering);
+            assert!(
+                matches!(asked, Ok(Err(Failure::TooLong(HEAD)))),
+                "{asked:?}"
+            );
+        }
+    }
+
+    /// To a task that has had its turn nothing seems to come in: that says nothing of the connection.
+    #[tokio::test]
+    async fn a_kept_connection_is_looked_at_however_much_was_done() {
+        let (upstream, listener) = upstream().await;
+        for unasked in [false, true] {
+            let asking = async {
+                let mut exchange = upstream.send(REQUEST, false).await.unwrap();
+                exchange.read_whole().await.unwrap();
+                exchange.finish();
+            };
+            let answering = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                answers(&mut stream, OK).await;
+                stream
+            };
+            let ((), mut stream) = tokio::join!(asking, answering);
+            if unasked {
+                stream.write_all(OK).await.unwrap();
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let exchange = {
+                let mut opening = std::pin::pin!(upstream.open(false));
+                let mut had_its_turn = false;
+                poll_fn(|cx| {
+                    while !had_its_turn && coop::has_budget_remaining() {
+                        let _ = std::pin::pin!(coop::consume_budget()).poll(cx);
+                    }
+                    had_its_turn = true;
+                    opening.as_mut().poll(cx)
+                })
+                .await
+                .unwrap()
+            };
+            assert_eq!(exchange.is_kept(), !unasked);
+        }
+    }
+
+    /// What follows a 101 is no HTTP, whoever asked for it.
+    #[tokio::test]
+    async fn a_connection_that_changes_its_protocol_is_not_kept() {
+        for (status, is_kept) in [("101 Switching", false), ("204 Nothing", true)] {
+            let (upstream, listener) = upstream().await;
+            let enclave = tokio::spawn(async move {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let answer = format!("HTTP/1.1 {status}\r\n\r\n");
+                answers(&mut stream, answer.as_bytes()).await;
+                let second = listener.accept();
+                let second = tokio::time::timeout(Duration::from_millis(50), second).await;
+                (stream, second)
+            });
+            let asked = upstream.ask(&Method::GET, "/x", b"", 10).await.unwrap();
+            assert_eq!(asked.0.as_str(), &status[..3]);
+            assert_eq!(upstream.open(false).await.unwrap().is_kept(), is_kept);
+            enclave.await.unwrap().0.shutdown().await.unwrap();
+        }
+    }
+
     /// What comes in before anything was written is no answer, and the request can go elsewhere.
     #[tokio::test]
     async fn nothing_is_an_answer_before_it_was_asked_for() {
@@ -639,7 +752,7 @@ mod tests {
         let mut exchange = upstream.open(false).await.unwrap();
         let _stream = enclave.await.unwrap();
         tokio::time::sleep(Duration::from_millis(50)).await;
-        let early = poll_fn(|cx| exchange.poll_answered(cx)).await;
+        let early = poll_fn(|cx| exchange.poll_head(cx)).await;
         assert!(matches!(early, Err(Failure::Unreachable { .. })));
     }
 

@@ -546,3 +546,89 @@ async fn honest_callers_go_on_under_siege() {
         );
     }
 }
+
+/// An answer that comes before its request is whole: what was not read of that is nobody's request.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_rest_of_a_body_is_no_request() {
+    let smuggled = "GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n";
+    let rest = smuggled.repeat(100_000 / smuggled.len());
+    let body = 70_000 + rest.len();
+    for framing in [
+        format!("Content-Length: {body}\r\n\r\n"),
+        format!("Transfer-Encoding: chunked\r\n\r\n{body:x}\r\n"),
+    ] {
+        let enclave = RawEnclave::start(vec![Then::Say(OK.to_vec()); 3]).await;
+        let place = Place::new(enclave.address, nobody().await);
+        let host = place.start().await;
+        let mut stream = TcpStream::connect(host.address()).await.unwrap();
+        let begin = format!("{POST}{framing}{}", "x".repeat(70_000));
+        stream.write_all(begin.as_bytes()).await.unwrap();
+        let mut answer = [0; 15];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200 OK");
+        // The caller may hear no more than that nobody listens.
+        let _ = stream.write_all(rest.as_bytes()).await;
+        let more = read_all(&mut stream).await.escape_ascii().to_string();
+        assert!(!more.contains("HTTP/1."), "{more}");
+        let came_in = enclave.came_in().concat().escape_ascii().to_string();
+        assert!(!came_in.contains("GET "), "{framing}");
+        // Nor is the next request the rest of that one.
+        assert_eq!(get(host.address(), "/next").await.status, StatusCode::OK);
+        assert_eq!(enclave.came_in().len(), 2);
+        host.stop().await;
+    }
+}
+
+/// A connection that is closed with something unread is reset, and takes the answer along.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_is_not_lost_behind_what_was_not_read() {
+    let place = Place::new(nobody().await, nobody().await);
+    let host = place.start().await;
+    let unread = "x".repeat(30_000);
+    for request in [
+        format!("GET / HTTP/1.1\nHost: h\r\n\r\n{unread}"),
+        format!("{POST}Content-Length: 100000000\r\n\r\n{unread}"),
+        format!("{GET}Connection: close\r\n\r\n{unread}"),
+    ] {
+        let mut stream = TcpStream::connect(host.address()).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        let answer = answer.escape_ascii().to_string();
+        assert!(answer.contains("connection: close"), "{answer}");
+    }
+    host.stop().await;
+}
+
+/// Whoever goes away while an enclave works for him ends that, at whatever moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_goes_away_is_not_worked_for() {
+    let chunked = format!("{CHUNKED}\r\n2\r\nab\r\n0\r\n\r\n");
+    let half = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n";
+    for (request, answer) in [
+        (format!("{GET}\r\n"), ""),
+        (chunked, ""),
+        (format!("{CHUNKED}\r\n2\r\nab\r\n"), ""),
+        (format!("{GET}\r\n"), half),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let place = Place::new(listener.local_addr().unwrap(), nobody().await);
+        let host = place.start().await;
+        let mut stream = TcpStream::connect(host.address()).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let (mut enclave, _) = listener.accept().await.unwrap();
+        let mut heard = [0; 1_000];
+        assert!(enclave.read(&mut heard).await.unwrap() > 0);
+        enclave.write_all(answer.as_bytes()).await.unwrap();
+        if !answer.is_empty() {
+            assert!(stream.read(&mut heard).await.unwrap() > 0);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        drop(stream);
+        let ended = async { while matches!(enclave.read(&mut heard).await, Ok(1..)) {} };
+        let ended = tokio::time::timeout(Duration::from_secs(5), ended).await;
+        assert!(ended.is_ok(), "{request} {answer}");
+        host.stop().await;
+    }
+}

@@ -82,6 +82,15 @@ async fn answers_with_two_readings_are_not_passed_on() {
             with("Content-Length: 0\r\n", ""),
         ),
         (
+            "another protocol, for which nobody asked",
+            GET,
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nx".into(),
+            with(
+                "Connection: upgrade\r\nUpgrade: x\r\nContent-Length: 1\r\n",
+                "x",
+            ),
+        ),
+        (
             "a line that goes on in the next",
             GET,
             with("X: a\r\n b\r\nContent-Length: 2\r\n", "ok"),
@@ -148,6 +157,22 @@ async fn connections_that_end_when_they_are_used_keep_nobody_waiting() {
         }
         host.stop().await;
     }
+}
+
+/// Half an answer that would have been small, and nothing more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_stops_in_the_middle_is_given_up() {
+    let half = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf";
+    let enclave = RawEnclave::start([Then::Say(half.to_vec())]).await;
+    let place = Place::new(enclave.address, nobody().await).with("", "idle_timeout_ms = 300");
+    let host = place.start().await;
+    let mut stream = TcpStream::connect(host.address()).await.unwrap();
+    stream.write_all(GET.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    let answered = timeout(Duration::from_secs(5), stream.read_exact(&mut answer)).await;
+    answered.expect("kept waiting").unwrap();
+    assert_eq!(answer.escape_ascii().to_string(), "HTTP/1.1 504");
+    host.stop().await;
 }
 
 /// Bytes without end, of `begin` once and `more` again and again, to whoever comes. In pieces: each is there when the one

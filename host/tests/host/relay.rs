@@ -398,6 +398,118 @@ async fn an_answer_that_comes_before_the_body_has_gone_is_passed_on() {
     silent.stop().await;
 }
 
+/// What an enclave says on the way is no answer yet: all of the request goes there nonetheless.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn interim_answers_end_no_request() {
+    let body = vec![b'x'; 200_000];
+    for chunked in [false, true] {
+        let (framing, body) = match chunked {
+            false => ("Content-Length: 200000", body.clone()),
+            true => (
+                "Transfer-Encoding: chunked",
+                [&b"30d40\r\n"[..], &body, b"\r\n0\r\n\r\n"].concat(),
+            ),
+        };
+        let interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n";
+        let enclave = RawEnclave::start([Then::Say(interim.to_vec()), Then::Say(OK.into())]).await;
+        let (_place, host) = in_front_of(&enclave).await;
+        let mut stream = TcpStream::connect(host.address()).await.unwrap();
+        let head =
+            format!("POST /x HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n{framing}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut asked = [0; 25];
+        stream.read_exact(&mut asked).await.unwrap();
+        assert_eq!(&asked, b"HTTP/1.1 100 Continue\r\n\r\n");
+        // By now the enclave has said so too.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        stream.write_all(&body).await.unwrap();
+        let answer = read_all(&mut stream).await;
+        assert_eq!(
+            answer.escape_ascii().to_string(),
+            OK.escape_ascii().to_string()
+        );
+        let came_in = enclave.came_in();
+        assert_eq!(came_in, [[head.as_bytes(), &body].concat()]);
+        host.stop().await;
+    }
+}
+
+/// Who says that nothing follows waits for the connection's end, whoever answers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_of_the_hosts_own_close_when_they_are_the_last() {
+    let place = Place::new(nobody().await, nobody().await);
+    let host = place.start().await;
+    let body = "Content-Length: 3\r\n\r\nabc";
+    let chunks = "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    for (request, status) in [
+        ("GET /v1/collateral HTTP/1.1\r\nHost: h\r\n", 404),
+        ("GET /v1/manifest HTTP/1.1\r\nHost: h\r\n", 404),
+        ("GET /v1/receipts/x HTTP/1.1\r\nHost: h\r\n", 400),
+        ("HEAD /x HTTP/1.1\r\nHost: h\r\n", 503),
+        ("POST /x HTTP/1.1\r\nHost: h\r\n", 503),
+    ] {
+        // With nothing, and with a body; twice, and then bodies without their end.
+        for (rest, times, closes) in [
+            ("\r\n", 2, false),
+            ("Connection: close\r\n\r\n", 2, true),
+            (body, 2, false),
+            (chunks, 2, false),
+            (&chunks[..chunks.len() - 2], 1, true),
+            (&body[..body.len() - 1], 1, true),
+        ] {
+            if rest.ends_with("ab") && status == 503 {
+                // What is small is not sent, and so not answered, before it is here.
+                continue;
+            }
+            let mut stream = TcpStream::connect(host.address()).await.unwrap();
+            let request = format!("{request}{rest}");
+            let asked = request.repeat(times);
+            stream.write_all(asked.as_bytes()).await.unwrap();
+            let answer = read_all(&mut stream).await.escape_ascii().to_string();
+            let answers = answer.matches(&format!("HTTP/1.1 {status} ")).count();
+            assert_eq!(answers, if closes { 1 } else { 2 }, "{request}: {answer}");
+            assert_eq!(
+                answer.contains("connection: close"),
+                closes,
+                "{request}: {answer}"
+            );
+            // And it is the end.
+            let mut more = [0];
+            let ended =
+                tokio::time::timeout(Duration::from_millis(50), stream.read(&mut more)).await;
+            assert_eq!(matches!(ended, Ok(Ok(0) | Err(_))), closes, "{request}");
+        }
+    }
+    host.stop().await;
+}
+
+/// As much, of an enclave's answer that is passed on whole, and of one that is streamed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn relayed_answers_close_when_they_are_the_last() {
+    let chunks = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+    for said in [OK, chunks] {
+        let enclave = RawEnclave::start(vec![Then::Say(said.into()); 3]).await;
+        let (_place, host) = in_front_of(&enclave).await;
+        for (field, closes) in [("", false), ("Connection: close\r\n", true)] {
+            let request = format!("GET /x HTTP/1.1\r\nHost: h\r\n{field}\r\n");
+            let mut stream = TcpStream::connect(host.address()).await.unwrap();
+            stream
+                .write_all(request.repeat(2).as_bytes())
+                .await
+                .unwrap();
+            let answer = read_all(&mut stream).await.escape_ascii().to_string();
+            let answers = answer.matches("HTTP/1.1 200 ").count();
+            assert_eq!(answers, if closes { 1 } else { 2 }, "{answer}");
+            assert_eq!(answer.contains("Connection: close"), closes, "{answer}");
+            let mut more = [0];
+            let ended =
+                tokio::time::timeout(Duration::from_millis(50), stream.read(&mut more)).await;
+            assert_eq!(matches!(ended, Ok(Ok(0) | Err(_))), closes, "{answer}");
+        }
+        host.stop().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bodies_are_streamed_and_bounded() {
     let enclave = RawEnclave::start([]).await;
@@ -406,14 +518,14 @@ async fn bodies_are_streamed_and_bounded() {
     let host = place.start().await;
 
     // Too long by its own word: nothing of it is passed on.
-    let head = b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 1000001\r\n\r\n";
-    let answer = raw(host.address(), head).await;
-    assert!(
-        answer.starts_with(b"HTTP/1.1 413 "),
-        "{}",
-        answer.escape_ascii()
-    );
-    assert!(enclave.came_in().is_empty());
+    for expects in ["", "Expect: 100-continue\r\n"] {
+        let head =
+            format!("POST /x HTTP/1.1\r\nHost: h\r\n{expects}Content-Length: 1000001\r\n\r\n");
+        let answer = raw(host.address(), head.as_bytes()).await;
+        let answer = answer.escape_ascii().to_string();
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+        assert!(enclave.came_in().is_empty());
+    }
 
     // Too long without having said so: what came in is never a whole request.
     let mut chunked = b"POST /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
@@ -647,7 +759,9 @@ async fn a_stop_finishes_what_is_under_way() {
         began.elapsed() < Duration::from_secs(5),
         "idle connections do not hold it up"
     );
-    assert_eq!(under_way.await.unwrap().status, StatusCode::OK);
+    let answer = under_way.await.unwrap();
+    assert_eq!(answer.status, StatusCode::OK);
+    assert_eq!(answer.header("connection"), Some("close"));
     assert!(TcpStream::connect(address).await.is_err());
     drop(idle);
 }
@@ -683,6 +797,13 @@ async fn other_shapes_of_http_pass() {
     );
     stream.write_all(b"abc").await.unwrap();
     assert!(read_all(&mut stream).await.ends_with(b"abc"));
+    // Who did not wait is not asked.
+    let answer = raw(host.address(), &[&head[..], b"abc"].concat()).await;
+    let answer = answer.escape_ascii().to_string();
+    assert!(
+        answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("abc"),
+        "{answer}"
+    );
     host.stop().await;
 }
 
