@@ -215,7 +215,7 @@ async fn a_fleet_is_reached_over_vsock_and_tcp() {
     host.stop().await;
 }
 
-/// The connection ends before a byte of the request was written, and after it was to be: nothing was sent, and that is said at once.
+/// The connection ends as it is made, before a byte of the request was written or just after: which of the two is said at once.
 #[tokio::test]
 async fn a_guest_that_closes_at_once_keeps_nobody_waiting() {
     let place = Place::new(nobody().await, nobody().await);
@@ -231,8 +231,13 @@ async fn a_guest_that_closes_at_once_keeps_nobody_waiting() {
     for _ in 0..5 {
         let answer = timeout(Duration::from_secs(5), get(host.address(), "/v2")).await;
         let answer = answer.expect("kept waiting");
-        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
-        assert!(answer.problem().contains("nothing was sent"));
+        // Unless the host was faster: what was written may have been read.
+        let said = match answer.status {
+            StatusCode::BAD_GATEWAY => "may have been processed",
+            _ => "nothing was sent",
+        };
+        assert!(answer.problem().contains(said), "{answer:?}");
+        assert!(answer.status.is_server_error(), "{answer:?}");
     }
     host.stop().await;
 }
