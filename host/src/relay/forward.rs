@@ -634,7 +634,11 @@ fn enclave_problem(member: &Member, error: &Failure) -> Problem {
             StatusCode::BAD_GATEWAY,
             "where the enclave's answer ends could be read in two ways",
         ),
-        Failure::Broken(_) | Failure::TooLong(_) => Problem::new(
+        Failure::TooLong(_) => Problem::new(
+            StatusCode::BAD_GATEWAY,
+            "the head of the enclave's answer is longer than this host takes",
+        ),
+        Failure::Broken(_) => Problem::new(
             StatusCode::BAD_GATEWAY,
             "the connection to the enclave ended before its answer was complete; the request may have been processed",
         ),

@@ -12,8 +12,10 @@ use super::passthrough::HANDSHAKE;
 
 /// Longest time that is spent on one of them.
 const WITHIN: Duration = Duration::from_secs(1);
-/// Bytes that are read of what it says, so that closing does not take the answer away from it.
+/// Bytes that are read of what it says, so that closing does not take the answer away from it: of one for which there is no
+/// place, and of one that was refused with a body on its way.
 const HEARD: usize = 16 << 10;
+const HEARD_OF_A_BODY: usize = 1 << 20;
 
 /// Why there is no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,23 +59,24 @@ pub(super) async fn turn_away(mut stream: TcpStream, reason: Reason) {
             return Ok(());
         }
         stream.write_all(reason.answer().as_bytes()).await?;
-        heard(&mut stream).await
+        heard(&mut stream, HEARD).await
     };
     let _ = timeout(WITHIN, told).await;
 }
 
 /// Ends a connection on which something may have come in that nobody reads: the last answer is taken first.
 pub(super) async fn part(stream: &mut TcpStream) -> io::Result<()> {
-    timeout(WITHIN, heard(stream)).await.unwrap_or(Ok(()))
+    let heard = timeout(WITHIN, heard(stream, HEARD_OF_A_BODY)).await;
+    heard.unwrap_or(Ok(()))
 }
 
 /// Says that nothing follows, and reads a little more of what the other side says: closed with something unread a connection
 /// is reset, and the answer may be lost.
-async fn heard(stream: &mut TcpStream) -> io::Result<()> {
+async fn heard(stream: &mut TcpStream, most: usize) -> io::Result<()> {
     stream.shutdown().await?;
     let mut heard = 0;
-    let mut buffer = [0; 2_048];
-    while heard < HEARD {
+    let mut buffer = [0; 8_192];
+    while heard < most {
         match stream.read(&mut buffer).await? {
             0 => break,
             count => heard += count,
