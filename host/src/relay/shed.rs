@@ -75,7 +75,8 @@ pub(super) async fn part(stream: &mut TcpStream) -> io::Result<()> {
 async fn heard(stream: &mut TcpStream, most: usize) -> io::Result<()> {
     stream.shutdown().await?;
     let mut heard = 0;
-    let mut buffer = [0; 8_192];
+    // Not in the task: each connection would have it for its whole life.
+    let mut buffer = vec![0; 8_192];
     while heard < most {
         match stream.read(&mut buffer).await? {
             0 => break,
