@@ -22,8 +22,6 @@ use super::{
 /// Bodies up to this many bytes are taken whole when their length is known. Large enough for ordinary
 /// requests, small enough to be held for every request under way.
 pub(super) const SMALL: u64 = 64 << 10;
-/// Bytes of a streamed body that are read at once.
-pub(super) const STREAMED: usize = 128 << 10;
 /// Bytes of a body that are counted as one against the room for all of them.
 pub(super) const UNIT: usize = 1_024;
 
@@ -150,7 +148,7 @@ impl<'a> CallerBody<'a> {
                 self.left = left.ok_or(BodyFailure::TooLong)?;
                 return Poll::Ready(Ok(piece));
             }
-            inbox.make_room(STREAMED);
+            inbox.enlarge();
             match inbox.poll_more(*stream, cx) {
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(_) => return Poll::Ready(Err(BodyFailure::Gone)),

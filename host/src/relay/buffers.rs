@@ -1,4 +1,4 @@
-//! Buffers for what comes in, of one size, used again by the thread that has them.
+//! Buffers for what comes in, of two sizes, used again by the thread that has them.
 //!
 //! Most connections wait most of the time, and have no buffer meanwhile: one is taken when there may be something to
 //! read, and given back when there was nothing, or when what was read has gone on.
@@ -9,11 +9,15 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// Bytes of a buffer: most messages are smaller.
 const SIZE: usize = 16 << 10;
-/// Unused ones that a thread keeps.
+/// Bytes of one for bodies that are streamed. The system makes and clears so much memory anew each time that it is asked for.
+const LARGE: usize = 128 << 10;
+/// Unused ones that a thread keeps of each size.
 const SPARE: usize = 64;
+const SPARE_LARGE: usize = 8;
 
 thread_local! {
     static UNUSED: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static UNUSED_LARGE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// An empty buffer.
@@ -22,14 +26,27 @@ fn take() -> Vec<u8> {
     unused.unwrap_or_else(|| Vec::with_capacity(SIZE))
 }
 
-/// Takes back what is not needed any more. One that has grown is not kept.
-pub(super) fn give_back(mut buffer: Vec<u8>) {
-    if buffer.capacity() != SIZE {
+/// Makes a buffer a large one, with what is in it.
+pub(super) fn enlarge(buffer: &mut Vec<u8>) {
+    if buffer.capacity() >= LARGE {
         return;
     }
+    let unused = UNUSED_LARGE.with_borrow_mut(Vec::pop);
+    let mut large = unused.unwrap_or_else(|| Vec::with_capacity(LARGE));
+    large.extend_from_slice(buffer);
+    give_back(std::mem::replace(buffer, large));
+}
+
+/// Takes back what is not needed any more. One that has grown is not kept.
+pub(super) fn give_back(mut buffer: Vec<u8>) {
+    let (unused, most) = match buffer.capacity() {
+        SIZE => (&UNUSED, SPARE),
+        LARGE => (&UNUSED_LARGE, SPARE_LARGE),
+        _ => return,
+    };
     buffer.clear();
-    UNUSED.with_borrow_mut(|unused| {
-        if unused.len() < SPARE {
+    unused.with_borrow_mut(|unused| {
+        if unused.len() < most {
             unused.push(buffer);
         }
     });
@@ -86,5 +103,23 @@ mod tests {
         drop(theirs);
         assert!(matches!(read(&mut buffer).await, Poll::Ready(Ok(0))));
         assert_eq!(buffer.capacity(), 0);
+    }
+
+    #[test]
+    fn a_large_buffer_has_what_the_small_one_had_and_is_used_again() {
+        let mut buffer = take();
+        buffer.extend_from_slice(b"abc");
+        enlarge(&mut buffer);
+        assert_eq!((&buffer[..], buffer.capacity()), (&b"abc"[..], LARGE));
+        let large = buffer.as_ptr();
+        enlarge(&mut buffer);
+        assert_eq!(buffer.as_ptr(), large);
+        give_back(buffer);
+        let mut again = Vec::new();
+        enlarge(&mut again);
+        assert_eq!((again.as_ptr(), again.len()), (large, 0));
+        let kept = || UNUSED_LARGE.with_borrow(Vec::len);
+        (0..2 * SPARE_LARGE).for_each(|_| give_back(Vec::with_capacity(LARGE)));
+        assert_eq!(kept(), SPARE_LARGE);
     }
 }

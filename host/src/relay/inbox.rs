@@ -175,6 +175,11 @@ impl Inbox {
         true
     }
 
+    /// Makes room for a good part of a long body.
+    pub(super) fn enlarge(&mut self) {
+        buffers::enlarge(&mut self.bytes);
+    }
+
     /// Makes room for this many bytes in all.
     pub(super) fn make_room(&mut self, bytes: usize) {
         self.bytes.reserve(bytes.saturating_sub(self.bytes.len()));

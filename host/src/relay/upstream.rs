@@ -26,7 +26,6 @@ use tokio::{
 };
 
 use super::{
-    body::STREAMED,
     buffers,
     fields::{Fields, Hop, hop_by_hop},
     strict::{Found, Framing, Strict, Violation},
@@ -505,9 +504,7 @@ impl Exchange {
             if self.ended || self.followed > 0 {
                 return Poll::Ready(Ok(()));
             }
-            if self.buffer.capacity() < STREAMED {
-                self.buffer.reserve(STREAMED);
-            }
+            buffers::enlarge(&mut self.buffer);
             ready!(self.poll_more(cx))?;
         }
     }
