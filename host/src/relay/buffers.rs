@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 /// Bytes of a buffer: most messages are smaller.
 const SIZE: usize = 16 << 10;
 /// Bytes of one for bodies that are streamed. The system makes and clears so much memory anew each time that it is asked for.
-const LARGE: usize = 128 << 10;
+const LARGE: usize = 256 << 10;
 /// Unused ones that a thread keeps of each size.
 const SPARE: usize = 64;
 const SPARE_LARGE: usize = 8;
