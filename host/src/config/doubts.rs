@@ -16,9 +16,9 @@ impl Config {
         [
             number(limits.connections).saturating_mul(head.saturating_mul(2)),
             number(limits.buffered_bytes),
-            number(limits.in_flight).saturating_mul(64 << 10),
+            number(limits.in_flight).saturating_mul(256 << 10),
             200 << 20,
-            number(self.store.pending).saturating_mul(100),
+            number(self.store.pending).saturating_mul(200),
             number(self.enclaves.len()).saturating_mul(64 << 20),
         ]
         .into_iter()
