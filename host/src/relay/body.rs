@@ -2,8 +2,9 @@
 //! one write and can go to another enclave; all else is streamed.
 
 use std::{
-    fmt, io,
-    pin::Pin,
+    future::{Future, poll_fn},
+    io,
+    pin::{Pin, pin},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -27,7 +28,7 @@ pub(super) const UNIT: usize = 1_024;
 
 /// Why a caller's body could not be passed on whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BodyFailure {
+pub(super) enum BodyFailure {
     /// Longer than the host relays.
     TooLong,
     /// Not complete in time.
@@ -39,14 +40,6 @@ pub enum BodyFailure {
     /// The bodies of all requests together take as much memory as they may.
     NoRoom,
 }
-
-impl fmt::Display for BodyFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self:?}")
-    }
-}
-
-impl std::error::Error for BodyFailure {}
 
 impl From<io::Error> for BodyFailure {
     fn from(_: io::Error) -> Self {
@@ -62,6 +55,19 @@ pub(super) struct Incoming<'a> {
 }
 
 impl Incoming<'_> {
+    /// Waits for something for as long as there is a caller. `None`: he has gone away.
+    pub(super) async fn unless_gone<T>(
+        &mut self,
+        waited_for: impl Future<Output = T>,
+    ) -> Option<T> {
+        let mut waited_for = pin!(waited_for);
+        poll_fn(|cx| match waited_for.as_mut().poll(cx) {
+            Poll::Ready(found) => Poll::Ready(Some(found)),
+            Poll::Pending => self.inbox.poll_gone(self.stream, cx).map(|()| None),
+        })
+        .await
+    }
+
     /// Takes a message with a body of known, small length: `length` bytes with its head. Room for the body is taken as it comes
     /// in: who announces much and sends little takes little.
     pub(super) async fn whole<'a>(
@@ -99,7 +105,7 @@ impl Incoming<'_> {
 /// A caller's body as it comes in, bounded in length and time.
 #[derive(Debug)]
 pub(super) struct CallerBody<'a> {
-    from: Incoming<'a>,
+    pub(super) from: Incoming<'a>,
     left: u64,
     deadline: Pin<Box<Sleep>>,
     ended: bool,
@@ -119,11 +125,6 @@ impl<'a> CallerBody<'a> {
     /// Whether all of it was taken.
     pub(super) fn has_ended(&self) -> bool {
         self.ended
-    }
-
-    /// Ready when the caller has gone away after all of it.
-    pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.from.inbox.poll_gone(self.from.stream, cx)
     }
 
     /// The bytes of a piece.

@@ -1,13 +1,6 @@
 //! A caller's connection: one request after the other, each with its answer.
 
-use std::{
-    future::{Future, poll_fn},
-    io,
-    net::IpAddr,
-    pin::pin,
-    sync::atomic::Ordering::SeqCst,
-    task::Poll,
-};
+use std::{future::poll_fn, io, net::IpAddr, sync::atomic::Ordering::SeqCst, task::Poll};
 
 use bytes::Bytes;
 use hyper::{
@@ -164,13 +157,8 @@ impl<'a> Caller<'a> {
                     if exchange.has_ended() {
                         break;
                     }
-                    let piece = poll_fn(|cx| match exchange.poll_piece(cx) {
-                        Poll::Ready(piece) => Poll::Ready(Some(piece)),
-                        Poll::Pending => {
-                            let gone = self.inbox.poll_gone(&mut self.stream, cx);
-                            gone.map(|()| None)
-                        }
-                    });
+                    let mut from = self.incoming();
+                    let piece = from.unless_gone(poll_fn(|cx| exchange.poll_piece(cx)));
                     match piece.await {
                         Some(Ok(())) => self.activity.progressed(),
                         // Half an answer ends with its connection, and cannot be taken for a whole one.
@@ -201,12 +189,9 @@ impl<'a> Caller<'a> {
         let (method, path) = (&request.method, request.uri.path());
         let receipt = relay.receipts.path(method, path);
         if receipt.is_none() && path != collateral::PATH && path != manifest::PATH {
-            let from = Incoming {
-                stream: &mut self.stream,
-                inbox: &mut self.inbox,
-            };
             let closes = self.closes;
             let closing = || closes || relay.closing.load(SeqCst);
+            let from = self.incoming();
             return relay.forwarder.forward(from, request, place, closing).await;
         }
         let map = Fields::of(self.inbox.bytes().get(..length).unwrap_or_default()).to_map();
@@ -216,16 +201,10 @@ impl<'a> Caller<'a> {
         let query = request.uri.query();
         let own = match receipt {
             Some(name) => {
-                let mut asked = pin!(relay.receipts.answer(method, name, query, &map));
                 // It may take its time.
-                let answered = poll_fn(|cx| match asked.as_mut().poll(cx) {
-                    Poll::Ready(answered) => Poll::Ready(Ok(answered)),
-                    Poll::Pending => {
-                        let gone = self.inbox.poll_gone(&mut self.stream, cx);
-                        gone.map(|()| Err(Stop::Gone))
-                    }
-                })
-                .await?;
+                let mut from = self.incoming();
+                let answered = from.unless_gone(relay.receipts.answer(method, name, query, &map));
+                let answered = answered.await.ok_or(Stop::Gone)?;
                 relay.metrics.receipt_answered(match &answered {
                     Ok(answer) => answer.status(),
                     Err(problem) => problem.status,
@@ -236,6 +215,14 @@ impl<'a> Caller<'a> {
             None => relay.manifest.answer(method, query, &map),
         };
         Ok(Relayed::Own(own.unwrap_or_else(Problem::into_response)))
+    }
+
+    /// Where what comes in is read.
+    fn incoming(&mut self) -> Incoming<'_> {
+        Incoming {
+            stream: &mut self.stream,
+            inbox: &mut self.inbox,
+        }
     }
 
     /// Reads a head, and takes its client's place.

@@ -16,12 +16,7 @@
 //!
 //! A request that is merely slow is never sent to a second enclave: that would double the load when there is most.
 
-use std::{
-    future::{Future, poll_fn},
-    pin::pin,
-    sync::Arc,
-    task::Poll,
-};
+use std::{future::poll_fn, sync::Arc, task::Poll};
 
 use bytes::Bytes;
 use hyper::{
@@ -552,25 +547,11 @@ async fn attempt(
 ) -> Result<Exchange, Unanswered> {
     match outgoing {
         Outgoing::Full { message, from } => {
-            let mut sent = pin!(member.public.send(message, is_head));
-            poll_fn(|cx| match sent.as_mut().poll(cx) {
-                Poll::Ready(sent) => Poll::Ready(sent.map_err(Unanswered::Enclave)),
-                Poll::Pending => {
-                    let gone = from.inbox.poll_gone(from.stream, cx);
-                    gone.map(|()| Err(Unanswered::Gone))
-                }
-            })
-            .await
+            let sent = from.unless_gone(member.public.send(message, is_head));
+            Ok(sent.await.ok_or(Unanswered::Gone)??)
         }
         Outgoing::Stream { head, body } => {
-            let mut exchange = loop {
-                let mut exchange = member.public.open(is_head).await?;
-                match exchange.write(head, false).await {
-                    Ok(()) => break exchange,
-                    Err(Failure::Unreachable { .. }) if exchange.is_kept() => {}
-                    Err(failure) => return Err(failure.into()),
-                }
-            };
+            let mut exchange = member.public.begin(head, false, is_head).await?;
             while exchange.is_unanswered() && !body.has_ended() {
                 let piece = poll_fn(|cx| match exchange.poll_head(cx) {
                     Poll::Ready(answered) => {
@@ -586,14 +567,9 @@ async fn attempt(
                 exchange.write(body.piece(piece), piece.ended).await?;
                 body.consume(piece);
             }
-            poll_fn(|cx| match exchange.poll_head(cx) {
-                Poll::Ready(answered) => Poll::Ready(answered.map_err(Unanswered::Enclave)),
-                Poll::Pending if body.has_ended() => {
-                    body.poll_gone(cx).map(|()| Err(Unanswered::Gone))
-                }
-                Poll::Pending => Poll::Pending,
-            })
-            .await?;
+            // By now the body has ended, or the head is here.
+            let answered = body.from.unless_gone(poll_fn(|cx| exchange.poll_head(cx)));
+            answered.await.ok_or(Unanswered::Gone)??;
             Ok(exchange)
         }
     }

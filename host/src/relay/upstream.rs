@@ -137,7 +137,7 @@ impl Upstream {
     ///
     /// # Errors
     /// [`Failure::Unreachable`].
-    pub(super) async fn open(self: &Arc<Self>, is_head: bool) -> Result<Exchange, Failure> {
+    async fn open(self: &Arc<Self>, is_head: bool) -> Result<Exchange, Failure> {
         let exchange = |connection, is_kept| Exchange {
             connection,
             home: self.clone(),
@@ -165,29 +165,40 @@ impl Upstream {
         }
     }
 
-    /// Sends a request that is all at hand, and gives the exchange when the head of the answer has come in. The caller
-    /// bounds the time.
-    ///
-    /// A request is sent again on another connection only when the first had ended before any byte of
-    /// it was written.
+    /// Writes the first part of a request, the `last` or not. It is written again on another connection only when the first had
+    /// ended before any byte of it was written.
     ///
     /// # Errors
     /// [`Failure`]; with [`Failure::Unreachable`] nothing of it was sent.
+    pub(super) async fn begin(
+        self: &Arc<Self>,
+        bytes: &[u8],
+        last: bool,
+        is_head: bool,
+    ) -> Result<Exchange, Failure> {
+        loop {
+            let mut exchange = self.open(is_head).await?;
+            match exchange.write(bytes, last).await {
+                Ok(()) => return Ok(exchange),
+                Err(Failure::Unreachable { .. }) if exchange.is_kept => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+
+    /// Sends a request that is all at hand, and gives the exchange when the head of the answer has come in. The caller
+    /// bounds the time.
+    ///
+    /// # Errors
+    /// As [`Self::begin`].
     pub(super) async fn send(
         self: &Arc<Self>,
         request: &[u8],
         is_head: bool,
     ) -> Result<Exchange, Failure> {
-        loop {
-            let mut exchange = self.open(is_head).await?;
-            match exchange.write(request, true).await {
-                Ok(()) => {}
-                Err(Failure::Unreachable { .. }) if exchange.is_kept => continue,
-                Err(failure) => return Err(failure),
-            }
-            poll_fn(|cx| exchange.poll_head(cx)).await?;
-            return Ok(exchange);
-        }
+        let mut exchange = self.begin(request, true, is_head).await?;
+        poll_fn(|cx| exchange.poll_head(cx)).await?;
+        Ok(exchange)
     }
 
     /// Asks for something of the enclave's own, and takes the answer whole, at most `limit` bytes of it.
@@ -311,11 +322,6 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    /// Whether the connection was used before.
-    pub(super) fn is_kept(&self) -> bool {
-        self.is_kept
-    }
-
     /// Writes a part of the request, the `last` or not. Ends early, and well, when the head of the answer comes meanwhile: who
     /// refuses a request need not read it, and nothing more of it is written then. (Interim answers refuse nothing.)
     ///
@@ -611,13 +617,10 @@ mod tests {
             exchange.finish();
             tokio::time::sleep(Duration::from_millis(50)).await;
             let exchange = upstream.send(REQUEST, false).await.unwrap();
-            assert_eq!(
-                (exchange.is_kept(), exchange.status().as_u16()),
-                (false, 204)
-            );
+            assert_eq!((exchange.is_kept, exchange.status().as_u16()), (false, 204));
             exchange.finish();
             let _stream = enclave.await.unwrap();
-            assert!(upstream.open(false).await.unwrap().is_kept());
+            assert!(upstream.open(false).await.unwrap().is_kept);
         }
     }
 
@@ -654,7 +657,7 @@ mod tests {
             };
             let ((), _stream) = tokio::join!(asking, answering);
             let next = upstream.open(false).await.unwrap();
-            assert_eq!(next.is_kept(), is_kept, "{}", answer.escape_ascii());
+            assert_eq!(next.is_kept, is_kept, "{}", answer.escape_ascii());
         }
     }
 
@@ -713,7 +716,7 @@ mod tests {
                 .await
                 .unwrap()
             };
-            assert_eq!(exchange.is_kept(), !unasked);
+            assert_eq!(exchange.is_kept, !unasked);
         }
     }
 
@@ -732,7 +735,7 @@ mod tests {
             });
             let asked = upstream.ask(&Method::GET, "/x", b"", 10).await.unwrap();
             assert_eq!(asked.0.as_str(), &status[..3]);
-            assert_eq!(upstream.open(false).await.unwrap().is_kept(), is_kept);
+            assert_eq!(upstream.open(false).await.unwrap().is_kept, is_kept);
             enclave.await.unwrap().0.shutdown().await.unwrap();
         }
     }
